@@ -1,0 +1,1 @@
+"""Partita: a declarative model-spec compiler and runtime."""

@@ -1,0 +1,1 @@
+"""What things take: FLOPs, bytes, seconds, and memory by lifetime."""

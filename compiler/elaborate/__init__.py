@@ -1,0 +1,1 @@
+"""Syntax tree to graph: names, dims, blocks, functions and records."""

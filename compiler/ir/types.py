@@ -1,0 +1,161 @@
+"""What nodes and edges are made of: dims, dtypes, tensor types, uses, phases, layer facts, provenance.
+
+Everything here is a frozen value. A dim is its declaration: its name is unique within a graph (a block's own dim that
+clashes is qualified by its path, `blocks.attn.K`), and a node labels the axes of what it reads with dims of its own
+choice, so that renaming an axis (`x[T -> S]`) costs nothing and needs no node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+
+
+class DType(Enum):
+    """Element type of a tensor."""
+
+    BOOL = "bool"
+    U8 = "u8"
+    I32 = "i32"
+    I64 = "i64"
+    BF16 = "bf16"
+    F16 = "f16"
+    F32 = "f32"
+    F64 = "f64"
+
+    @property
+    def itemsize_bytes(self) -> int:
+        """Bytes of one element."""
+        return _ITEMSIZE_BYTES[self]
+
+    @property
+    def is_float(self) -> bool:
+        """Whether gradients may flow through values of this type."""
+        return self in _FLOATS
+
+
+_ITEMSIZE_BYTES = MappingProxyType(
+    {
+        DType.BOOL: 1,
+        DType.U8: 1,
+        DType.I32: 4,
+        DType.I64: 8,
+        DType.BF16: 2,
+        DType.F16: 2,
+        DType.F32: 4,
+        DType.F64: 8,
+    }
+)
+_FLOATS = frozenset({DType.BF16, DType.F16, DType.F32, DType.F64})
+
+
+@dataclass(frozen=True, slots=True)
+class Dim:
+    """A named axis. `size` is None while the dim is free (batch, T before a recipe binds them)."""
+
+    name: str
+    size: int | None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Dims = tuple[Dim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """What a value is: its axes, outermost first, and its element type."""
+
+    dims: Dims
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """An edge: output `output` of node `node`, its axes labelled, position by position, with the reader's dims.
+
+    The labels may differ from the producer's dims (a rename) but agree with them in number and size.
+    """
+
+    node: str
+    output: int
+    dims: Dims
+    dtype: DType
+
+    @property
+    def value(self) -> tuple[str, int]:
+        """The value read, whatever its axes are called here."""
+        return (self.node, self.output)
+
+    @property
+    def type(self) -> TensorType:
+        """The value's type under the reader's labels."""
+        return TensorType(self.dims, self.dtype)
+
+    def relabel(self, names: Mapping[Dim, Dim]) -> Use:
+        """The same value with some axes called otherwise: x[T -> S]."""
+        return Use(self.node, self.output, tuple(names.get(d, d) for d in self.dims), self.dtype)
+
+
+class Phase(Enum):
+    """When a node runs: `PREPARE` and `UPDATE` once a step, `FORWARD` and `BACKWARD` once a microbatch."""
+
+    PREPARE = "prepare"
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    UPDATE = "update"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The fact that a node belongs to instance `index` of the repetition at path `chain`."""
+
+    chain: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The place in a spec (one-based line) that a node came from."""
+
+    file: str
+    line: int
+
+
+# What an attribute may hold: plain data, so that a graph prints to text and reads back.
+Attr = bool | int | float | str | None | Dim | DType | tuple["Attr", ...]
+
+NO_ATTRS: Mapping[str, Attr] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operator applied.
+
+    id       unique and readable: the instance path and the variable's name (`blocks.0.attn.q`), or the operator's
+    op       the operator's registered name; its rules are found in `ops.registry`
+    uses     what it reads, operand by operand
+    outs     the type of each result
+    attrs    the operator's static arguments
+    body     for a kernel function, the key in `Graph.bodies` of the graph that is its meaning
+    path     the instance that it belongs to (`blocks.0.attn`), the owner in every report
+    origin   where it was written, innermost first, then the calls that led there
+    """
+
+    id: str
+    op: str
+    uses: tuple[Use, ...]
+    outs: tuple[TensorType, ...]
+    attrs: Mapping[str, Attr] = field(default_factory=lambda: NO_ATTRS)
+    phase: Phase = Phase.FORWARD
+    body: str | None = None
+    path: str = ""
+    layer: Layer | None = None
+    origin: tuple[Origin, ...] = ()
+
+    def out(self, index: int = 0) -> Use:
+        """Result `index` as an edge, its axes called as the producer calls them."""
+        return Use(self.id, index, self.outs[index].dims, self.outs[index].dtype)

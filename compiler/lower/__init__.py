@@ -1,0 +1,1 @@
+"""IR to torch: fx modules, instructions, the build folder."""

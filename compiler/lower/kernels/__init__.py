@@ -1,0 +1,1 @@
+"""Torch kernels, a file a family of operators, mirroring `compiler/ops/`."""

@@ -1,0 +1,1 @@
+"""The operators: one total declaration each, a file a family; no torch."""
