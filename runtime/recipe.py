@@ -1,0 +1,213 @@
+"""The training record of a build as plain data: what to read, how rows are cut, how long to train, what to write.
+
+`Build.recipe` holds `to_plain(Training(...))`; the compiler fills it, `train.py` and `data.py` read it back with
+`from_plain`. What the graph already says (loss, optimizer, schedule, precision, microbatches) is not repeated here.
+Neither torch nor the compiler is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, cast
+
+from .fault import RuntimeFault
+
+SourceKind = Literal["text", "tokens", "corpus"]
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """Where ids come from.
+
+    kind    `text`: files read as bytes (ids below 256); `tokens`: raw little-endian integers; `corpus`: built in
+    paths   globs relative to `folder` (`text`, `tokens`), or one name (`corpus`: `python-docs`)
+    dtype   of the integers in a `tokens` file: uint8, uint16, uint32, int32, int64
+    end     the id that ends a document, if any (kept in the stream; packing will need it)
+    folder  the folder of the spec that named the paths; `train(data_root = …)` takes its place
+    """
+
+    kind: SourceKind
+    paths: tuple[str, ...]
+    dtype: str = "uint8"
+    end: int | None = None
+    folder: str = "."
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """How a stream of ids becomes rows. `chunk`: consecutive windows of `length` ids, read on over document ends."""
+
+    kind: str
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One input of the program. `rule` is `read` (the ids themselves) or `next` (one further than column `of`)."""
+
+    name: str
+    rule: str = "read"
+    of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Loss on data that is not trained on: each `every` steps (0: at the end only) and at the end.
+
+    `source` names other data; without it the last `share` of the training data is held out. `batches` bounds how many
+    batches are read (0: all whole ones).
+    """
+
+    every: int = 0
+    share: float = 0.05
+    source: DataSource | None = None
+    batches: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """Saved each `every` steps (0: at the end only), at the end and on a signal; the newest `keep` stay (0: all).
+
+    `to` is a folder relative to the run's folder; None is `checkpoints`.
+    """
+
+    every: int = 0
+    keep: int = 3
+    to: str | None = None
+    on_signal: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What is written of each `every`-th step: `metrics` a JSONL file, `tensorboard` a folder, both in the run's."""
+
+    every: int = 1
+    metrics: str = "metrics.jsonl"
+    tensorboard: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """The whole record. `batch` counts rows of a step over all microbatches; `seed` keys weights, data and dropout."""
+
+    source: DataSource
+    rows: Rows
+    columns: tuple[Column, ...]
+    steps: int
+    batch: int
+    seed: int = 0
+    evaluate: Evaluation | None = None
+    checkpoint: Checkpoints = Checkpoints()
+    log: Log = Log()
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Ids that one step reads as input: batch times the rows' length."""
+        return self.batch * self.rows.length
+
+
+def to_plain(training: Training) -> dict[str, Any]:
+    """The record as what JSON can hold (tuples become lists when printed; `from_plain` takes either)."""
+    return asdict(training)
+
+
+def from_plain(data: Mapping[str, Any]) -> Training:
+    """The record that `to_plain` gave. Raises `RuntimeFault` E0500 that names the place of what is wrong."""
+    place = "recipe"
+    top = _fields(data, Training, place)
+    top["source"] = _source(top["source"], f"{place}.source")
+    top["rows"] = Rows(**_fields(top["rows"], Rows, f"{place}.rows"))
+    top["columns"] = tuple(
+        Column(**_fields(item, Column, f"{place}.columns[{position}]"))
+        for position, item in enumerate(_list(top["columns"], f"{place}.columns"))
+    )
+    if top.get("evaluate") is not None:
+        top["evaluate"] = _evaluation(top["evaluate"], f"{place}.evaluate")
+    for key, kind in (("checkpoint", Checkpoints), ("log", Log)):
+        if key in top:
+            top[key] = kind(**_fields(top[key], kind, f"{place}.{key}"))
+    training = Training(**top)
+    _check(training)
+    return training
+
+
+def _source(data: Any, place: str) -> DataSource:
+    found = _fields(data, DataSource, place)
+    found["paths"] = tuple(str(path) for path in _list(found["paths"], f"{place}.paths"))
+    return DataSource(**found)
+
+
+def _evaluation(data: Any, place: str) -> Evaluation:
+    found = _fields(data, Evaluation, place)
+    if found.get("source") is not None:
+        found["source"] = _source(found["source"], f"{place}.source")
+    return Evaluation(**found)
+
+
+def _list(data: Any, place: str) -> list[Any]:
+    if not isinstance(data, list | tuple):
+        raise RuntimeFault("E0500", f"{place} is not a list")
+    return list(cast("list[Any]", data))
+
+
+# Annotations stand as text (`from __future__ import annotations`); nested records are checked by their own reader.
+_PLAIN: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "int | None": (int, type(None)),
+    "float": (int, float),
+    "str": (str,),
+    "str | None": (str, type(None)),
+    "bool": (bool,),
+    "SourceKind": (str,),
+}
+
+
+def _fields(data: Any, kind: type[Any], place: str) -> dict[str, Any]:
+    """The keys of `data`, each of them a field of `kind` with a value of its type."""
+    if not isinstance(data, Mapping):
+        raise RuntimeFault("E0500", f"{place} is not a record")
+    found = {str(key): value for key, value in cast("Mapping[Any, Any]", data).items()}
+    known = {field.name: str(field.type) for field in fields(kind)}
+    for key, value in found.items():
+        if key not in known:
+            raise RuntimeFault("E0500", f"{place} has no key {key!r}; it has {', '.join(known)}")
+        allowed = _PLAIN.get(known[key])
+        wrong = allowed is not None and not isinstance(value, allowed)
+        if wrong or (isinstance(value, bool) and allowed is not None and bool not in allowed):
+            raise RuntimeFault("E0500", f"{place}.{key} is {value!r}, not {known[key]}")
+    missing = [name for name in _required(kind) if name not in found]
+    if missing:
+        raise RuntimeFault("E0500", f"{place} lacks {', '.join(missing)}")
+    return found
+
+
+def _required(kind: type[Any]) -> list[str]:
+    names = [field.name for field in fields(kind)]
+    defaults = len(cast("tuple[Any, ...]", kind.__init__.__defaults__ or ()))
+    return names[: len(names) - defaults]
+
+
+def _check(training: Training) -> None:
+    """What types alone do not say."""
+    positive = {"steps": training.steps, "batch": training.batch, "rows.length": training.rows.length}
+    for name, value in positive.items():
+        if value < 1:
+            raise RuntimeFault("E0500", f"recipe.{name} is {value}; it must be at least 1")
+    evaluate = training.evaluate or Evaluation()
+    counts = {
+        "evaluate.every": evaluate.every,
+        "evaluate.batches": evaluate.batches,
+        "checkpoint.every": training.checkpoint.every,
+        "checkpoint.keep": training.checkpoint.keep,
+    }
+    for name, value in counts.items():
+        if value < 0:
+            raise RuntimeFault("E0500", f"recipe.{name} is {value}; it must not be negative")
+    if training.log.every < 1:
+        raise RuntimeFault("E0500", f"recipe.log.every is {training.log.every}; it must be at least 1")
+    if not 0.0 <= evaluate.share < 1.0:
+        raise RuntimeFault("E0500", f"recipe.evaluate.share is {evaluate.share}; it must be in [0, 1)")
+    names = [column.name for column in training.columns]
+    if not names or len(set(names)) < len(names):
+        raise RuntimeFault("E0500", f"recipe.columns must have distinct names, at least one; they are {names}")
