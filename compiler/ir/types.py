@@ -7,7 +7,7 @@ choice, so that renaming an axis (`x[T -> S]`) costs nothing and needs no node.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -127,6 +127,23 @@ class Origin:
 
 # What an attribute may hold: plain data, so that a graph prints to text and reads back.
 Attr = bool | int | float | str | None | Dim | DType | tuple["Attr", ...]
+
+
+def dims_in(value: Attr) -> Iterator[Dim]:
+    """Every dim that an attribute holds, in order."""
+    if isinstance(value, Dim):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from dims_in(item)
+
+
+def with_dims(value: Attr, names: Mapping[Dim, Dim]) -> Attr:
+    """The attribute with some dims replaced."""
+    if isinstance(value, Dim):
+        return names.get(value, value)
+    return tuple(with_dims(item, names) for item in value) if isinstance(value, tuple) else value
+
 
 NO_ATTRS: Mapping[str, Attr] = MappingProxyType({})
 

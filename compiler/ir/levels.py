@@ -1,0 +1,45 @@
+"""What is legal at each stage of compilation, as a table that the verifier reads between passes.
+
+A level is a promise about a graph: which phases its nodes may be in, which operators must not occur yet, and which
+outputs it must have. Later stages allow what earlier ones made: gradients bring BACKWARD, the optimizer brings UPDATE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from .types import Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One stage.
+
+    name     as reports call it
+    phases   in which its nodes may run
+    barred   operators that have no place in it yet
+    outputs  names that its outputs must hold; `grad/` stands for at least one that begins so
+    """
+
+    name: str
+    phases: frozenset[Phase]
+    barred: frozenset[str]
+    outputs: tuple[str, ...]
+
+
+_ONCE_AND_FORWARD = frozenset({Phase.PREPARE, Phase.FORWARD})
+_WITH_BACKWARD = _ONCE_AND_FORWARD | {Phase.BACKWARD}
+
+MODEL = Level("model", _ONCE_AND_FORWARD, frozenset({"accumulate"}), ())  # a model: forward alone, any outputs
+LOSS = Level("loss", _ONCE_AND_FORWARD, frozenset({"accumulate"}), ("loss",))  # and a recipe's loss
+GRADIENT = Level("gradient", _WITH_BACKWARD, frozenset(), ("loss", "grad/"))  # and the gradients of its parameters
+STEP = Level("step", frozenset(Phase), frozenset(), ("loss",))  # and the optimizer: all that training does in a step
+
+LEVELS: Mapping[str, Level] = MappingProxyType({level.name: level for level in (MODEL, LOSS, GRADIENT, STEP)})
+
+# The order of phases within a step. A node may read what the same or an earlier phase made.
+PHASE_ORDER: Mapping[Phase, int] = MappingProxyType(
+    {Phase.PREPARE: 0, Phase.FORWARD: 1, Phase.BACKWARD: 2, Phase.UPDATE: 3}
+)

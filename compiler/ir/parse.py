@@ -1,0 +1,336 @@
+"""Reads the text form of a graph: bounded, and with one clear diagnostic where the text is not a graph.
+
+In: text as `print_graph` writes it, by hand or by a tool. Out: the graph. A statement is a line; `#` begins a comment.
+The reader only checks that the text can be a graph at all (names exist, once each); `verify` says whether it is sound.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NoReturn, TypeVar
+
+from ..base.diagnostic import Diagnostic, Label, SpecError, did_you_mean
+from ..base.span import Source
+from .graph import Graph, GraphBuilder
+from .types import Attr, Dim, Dims, DType, Layer, Node, Origin, Phase, TensorType, Use
+
+MAX_CHARACTERS = 1 << 28
+MAX_DEPTH = 32  # of bodies in bodies, of tuples in tuples
+MAX_DIGITS = 400  # of a number
+
+_TOKEN = re.compile(
+    r"""(?P<space>[ \t\r]+|\#[^\n]*)
+      | (?P<line>\n)
+      | (?P<name>[A-Za-z_][A-Za-z0-9_'.]*(?:/[A-Za-z0-9_'.]+)*)
+      | (?P<number>-inf|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)
+      | (?P<string>"(?:[^"\\\n]|\\.)*")
+      | (?P<mark>[()\[\]{}=,:@?])
+    """,
+    re.VERBOSE | re.ASCII,
+)
+_DTYPES = MappingProxyType({dtype.value: dtype for dtype in DType})
+_PHASES = MappingProxyType({phase.value: phase for phase in Phase})
+_WORDS: Mapping[str, Attr] = MappingProxyType(
+    {"true": True, "false": False, "none": None, "inf": float("inf"), "nan": float("nan")}
+)
+_Item = TypeVar("_Item")
+
+
+def parse_graph(text: str, path: str = "<graph>") -> Graph:
+    """The graph that the text describes; raises SpecError (E0901) with the place where it describes none."""
+    source = Source(path, text)
+    if len(text) > MAX_CHARACTERS:
+        raise SpecError(Diagnostic("E0901", f"{path} is too long for a graph: {len(text)} characters"))
+    reader = _Reader(source, list(_tokens(source)))
+    reader.skip_lines()
+    graph = reader.graph(0)
+    reader.skip_lines()
+    if reader.kind != "end":
+        reader.fail("the text goes on after the graph")
+    return graph
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    kind: str
+    text: str
+    start: int
+
+
+def _tokens(source: Source) -> Iterator[_Token]:
+    at, text = 0, source.text
+    while at < len(text):
+        found = _TOKEN.match(text, at)
+        if found is None:
+            raise SpecError(
+                Diagnostic("E0901", "no graph text", (Label(source.span(at, at + 1), "a stray character"),))
+            )
+        kind = found.lastgroup
+        assert kind is not None, "every alternative has a name"
+        if kind != "space":
+            yield _Token(kind, found.group(), at)
+        at = found.end()
+    yield _Token("end", "", at)
+
+
+@dataclass
+class _Reader:
+    """A cursor over the tokens; one method a construct."""
+
+    source: Source
+    tokens: list[_Token]
+    at: int = 0
+    sizes: dict[str, int | None] = field(default_factory=dict[str, int | None])
+    dims_seen: dict[tuple[str, int | None], Dim] = field(default_factory=dict[tuple[str, int | None], Dim])
+
+    # ---- tokens
+
+    @property
+    def kind(self) -> str:
+        return self.tokens[self.at].kind
+
+    @property
+    def text(self) -> str:
+        return self.tokens[self.at].text
+
+    def fail(self, title: str, hint: str | None = None, back: int = 0) -> NoReturn:
+        token = self.tokens[max(self.at - back, 0)]
+        span = self.source.span(token.start, token.start + max(len(token.text), 1))
+        raise SpecError(Diagnostic("E0901", f"no graph text: {title}", (Label(span, "here"),), hint=hint))
+
+    def take(self, mark: str) -> None:
+        """Go past one mark or word."""
+        if self.text != mark or self.kind == "string":
+            self.fail(f"expected `{mark}`")
+        self.at += 1
+
+    def accept(self, mark: str) -> bool:
+        """Go past a mark or word if it stands here."""
+        here = self.text == mark and self.kind != "string"
+        self.at += here
+        return here
+
+    def skip_lines(self) -> None:
+        while self.kind == "line":
+            self.at += 1
+
+    def end_line(self) -> None:
+        if self.kind != "line":
+            self.fail("expected the end of the line")
+        self.skip_lines()
+
+    def name(self) -> str:
+        """A plain or quoted name."""
+        token = self.tokens[self.at]
+        if token.kind == "string":
+            return self.string()
+        if token.kind != "name":
+            self.fail("expected a name")
+        self.at += 1
+        return token.text
+
+    def string(self) -> str:
+        try:
+            value = json.loads(self.text)
+        except ValueError:
+            self.fail("a quoted text with a wrong escape")
+        self.at += 1
+        return str(value)
+
+    def integer(self, least: int = 0) -> int:
+        token = self.tokens[self.at]
+        if token.kind != "number" or not token.text.lstrip("-").isdigit() or len(token.text) > MAX_DIGITS:
+            self.fail("expected a whole number")
+        value = int(token.text)
+        if value < least:
+            self.fail(f"expected a number of {least} or more")
+        self.at += 1
+        return value
+
+    # ---- the graph
+
+    def graph(self, depth: int) -> Graph:
+        """`graph NAME { statements }`."""
+        if depth > MAX_DEPTH:
+            self.fail(f"bodies in bodies deeper than {MAX_DEPTH}")
+        self.take("graph")
+        builder = GraphBuilder(self.name())
+        outer, self.sizes = self.sizes, {}
+        self.take("{")
+        self.end_line()
+        while not self.accept("}"):
+            self.statement(builder, depth)
+            self.end_line()
+        self.sizes = outer
+        return builder.finish()
+
+    def statement(self, builder: GraphBuilder, depth: int) -> None:
+        if self.kind == "string":
+            self.node(builder)
+        elif self.accept("microbatches"):
+            builder.microbatches = self.integer(1)
+        elif self.accept("dims"):
+            self.table()
+        elif self.accept("output"):
+            name = self.name()
+            self.take("=")
+            builder.output(name, self.use(builder))
+        elif self.accept("body"):
+            key = self.name()
+            self.take("=")
+            builder.body(key, self.graph(depth + 1))
+        else:
+            self.node(builder)
+
+    def table(self) -> None:
+        """`dims batch = 4, T = ?`."""
+        while True:
+            name = self.name()
+            self.take("=")
+            self.sizes[name] = self.size()
+            if not self.accept(","):
+                return
+
+    def size(self) -> int | None:
+        return None if self.accept("?") else self.integer()
+
+    def node(self, builder: GraphBuilder) -> None:
+        """`ID = OP(uses) : types {attrs} body(KEY) @PHASE layer(CHAIN, I) path(PATH) from FILE:LINE, …`."""
+        name = self.name()
+        if name in builder:
+            self.fail(f"the node {name} is here already", back=1)
+        self.take("=")
+        op = self.name()
+        uses = tuple(self.sequence("(", ")", lambda: self.use(builder)))
+        self.take(":")
+        outs = self.types()
+        attrs = self.attrs() if self.text == "{" else {}
+        body = self.bracketed() if self.accept("body") else None
+        self.take("@")
+        phase = _PHASES.get(self.text)
+        if phase is None:
+            self.fail(f"no phase `{self.text}`", did_you_mean(self.text, _PHASES))
+        self.at += 1
+        layer = self.layer() if self.accept("layer") else None
+        path = self.bracketed() if self.accept("path") else ""
+        origin = tuple(self.places()) if self.accept("from") else ()
+        builder.add(Node(name, op, uses, outs, attrs, phase, body, path, layer, origin))
+
+    def sequence(self, opening: str, closing: str, item: Callable[[], _Item]) -> Iterator[_Item]:
+        self.take(opening)
+        while not self.accept(closing):
+            yield item()
+            if self.text != closing:
+                self.take(",")
+
+    def bracketed(self) -> str:
+        self.take("(")
+        name = self.name()
+        self.take(")")
+        return name
+
+    def layer(self) -> Layer:
+        self.take("(")
+        chain = self.name()
+        self.take(",")
+        index = self.integer()
+        self.take(")")
+        return Layer(chain, index)
+
+    def places(self) -> Iterator[Origin]:
+        while True:
+            file = self.name()
+            self.take(":")
+            yield Origin(file, self.integer())
+            if not self.accept(","):
+                return
+
+    # ---- values
+
+    def use(self, builder: GraphBuilder) -> Use:
+        """`NODE:OUTPUT[dims] as DTYPE`; the output is 0 and the dtype the producer's where they are not written."""
+        name = self.name()
+        if name not in builder:
+            self.fail(f"no node `{name}` before this line", did_you_mean(name, [n.id for n in builder]), back=1)
+        output = self.integer() if self.accept(":") else 0
+        dims = self.dim_list()
+        if self.accept("as"):
+            return Use(name, output, dims, self.dtype())
+        outs = builder[name].outs
+        if output >= len(outs):
+            self.fail(f"`{name}` has {len(outs)} results, not {output + 1}")
+        return Use(name, output, dims, outs[output].dtype)
+
+    def dtype(self) -> DType:
+        if self.text not in _DTYPES:
+            self.fail(f"no dtype `{self.text}`", did_you_mean(self.text, _DTYPES))
+        self.at += 1
+        return _DTYPES[self.tokens[self.at - 1].text]
+
+    def types(self) -> tuple[TensorType, ...]:
+        """`f32[batch, T], i64[]`, or `()` for none."""
+        if self.accept("("):
+            self.take(")")
+            return ()
+        found = [TensorType(dtype=self.dtype(), dims=self.dim_list())]
+        while self.accept(","):
+            found.append(TensorType(dtype=self.dtype(), dims=self.dim_list()))
+        return tuple(found)
+
+    def dim_list(self) -> Dims:
+        return tuple(self.sequence("[", "]", self.dim))
+
+    def dim(self) -> Dim:
+        """A name whose size stands in the table, or `NAME = SIZE`."""
+        name = self.name()
+        if self.accept("="):
+            return self.one_dim(name, self.size())
+        if name not in self.sizes:
+            self.fail(f"no dim `{name}` in the table", did_you_mean(name, self.sizes), back=1)
+        return self.one_dim(name, self.sizes[name])
+
+    def one_dim(self, name: str, size: int | None) -> Dim:
+        return self.dims_seen.setdefault((name, size), Dim(name, size))
+
+    def attrs(self) -> dict[str, Attr]:
+        def pair() -> tuple[str, Attr]:
+            key = self.name()
+            self.take("=")
+            return key, self.attr(0)
+
+        return dict(self.sequence("{", "}", pair))
+
+    def attr(self, depth: int) -> Attr:
+        """A number, a text in quotes, a dtype, a dim, true, false, none, or a tuple of such."""
+        if depth > MAX_DEPTH:
+            self.fail(f"tuples in tuples deeper than {MAX_DEPTH}")
+        if self.kind == "number":
+            return self.number()
+        if self.kind == "string":
+            return self.string()
+        if self.text == "(":
+            return tuple(self.sequence("(", ")", lambda: self.attr(depth + 1)))
+        if self.kind != "name":
+            self.fail("expected a value")
+        if self.accept("dim"):
+            self.take("(")
+            dim = self.dim()
+            self.take(")")
+            return dim
+        if self.text in _WORDS:
+            self.at += 1
+            return _WORDS[self.tokens[self.at - 1].text]
+        return self.dtype() if self.text in _DTYPES else self.dim()
+
+    def number(self) -> int | float:
+        text = self.text
+        if text.lstrip("-").isdigit():
+            return self.integer(least=-(10**MAX_DIGITS))
+        if len(text) > MAX_DIGITS:
+            self.fail("a number of too many digits")
+        self.at += 1
+        return float(text)
