@@ -1,0 +1,173 @@
+"""From a stream of ids to batches: rows, columns, the held-out share and the order.
+
+In: the training record and what a program asks for. Out: for each (step, microbatch) a dict of i64 tensors. Which row
+stands where follows from (seed, step, microbatch, row) alone; nothing is remembered between calls, so a run resumes
+anywhere. Rows are `chunk(T)`: windows of T ids and the one after them, read on over the ends of documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from .fault import RuntimeFault
+from .permutation import keyed, permute
+from .program import Input, Program
+from .recipe import Column, DataSource, Training
+from .sources import Stream, check_range, open_source, out_of_range
+
+RULES = ("read", "next")
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Ids `begin` … `end`-1 of a stream, cut into windows of `length` ids and one id more (the last one's target)."""
+
+    stream: Stream
+    begin: int
+    end: int
+    length: int
+
+    @property
+    def phases(self) -> int:
+        """At how many offsets the cutting may start, if every offset must give the same count of windows."""
+        return self.length if self.end - self.begin >= 2 * self.length else 1
+
+    @property
+    def count(self) -> int:
+        """Windows that fit, at whatever phase."""
+        return (self.end - self.begin - self.phases) // self.length
+
+    def read(self, window: int, phase: int) -> npt.NDArray[np.int64]:
+        """[length + 1] ids."""
+        assert 0 <= window < self.count and 0 <= phase < self.phases, "a window beyond the data"
+        return self.stream.read(self.begin + phase + window * self.length, self.length + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """Batches of one part of the data for one program. `seed` None: in order and evenly spread (evaluation)."""
+
+    windows: Windows
+    inputs: tuple[Input, ...]
+    columns: dict[str, Column]
+    rows: int
+    microbatches: int
+    seed: int | None
+    steps: int
+
+    def batch(self, step: int, microbatch: int) -> dict[str, torch.Tensor]:
+        """What the program's data inputs get: i64 tensors of their shapes. Raises E0503 for an id out of range."""
+        first = (step * self.microbatches + microbatch) * self.rows
+        window_rows = np.stack([self._row(first + row) for row in range(self.rows)])
+        return {item.name: self._column(item, window_rows) for item in self.inputs}
+
+    def _row(self, index: int) -> npt.NDArray[np.int64]:
+        """The row at a position of the whole run, counted from 0 over all steps."""
+        count = self.windows.count
+        if self.seed is None:  # `total` rows spread over the windows; wrapped where there are fewer windows
+            total = self.steps * self.microbatches * self.rows
+            return self.windows.read(index * count // total if total <= count else index % count, 0)
+        epoch, position = divmod(index, count)
+        key = keyed(self.seed, epoch)
+        phase = keyed(self.seed, epoch, 1) % self.windows.phases  # other cuts each epoch
+        return self.windows.read(int(permute(position, count, key)), phase)
+
+    def _column(self, item: Input, window_rows: npt.NDArray[np.int64]) -> torch.Tensor:
+        shifted = self.columns[item.name].rule == "next"
+        ids = window_rows[:, 1:] if shifted else window_rows[:, :-1]
+        if item.below is not None and (int(ids.max()) >= item.below or int(ids.min()) < 0):
+            value = int(ids[(ids >= item.below) | (ids < 0)][0])
+            raise out_of_range(value, item.below, f"input {item.name}; the file changed since it was opened")
+        return torch.from_numpy(np.ascontiguousarray(ids))
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Batches to train on, and those that are held out if the recipe evaluates."""
+
+    train: Batches
+    held_out: Batches | None
+
+
+def open_data(training: Training, programs: dict[str, Program], data_root: Path | None = None) -> Data:
+    """Open the recipe's data for `step` and, if there is one and the recipe evaluates, `evaluate`.
+
+    Raises `RuntimeFault` E0501 to E0506 for what is missing, too short, out of range or unknown.
+    """
+    step, evaluate = programs["step"], programs.get("evaluate")
+    stream = _open(training.source, (step,), data_root)
+    end = len(stream)
+    held_out = None
+    if training.evaluate is not None and evaluate is not None:
+        held_stream, begin = stream, 0
+        if training.evaluate.source is not None:
+            held_stream = _open(training.evaluate.source, (evaluate,), data_root)
+        else:
+            end = begin = len(stream) - int(len(stream) * training.evaluate.share)
+        held = _windows(held_stream, begin, len(held_stream), training, "the held-out data")
+        held_out = _batches(held, training, evaluate, None, training.evaluate.batches)
+    windows = _windows(stream, 0, end, training, "the data")
+    return Data(_batches(windows, training, step, training.seed, training.steps), held_out)
+
+
+def _open(source: DataSource, programs: Sequence[Program], data_root: Path | None) -> Stream:
+    stream = open_source(source, data_root)
+    bounds = [item.below for program in programs for item in program.inputs if item.below is not None]
+    if bounds:
+        check_range(stream, min(bounds))
+    return stream
+
+
+def _windows(stream: Stream, begin: int, end: int, training: Training, what: str) -> Windows:
+    if training.rows.kind != "chunk":
+        raise RuntimeFault("E0505", f"rows of kind {training.rows.kind!r}", "this runtime cuts rows by chunk(T)")
+    windows = Windows(stream, begin, end, training.rows.length)
+    if windows.count < 1:
+        raise RuntimeFault(
+            "E0502",
+            f"{what} has {end - begin} ids, too few for one row of T = {training.rows.length} and the id after it",
+            "give more data, a shorter T, or hold out another share",
+        )
+    return windows
+
+
+def _batches(windows: Windows, training: Training, program: Program, seed: int | None, steps: int) -> Batches:
+    inputs = tuple(item for item in program.inputs if item.source == "data")
+    columns = {column.name: column for column in training.columns}
+    for item in inputs:
+        _check_input(item, columns, training.rows.length)
+    rows = inputs[0].shape[0] if inputs else training.batch // program.microbatches
+    if any(item.shape[0] != rows for item in inputs):
+        raise RuntimeFault("E0500", f"the program's inputs differ in rows: {[item.shape for item in inputs]}")
+    if seed is not None and rows * program.microbatches != training.batch:
+        raise RuntimeFault(
+            "E0500",
+            f"the record's batch is {training.batch}, the program's {program.microbatches} microbatches of {rows}",
+        )
+    batch = rows * program.microbatches
+    steps = steps or max(1, windows.count // batch)
+    return Batches(windows, inputs, columns, rows, program.microbatches, seed, steps)
+
+
+def _check_input(item: Input, columns: dict[str, Column], length: int) -> None:
+    column = columns.get(item.name)
+    if column is None:
+        raise RuntimeFault(
+            "E0505",
+            f"the data has no column {item.name!r}",
+            f"it has {', '.join(columns)}; a key of `data` defines one",
+        )
+    if column.rule not in RULES:
+        raise RuntimeFault(
+            "E0505", f"column {column.name!r} has the rule {column.rule!r}", f"there are {', '.join(RULES)}"
+        )
+    if column.rule == "next" and (column.of not in columns or columns[column.of].rule != "read"):
+        raise RuntimeFault("E0505", f"column {column.name!r} follows {column.of!r}, which is not what is read")
+    if len(item.shape) != 2 or item.shape[1] != length:
+        raise RuntimeFault("E0500", f"input {item.name!r} has shape {item.shape}; rows give [rows, {length}]")
