@@ -1,0 +1,176 @@
+"""The folded picture: one box for every instance, a chain of layers drawn once with its number.
+
+In: a `Graph`. Out: a `Picture`. Every node is first given the place that it would have in the chain's first layer; then
+the instances below the outermost (and below a layer) become boxes, and what stands directly in the model or in a layer
+stays as it is. Arrows between one layer and the next are left out: the frame's `×12` says them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+from ..compiler.ir.graph import Graph
+from ..compiler.ir.types import Node
+from .describe import computes, dims_text, short_name
+from .numbers import compact
+from .picture import (
+    Box,
+    Kind,
+    Picture,
+    frame_of,
+    frames_of,
+    home_phase,
+    inside_text,
+    instances,
+    is_step,
+    kind_of,
+    label_ids,
+    outputs_by_node,
+)
+
+TELLING = ("attention", "softmax", "cross_entropy", "layer_norm", "rms_norm", "rotary", "gather", "dot", "gelu")
+NOT_TOLD = frozenset({"parameter", "state", "input", "constant", "start", "index", "seed", "step", "extent"})
+MOST_TOLD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a node is drawn: `key` of its box; `whole` if the box is an instance and not this node alone."""
+
+    key: str
+    path: str
+    whole: bool
+
+
+def fold(graph: Graph) -> Picture:
+    """The picture by blocks."""
+    chains = _chains(graph)
+    places = dict(_places(graph, chains))
+    staged = is_step(graph)
+    asked = outputs_by_node(graph)
+    labels = label_ids(graph)
+    members: dict[str, list[Node]] = {}
+    for node in graph:
+        members.setdefault(places[node.id].key, []).append(node)
+    boxes = tuple(
+        _instance_box(places[nodes[0].id], nodes, staged, asked)
+        if places[nodes[0].id].whole
+        else _node_box(places[nodes[0].id], nodes[0], staged, asked.get(nodes[0].id, ()), nodes[0].id in labels)
+        for nodes in members.values()
+    )
+    arrows = tuple(dict.fromkeys(_arrows(graph, places)))
+    return Picture(graph.name, boxes, arrows, frames_of(boxes, _chain_labels(boxes, chains)))
+
+
+def _chains(graph: Graph) -> dict[str, int]:
+    """Each repetition's path, its outer layers' numbers left out, and how many layers it has."""
+    found: dict[str, set[int]] = {}
+    for node in graph:
+        if node.layer is not None:
+            found.setdefault(node.layer.chain, set()).add(node.layer.index)
+    return {chain: len(layers) for chain, layers in found.items()}
+
+
+def _first_layer(name: str, chains: dict[str, int]) -> str:
+    """The name as it is in the first layer of every chain: `grad.blocks.7.h` is `grad.blocks.0.h`."""
+    for chain in chains:
+        name = re.sub(rf"(?<![\w]){re.escape(chain)}\.\d+(?=\.|$)", f"{chain}.0", name)
+    return name
+
+
+def _places(graph: Graph, chains: dict[str, int]) -> Iterator[tuple[str, Place]]:
+    """Every node's place. The k-th node of an operator in a layer matches the k-th in the first layer."""
+    seen: Counter[tuple[str, ...]] = Counter()
+    for node in graph:
+        path = _first_layer(node.path, chains)
+        parts = instances(path)
+        in_layer = bool(parts) and any(parts[0] == f"{chain}.0" for chain in chains)
+        inner = parts[1:] if in_layer else parts
+        phase = home_phase(node).value
+        if inner:
+            path = ".".join(parts[: 2 if in_layer else 1])
+            yield node.id, Place(f"{phase} {path}", path, True)
+        elif in_layer:
+            seen[node.path, phase, node.op] += 1
+            yield node.id, Place(f"{phase} {path} {node.op} {seen[node.path, phase, node.op]}", path, False)
+        else:
+            yield node.id, Place(f"{phase} {node.id}", path, False)
+
+
+def _arrows(graph: Graph, places: dict[str, Place]) -> Iterator[tuple[str, str]]:
+    for node in graph:
+        for use in node.uses:
+            producer = graph[use.node]
+            next_layer = (
+                node.layer is not None
+                and producer.layer is not None
+                and node.layer.chain == producer.layer.chain
+                and node.layer.index != producer.layer.index
+            )
+            tail, head = places[producer.id].key, places[node.id].key
+            if not next_layer and tail != head:
+                yield tail, head
+
+
+def _instance_box(place: Place, nodes: list[Node], staged: bool, asked: dict[str, tuple[str, ...]]) -> Box:
+    names = [name for node in nodes for name in asked.get(node.id, ())]
+    first_layer = [node for node in nodes if node.path.startswith(place.path)] or nodes
+    parameters = [node for node in first_layer if node.op == "parameter"]
+    kind = Kind.OUTPUT if names else Kind.PARAMETER if parameters and len(parameters) == len(first_layer) else Kind.COMPUTED
+    parts = instances(place.path)
+    return Box(
+        key=place.key,
+        inside=_summary(first_layer),
+        name=parts[-1],
+        note=" ".join([_parameters_text(parameters), *(f"output {n}" for n in names)]).strip(),
+        kind=kind,
+        phase=home_phase(nodes[0]),
+        frame=frame_of(nodes[0], staged, ".".join(parts[:-1])),
+        tooltip=f"{place.path}: {len(first_layer)} nodes",
+    )
+
+
+def _parameters_text(parameters: list[Node]) -> str:
+    """How many numbers an instance has to learn; how many tensors where a size is free."""
+    sizes = [dim.size for node in parameters for dim in node.outs[0].dims]
+    if not parameters or None in sizes:
+        return f"{len(parameters)} parameter tensors" if parameters else ""
+    return f"{compact(sum(prod(d.size or 1 for d in node.outs[0].dims) for node in parameters))} parameters"
+
+
+def _summary(nodes: list[Node]) -> str:
+    """What an instance computes: its most telling operators, with their number."""
+    told = Counter(node.op for node in nodes if node.op not in NOT_TOLD)
+    if not told:
+        return computes(nodes[0]) if len(nodes) == 1 else Counter(n.op for n in nodes).most_common(1)[0][0]
+    rank = {op: index for index, op in enumerate(TELLING)}
+    ops = sorted(told, key=lambda op: (rank.get(op.removesuffix("_backward"), len(rank)), op))
+    words = [f"{told[op]} × {_phrase(op)}" if told[op] > 1 else _phrase(op) for op in ops[:MOST_TOLD]]
+    return " · ".join(words) + (" · …" if len(ops) > MOST_TOLD else "")
+
+
+def _phrase(op: str) -> str:
+    return {"gather": "look-up", "scatter_add": "scatter-add", "adamw": "AdamW"}.get(op, op.replace("_", " "))
+
+
+def _node_box(place: Place, node: Node, staged: bool, asked: tuple[str, ...], label: bool) -> Box:
+    return Box(
+        key=place.key,
+        inside=inside_text(node, label),
+        name=short_name(node.id, node.path),
+        note=dims_text(node.outs[0].dims) if node.outs else "",
+        kind=kind_of(node, asked),
+        phase=node.phase,
+        frame=frame_of(node, staged, place.path),
+        tooltip=f"{node.id}: {node.op}",
+    )
+
+
+def _chain_labels(boxes: tuple[Box, ...], chains: dict[str, int]) -> dict[tuple[str, ...], str]:
+    """`blocks ×12` instead of `blocks.0`."""
+    keys = {box.frame[:depth] for box in boxes for depth in range(1, len(box.frame) + 1)}
+    return {key: f"{chain} ×{count}" for key in keys for chain, count in chains.items() if key[-1] == f"{chain}.0"}

@@ -1,0 +1,150 @@
+"""A graph as a picture, before any drawing: boxes, arrows and the frames around them, as plain data.
+
+In: a `Graph`. Out: a `Picture` with one box for every node (what it computes inside, its variable's name outside) and
+one arrow for every operand. `fold` (see fold.py) gives the same kind of picture with a box for every instance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from ..compiler.ir.graph import Graph
+from ..compiler.ir.types import Node, Phase
+from .describe import computes, dims_text, short_name
+
+
+class Kind(Enum):
+    """What sort of thing a box is; each has a fill colour of its own in its phase."""
+
+    PARAMETER = "parameter"
+    STATE = "optimizer state"
+    INPUT = "input"
+    CONSTANT = "constant"
+    COMPUTED = "computed"
+    OUTPUT = "output"
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """One box. `inside` is what it computes; `name` and `note` stand outside, at its side."""
+
+    key: str
+    inside: str
+    name: str
+    note: str
+    kind: Kind
+    phase: Phase
+    frame: tuple[str, ...]
+    tooltip: str
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A labelled frame around the boxes of an instance; `key` is a box's `frame` or the beginning of one."""
+
+    key: tuple[str, ...]
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Everything that is drawn, in the order of the graph. Arrows are (from, to) keys of boxes."""
+
+    title: str
+    boxes: tuple[Box, ...]
+    arrows: tuple[tuple[str, str], ...]
+    frames: tuple[Frame, ...]
+
+
+LEAVES = {"parameter": Kind.PARAMETER, "state": Kind.STATE, "input": Kind.INPUT, "constant": Kind.CONSTANT}
+
+
+def picture(graph: Graph) -> Picture:
+    """Every node of the graph as one box."""
+    staged = is_step(graph)
+    asked = outputs_by_node(graph)
+    labels = label_ids(graph)
+    boxes = tuple(_box(node, staged, asked.get(node.id, ()), node.id in labels) for node in graph)
+    arrows = tuple((use.node, node.id) for node in graph for use in node.uses)
+    return Picture(graph.name, boxes, arrows, frames_of(boxes))
+
+
+def is_step(graph: Graph) -> bool:
+    """Whether the graph is a training step: it has backward or update nodes."""
+    return any(node.phase in (Phase.BACKWARD, Phase.UPDATE) for node in graph)
+
+
+def outputs_by_node(graph: Graph) -> dict[str, tuple[str, ...]]:
+    """The names under which a node's results are asked for; gradients are not told, their nodes say so."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, use in graph.outputs.items():
+        if "/" not in name:
+            found[use.node] = (*found.get(use.node, ()), name)
+    return found
+
+
+def label_ids(graph: Graph) -> frozenset[str]:
+    """Inputs that are labels: what a cross-entropy compares with."""
+    losses = [node for node in graph if node.op == "cross_entropy"]
+    return frozenset(node.uses[1].node for node in losses if graph[node.uses[1].node].op == "input")
+
+
+def kind_of(node: Node, asked: tuple[str, ...]) -> Kind:
+    """Which sort of box a node is."""
+    return LEAVES.get(node.op, Kind.OUTPUT if asked else Kind.COMPUTED)
+
+
+def home_phase(node: Node) -> Phase:
+    """The phase that a node is drawn in: a parameter stands where it is used first, optimizer state where it changes."""
+    return {"parameter": Phase.FORWARD, "state": Phase.UPDATE}.get(node.op, node.phase)
+
+
+def frame_of(node: Node, staged: bool, path: str | None = None) -> tuple[str, ...]:
+    """The nested frames that a node stands in: its phase in a whole step, then its instances from the outside in."""
+    parts = instances(node.path if path is None else path)
+    return (f"phase {home_phase(node).value}", *parts) if staged else parts
+
+
+def instances(path: str) -> tuple[str, ...]:
+    """The instances on a path, a layer's number kept with its chain: `blocks.0.attn` is (`blocks.0`, `attn`)."""
+    found: list[str] = []
+    for part in path.split(".") if path else []:
+        if found and part.isdecimal():
+            found[-1] += f".{part}"
+        else:
+            found.append(part)
+    return tuple(found)
+
+
+def inside_text(node: Node, label: bool) -> str:
+    """What stands in a node's box; an input that the loss compares with is a label."""
+    return computes(node).replace("input", "label", 1) if label else computes(node)
+
+
+def _box(node: Node, staged: bool, asked: tuple[str, ...], label: bool) -> Box:
+    name = short_name(node.id, node.path)
+    aliases = [a for a in asked if a != name]
+    notes = [*([f"output {' '.join(aliases)}"] if aliases else []), dims_text(node.outs[0].dims) if node.outs else ""]
+    where = "".join(f" · {o.file}:{o.line}" for o in node.origin[:1])
+    return Box(
+        key=node.id,
+        inside=inside_text(node, label),
+        name=name,
+        note=" ".join(n for n in notes if n),
+        kind=kind_of(node, asked),
+        phase=node.phase,
+        frame=frame_of(node, staged),
+        tooltip=f"{node.id}: {node.op}{where}",
+    )
+
+
+def frames_of(boxes: tuple[Box, ...], labels: dict[tuple[str, ...], str] | None = None) -> tuple[Frame, ...]:
+    """Every frame that a box stands in, outer before inner, in order of first appearance."""
+    found: dict[tuple[str, ...], Frame] = {}
+    for box in boxes:
+        for depth in range(1, len(box.frame) + 1):
+            key = box.frame[:depth]
+            label = (labels or {}).get(key, key[-1].removeprefix("phase "))
+            found.setdefault(key, Frame(key, label))
+    return tuple(found.values())

@@ -1,0 +1,164 @@
+"""Pictures as Graphviz source, and their drawing to SVG or PNG.
+
+In: a `Picture`. Out: DOT text (deterministic), drawn by the system's `dot` where there is one and else by the
+`graphviz-pure` wheel. A box is a table of two cells: the framed cell holds what is computed, the bare cell beside it the
+variable's name, so that the name stands outside the box. Edges are directed and carry no label.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from types import MappingProxyType
+
+import graphviz
+
+from ..compiler.ir.types import Phase
+from .picture import Box, Frame, Kind, Picture
+
+FONT = "Arial"  # graphviz-pure carries metrics of Arimo, which are Arial's
+INK, GREY, FRAME = "#1b1f24", "#5f6b7a", "#b9c2cd"
+
+# Fills light enough for dark text (contrast above 10:1), hues of Okabe and Ito's palette, which the colour-blind can tell
+# apart; borders carry the same hue darker.
+KIND_COLOURS: Mapping[Kind, tuple[str, str]] = MappingProxyType(
+    {
+        Kind.PARAMETER: ("#fde7c2", "#b97800"),
+        Kind.STATE: ("#f5dcec", "#a04f7f"),
+        Kind.INPUT: ("#d5ebf9", "#1f78b4"),
+        Kind.CONSTANT: ("#e9ecef", "#6b7683"),
+        Kind.COMPUTED: ("#ffffff", "#3a4450"),
+        Kind.OUTPUT: ("#cfeee2", "#00795a"),
+    }
+)
+PHASE_COLOURS: Mapping[Phase, tuple[str, str]] = MappingProxyType(
+    {
+        Phase.PREPARE: ("#e9ecef", "#6b7683"),
+        Phase.FORWARD: ("#d5ebf9", "#1f78b4"),
+        Phase.BACKWARD: ("#fbd9c8", "#b34700"),
+        Phase.UPDATE: ("#cfeee2", "#00795a"),
+    }
+)
+PHASE_TINTS: Mapping[str, str] = MappingProxyType(
+    {"phase prepare": "#f7f8f9", "phase forward": "#f3f9fd", "phase backward": "#fef6f2", "phase update": "#f2fbf8"}
+)
+GRAPH = {"rankdir": "TB", "nodesep": "0.3", "ranksep": "0.42", "newrank": "true", "fontname": FONT, "fontsize": "15", "fontcolor": INK}
+GRAPH |= {"labelloc": "t", "labeljust": "l", "bgcolor": "white", "pad": "0.25", "tooltip": " "}
+NODE = {"shape": "plain", "fontname": FONT, "fontsize": "11", "fontcolor": INK}
+EDGE = {"color": "#7a8694", "arrowsize": "0.55", "penwidth": "0.9", "tooltip": " "}
+
+
+class DrawFault(Exception):
+    """A picture could not be drawn; the text says why."""
+
+
+def to_dot(picture: Picture) -> str:
+    """DOT source. The same picture gives the same text."""
+    staged = any(frame.key[0].startswith("phase ") for frame in picture.frames)
+    source = graphviz.Digraph(picture.title, graph_attr=GRAPH, node_attr=NODE, edge_attr=EDGE)
+    source.attr(label=_heading(picture, staged))
+    _fill(source, picture, (), staged)
+    for tail, head in picture.arrows:
+        source.edge(f"{_id(tail)}:box", f"{_id(head)}:box")
+    return source.source
+
+
+def _fill(source: graphviz.Digraph, picture: Picture, key: tuple[str, ...], staged: bool) -> None:
+    """The boxes of a frame, then the frames inside it."""
+    for box in picture.boxes:
+        if box.frame == key:
+            source.node(_id(box.key), _label(box, staged), tooltip=box.tooltip)
+    for frame in picture.frames:
+        if frame.key[:-1] == key:
+            with source.subgraph(name="cluster " + " / ".join(frame.key)) as inner:
+                inner.attr(**_frame_style(frame))
+                _fill(inner, picture, frame.key, staged)
+
+
+def _frame_style(frame: Frame) -> dict[str, str]:
+    tint = PHASE_TINTS.get(frame.key[-1])
+    style = {"label": f"<{_font(frame.label, GREY, 11, bold=True)}>", "labeljust": "l", "style": "rounded", "color": FRAME}
+    return style | ({"style": "rounded,filled", "fillcolor": tint} if tint else {}) | {"margin": "10", "tooltip": frame.label}
+
+
+def _label(box: Box, staged: bool) -> str:
+    fill, border = PHASE_COLOURS[box.phase] if staged else KIND_COLOURS[box.kind]
+    width = 2 if box.kind in (Kind.PARAMETER, Kind.STATE, Kind.OUTPUT) else 1
+    rounded = ' STYLE="ROUNDED"' if box.kind in (Kind.COMPUTED, Kind.OUTPUT) else ""
+    cell = f'<TD PORT="box" BORDER="{width}" COLOR="{border}" BGCOLOR="{fill}"{rounded} CELLPADDING="6">'
+    inside = "<BR/>".join(_text(line) for line in box.inside.split("\n"))
+    outside = [_font(box.name, INK, 11, bold=True), *([_font(box.note, GREY, 9)] if box.note else [])]
+    name = "".join(f'{line}<BR ALIGN="LEFT"/>' for line in outside)
+    table = '<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="3">'
+    return f'<{table}<TR>{cell}{inside}</TD><TD ALIGN="LEFT" BALIGN="LEFT">{name}</TD></TR></TABLE>>'
+
+
+def _heading(picture: Picture, staged: bool) -> str:
+    """The title, and under it what the colours mean."""
+    if staged:
+        used = [(p.value, PHASE_COLOURS[p]) for p in Phase if any(b.phase is p for b in picture.boxes)]
+    else:
+        used = [(k.value, KIND_COLOURS[k]) for k in Kind if any(b.kind is k for b in picture.boxes)]
+    swatch = '<TD BORDER="1" WIDTH="18" HEIGHT="12" COLOR="{}" BGCOLOR="{}"></TD><TD ALIGN="LEFT">{}  </TD>'
+    cells = "".join(swatch.format(border, fill, _font(text, GREY, 11)) for text, (fill, border) in used)
+    legend = f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="4"><TR>{cells}</TR></TABLE>'
+    title = f'<TR><TD ALIGN="LEFT">{_font(picture.title, INK, 16, bold=True)}</TD></TR>'
+    return f'<<TABLE BORDER="0" CELLSPACING="2">{title}<TR><TD ALIGN="LEFT">{legend}</TD></TR></TABLE>>'
+
+
+def _font(text: str, colour: str, size: int, bold: bool = False) -> str:
+    inner = f"<B>{_text(text)}</B>" if bold else _text(text)
+    return f'<FONT COLOR="{colour}" POINT-SIZE="{size}">{inner}</FONT>'
+
+
+def _text(text: str) -> str:
+    return escape(text) or " "
+
+
+def _id(key: str) -> str:
+    """A colon would be read as a port."""
+    return key.replace(":", "∶")
+
+
+# ---- drawing
+
+FORMATS = ("svg", "png", "pdf", "dot", "gv")
+
+
+def draw(dot: str, path: Path, limit_seconds: float = 300.0) -> None:
+    """Write the picture to `path`; its suffix says how. Raises `DrawFault`; an existing file is replaced only at the end."""
+    kind = path.suffix.removeprefix(".").lower()
+    if kind not in FORMATS:
+        raise DrawFault(f"cannot draw to `{path.name}`: the name must end in {', '.join('.' + f for f in FORMATS)}")
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(dot.encode() if kind in ("dot", "gv") else _run(dot, kind, limit_seconds))
+        part.replace(path)
+    except OSError as fault:
+        raise DrawFault(f"cannot write `{path}`: {fault.strerror}") from fault
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _run(dot: str, kind: str, limit_seconds: float) -> bytes:
+    program = shutil.which("dot") or _wheel_program()
+    if program is None:
+        raise DrawFault("neither `dot` nor `graphviz-pure` is here; `pip install graphviz-pure`, or ask for a .dot file")
+    try:
+        result = subprocess.run([program, f"-T{kind}"], input=dot.encode(), capture_output=True, timeout=limit_seconds)
+    except subprocess.TimeoutExpired as fault:
+        raise DrawFault(f"drawing took more than {limit_seconds:.0f} s; --fold draws one box for a block") from fault
+    if result.returncode != 0 or not result.stdout:
+        words = result.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        raise DrawFault(f"{Path(program).name} could not draw a {kind}: {words[0]}")
+    return result.stdout
+
+
+def _wheel_program() -> str | None:
+    """The wheel puts its program beside the interpreter, which need not be on the PATH."""
+    beside = str(Path(sys.executable).parent)
+    return shutil.which("graphviz-pure", path=beside) or shutil.which("graphviz-pure")
