@@ -1,0 +1,44 @@
+"""The tensors that live across steps: a build's parameters and states by name, on one device, in their own types.
+
+In: a `Build` and a seed. Out: a plain dict that the interpreter reads and writes in place, that a checkpoint saves.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .dtypes import torch_dtype
+from .program import Build, Parameter, State
+from .random import initial_values
+
+Store = dict[str, torch.Tensor]
+
+
+def tensors_of(build: Build) -> dict[str, Parameter | State]:
+    """Every tensor that lives across steps, by name, in the build's order."""
+    found: dict[str, Parameter | State] = {}
+    for item in (*build.parameters, *build.states):
+        assert item.name not in found, f"two tensors named {item.name}"
+        found[item.name] = item
+    return found
+
+
+def initial_store(build: Build, seed: int, device: torch.device | str = "cpu") -> Store:
+    """Parameters and states as they are before the first step. Raises E0522 for an unknown initializer."""
+    return {
+        name: initial_values(item.initializer, item.shape, seed, name).to(device, torch_dtype(item.dtype))
+        for name, item in tensors_of(build).items()
+    }
+
+
+def empty_store(build: Build, device: torch.device | str = "cpu") -> Store:
+    """The same names and shapes with whatever the memory holds: for a checkpoint to be read into."""
+    return {
+        name: torch.empty(item.shape, dtype=torch_dtype(item.dtype), device=device)
+        for name, item in tensors_of(build).items()
+    }
+
+
+def parameter_count(build: Build) -> int:
+    """Elements of all parameters, each tied one once."""
+    return sum(torch.Size(item.shape).numel() for item in build.parameters)
