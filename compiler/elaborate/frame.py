@@ -1,0 +1,189 @@
+"""The state of an elaboration: one `Context` for the run, one `Frame` for each body that is being read.
+
+A frame holds the names and dims of one function, block or model, where it writes, and the calls that led there. Rules
+stand in files of their own and reach each other through the context's `Rules`, so that the files do not import in circles.
+A fault is reported once and then thrown as `Fault`, which the next statement's reader catches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..base.diagnostic import Diagnostic, Diagnostics, Label, SpecError
+from ..base.span import Span
+from ..ir.types import Attr, Dim, Dims, DType, Layer, Origin, Use
+from ..language import syntax as s
+from ..ops.definition import TypeRuleError
+from .load import Module, Spec
+from .values import Chain, Function, Instance, Value, show_dims
+from .writer import DimNames, Output, Place
+
+MAX_STEPS = 200_000  # expressions evaluated in one elaboration
+MAX_NODES = 2_000_000
+MAX_DEPTH = 120  # expressions and calls within each other
+
+
+class Fault(Exception):
+    """Something was reported; what depends on it is skipped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """What stands in the parentheses of a call, evaluated: (value, where) each."""
+
+    positional: tuple[tuple[Value, Span], ...] = ()
+    named: Mapping[str, tuple[Value, Span]] = field(default_factory=dict[str, "tuple[Value, Span]"])
+
+
+Evaluate = Callable[["Frame", Any, str | None], Value]
+CallFunction = Callable[["Frame", Function, Arguments, Span, str | None], Value]
+CallInstance = Callable[["Frame", "Instance | Chain", tuple[s.ViewItem, ...], Arguments, Span], Value]
+CallPrimitive = Callable[["Frame", str, tuple[s.ViewItem, ...] | None, Arguments, Span, str | None], Value]
+Make = Callable[["Frame", s.Instance], "Instance | Chain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How each kind of expression is evaluated, and how each kind of value is applied."""
+
+    expressions: Mapping[type[s.Node], Evaluate]
+    function: CallFunction
+    instance: CallInstance
+    primitive: CallPrimitive
+    make: Make
+    primitives: frozenset[str]
+
+
+@dataclass(slots=True)
+class Context:
+    """What one elaboration shares."""
+
+    spec: Spec
+    rules: Rules
+    training: bool
+    dtype: DType
+    sink: Diagnostics = field(default_factory=Diagnostics)
+    dims: DimNames = field(default_factory=DimNames)
+    inits: list[tuple[s.Path, tuple[str, ...], Value, Frame]] = field(default_factory=list[Any])
+    kernels: dict[Any, Any] = field(default_factory=dict[Any, Any])  # kernels.py's memory of bodies
+    meetings: dict[str, tuple[Span, Dims, Dims]] = field(default_factory=dict[str, "tuple[Span, Dims, Dims]"])
+    steps: int = 0
+    nodes: int = 0
+    depth: int = 0
+
+    def spend(self, frame: Frame, span: Span) -> None:
+        """Count an expression; hostile specs end here."""
+        self.steps += 1
+        if self.steps > MAX_STEPS:
+            frame.report("E0311", "the spec grows without end", span, f"after {MAX_STEPS:,} steps still here")
+            raise SpecError(self.sink.items)
+
+    def spend_nodes(self, frame: Frame, count: int, span: Span) -> None:
+        """Count nodes before they are made."""
+        self.nodes += count
+        if self.nodes > MAX_NODES:
+            title = f"the model has more than {MAX_NODES:,} operators"
+            frame.report("E0311", title, span, f"{count:,} of them are made here")
+            raise SpecError(self.sink.items)
+
+
+@dataclass(frozen=True, slots=True)
+class CallSite:
+    """A call or constructor that led to a frame."""
+
+    span: Span
+    in_std: bool
+    what: str
+
+
+@dataclass(slots=True)
+class Frame:
+    """One body being read.
+
+    title    what it is, for messages: "block Attention"
+    names    options, tensors, instances
+    dims     what each dim's name stands for here
+    carried  axes that values bring along and that cannot be named
+    calls    how this was reached, innermost first
+    open     every axis may be named and reduced: true of a recipe's loss
+    """
+
+    context: Context
+    output: Output
+    module: Module
+    title: str
+    path: str = ""
+    names: dict[str, Value] = field(default_factory=dict[str, "Value"])
+    dims: dict[str, Dims] = field(default_factory=dict[str, Dims])
+    carried: list[Dim] = field(default_factory=list[Dim])
+    unnamed: dict[s.Node, Dim] = field(default_factory=dict[s.Node, Dim])
+    calls: tuple[CallSite, ...] = ()
+    bank: Dims = ()
+    layer: Layer | None = None
+    open: bool = False
+
+    def inside(self, module: Module, title: str, span: Span, **changes: Any) -> Frame:
+        """A frame for what is called or made at a place of this one; names and dims start empty."""
+        calls = (CallSite(span, self.module.is_std, self.title), *self.calls)
+        fresh: dict[str, Any] = {"names": {}, "dims": {}, "carried": [], "unnamed": {}, "open": False, **changes}
+        return replace(self, module=module, title=title, calls=calls, **fresh)
+
+    # ---- evaluation
+
+    def evaluate(self, expr: s.Node, hint: str | None = None) -> Value:
+        """The value of an expression. Raises Fault if it has none."""
+        context = self.context
+        context.spend(self, expr.span)
+        context.depth += 1
+        try:
+            if context.depth > MAX_DEPTH:
+                self.report("E0311", f"calls and expressions are nested more than {MAX_DEPTH} deep", expr.span)
+                raise SpecError(context.sink.items)
+            return context.rules.expressions[type(expr)](self, expr, hint)
+        finally:
+            context.depth -= 1
+
+    # ---- nodes
+
+    def emit(
+        self, op: str, *uses: Use, span: Span, hint: str | None = None, body: str | None = None, **attrs: Attr
+    ) -> tuple[Use, ...]:
+        """Write a node. Operands that do not fit are reported."""
+        self.context.spend_nodes(self, 1, span)
+        try:
+            return self.output.write(op, uses, attrs, hint, body, self.place(span))
+        except TypeRuleError as error:
+            found = " and ".join(show_dims(dims) for dims in error.found) or None
+            raise self.fault("E0210", error.message, span, found=found) from None
+
+    def emit1(self, op: str, *uses: Use, span: Span, hint: str | None = None, **attrs: Attr) -> Use:
+        """Write a node that has one result."""
+        (use,) = self.emit(op, *uses, span=span, hint=hint, **attrs)
+        return use
+
+    def place(self, span: Span) -> Place:
+        return Place(self.path, (_origin(span), *(_origin(call.span) for call in self.calls)), self.layer)
+
+    # ---- faults
+
+    def report(self, code: str, title: str, span: Span, text: str = "", **more: Any) -> None:
+        """Add a diagnostic; one inside std also shows the place outside that led there."""
+        others: Sequence[Label] = more.pop("others", ())
+        labels = [Label(span, text), *others]
+        caller = next((call for call in self.calls if not call.in_std), None)
+        if self.module.is_std and caller is not None:
+            labels.append(Label(caller.span, "from here"))
+        self.context.sink.add(Diagnostic(code, title, tuple(labels), **more))
+        if self.context.sink.full:
+            raise SpecError(self.context.sink.items)
+
+    def fault(self, code: str, title: str, span: Span, text: str = "", **more: Any) -> Fault:
+        """Report, and give what to raise."""
+        self.report(code, title, span, text, **more)
+        return Fault()
+
+
+def _origin(span: Span) -> Origin:
+    return Origin(span.source.path, span.line)

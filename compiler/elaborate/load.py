@@ -1,0 +1,196 @@
+"""From a text to a `Spec`: its tree, those of the files that it uses, and the table of names of each.
+
+`use name` is a file beside the spec, `use a.b` one in a folder below it, `use std` the library that comes with Partita;
+nothing else can be reached, so a spec never reads outside its folder. Own names come first, then those of the files used,
+the nearest first; two files used that both declare a name leave it to be written with its file: `other.Linear`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeAlias
+
+from ..base.diagnostic import Diagnostic, Diagnostics, Label, SpecError
+from ..base.span import Source, Span
+from ..language import syntax as s
+from ..language.parse import parse, read_source
+
+SUFFIX = ".partita"
+STD = "std"
+MAX_FILES = 100
+
+Named: TypeAlias = s.Fn | s.Block | s.Model | s.Derived
+Search: TypeAlias = Callable[[tuple[str, ...]], Source | None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Module:
+    """One text: what it declares, what it uses."""
+
+    name: str
+    source: Source
+    file: s.File
+    own: Mapping[str, Named]
+    uses: tuple[Module, ...]
+    is_std: bool
+
+    def find(self, name: str) -> tuple[tuple[Named, Module], ...]:
+        """Who declares a name as seen from here: nobody, one, or several that clash."""
+        level, seen = [self], {id(self)}
+        while level:
+            found = [(module.own[name], module) for module in level if name in module.own]
+            if found:
+                return tuple(found)
+            below = [used for module in level for used in module.uses]
+            level = [module for module in below if not (id(module) in seen or seen.add(id(module)))]
+        return ()
+
+    def visible(self) -> set[str]:
+        """Every name that `find` knows."""
+        return {name for module in reachable(self) for name in module.own}
+
+    def used(self, name: str) -> Module | None:
+        """The file of that name among those used: the `std` of `std.Linear`."""
+        return next((module for module in reachable(self) if module.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A spec and all that it uses. `records` of every file by (kind, name), the nearest file's first."""
+
+    main: Module
+    modules: tuple[Module, ...]
+    records: Mapping[tuple[str, str], s.Record] = field(repr=False)
+
+    @property
+    def models(self) -> Mapping[str, s.Model | s.Derived]:
+        """The models of the main file in order, then those of the files it uses."""
+        found: dict[str, s.Model | s.Derived] = {}
+        for module in self.modules:
+            for name, decl in module.own.items():
+                if isinstance(decl, s.Model | s.Derived):
+                    found.setdefault(name, decl)
+        return found
+
+
+def reachable(module: Module) -> Iterator[Module]:
+    """A module and what it uses, the nearest first, each once."""
+    queue, seen = [module], {id(module)}
+    while queue:
+        current = queue.pop(0)
+        yield current
+        for used in current.uses:
+            if id(used) not in seen:
+                seen.add(id(used))
+                queue.append(used)
+
+
+def load(source: Source, search: Search | None = None) -> tuple[Spec | None, list[Diagnostic]]:
+    """Parse a spec and what it uses. `search` finds the text of a `use` (beside the spec, if it is left out).
+
+    The spec is None if anything could not be read.
+    """
+    loader = _Loader(search or beside(source))
+    main = loader.module((Path(source.path).stem,), source, is_std=False)
+    if loader.sink.errors:
+        return None, list(loader.sink)
+    modules = tuple(reachable(main))
+    records: dict[tuple[str, str], s.Record] = {}
+    for module in modules:
+        for decl in module.file.declarations:
+            if isinstance(decl, s.Record):
+                records.setdefault((decl.kind.text, decl.name.text), decl)
+    return Spec(main, modules, MappingProxyType(records)), list(loader.sink)
+
+
+def beside(source: Source) -> Search:
+    """Finds `use a.b` as `a/b.partita` in the folder of a text, and never outside of it."""
+    folder = Path(source.path).parent
+
+    def find(parts: tuple[str, ...]) -> Source | None:
+        path = folder.joinpath(*parts[:-1], parts[-1] + SUFFIX)
+        if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
+            return None
+        return read_source(path)
+
+    return find
+
+
+def std_sources() -> Iterator[Source]:
+    """The texts of the standard library, in order of their names."""
+    root = resources.files("partita.specs").joinpath(STD)
+    found = sorted((item for item in root.iterdir() if item.name.endswith(SUFFIX)), key=lambda item: item.name)
+    for item in found:
+        yield Source(f"specs/{STD}/{item.name}", item.read_text("utf-8"))
+
+
+@dataclass
+class _Loader:
+    search: Search
+    sink: Diagnostics = field(default_factory=Diagnostics)
+    done: dict[tuple[str, ...], Module] = field(default_factory=dict[tuple[str, ...], Module])
+    open: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
+
+    def module(self, key: tuple[str, ...], source: Source, is_std: bool) -> Module:
+        parsed = parse(source)
+        self.sink.extend(parsed.diagnostics)
+        own = self._own(parsed.file.declarations)
+        self.open.append(key)
+        uses = [d for d in parsed.file.declarations if isinstance(d, s.Use)]
+        found = [module for use in uses if (module := self._use(use)) is not None]
+        self.open.pop()
+        return Module(key[-1], source, parsed.file, MappingProxyType(own), tuple(found), is_std)
+
+    def _own(self, declarations: Iterable[s.Declaration]) -> dict[str, Named]:
+        own: dict[str, Named] = {}
+        for decl in declarations:
+            if not isinstance(decl, s.Fn | s.Block | s.Model | s.Derived):
+                continue
+            first = own.setdefault(decl.name.text, decl)
+            if first is not decl:
+                others = (Label(first.name.span, "here first"),)
+                self.sink.error("E0102", f"`{decl.name}` is declared twice", decl.name.span, "again here", others=others)
+        return own
+
+    def _use(self, use: s.Use) -> Module | None:
+        key = tuple(part.text for part in use.name.parts)
+        if key in self.open:
+            way = " -> ".join(".".join(step) for step in (*self.open[self.open.index(key) :], key))
+            self.sink.error("E0104", f"files use each other: {way}", use.span, "this closes the circle")
+            return None
+        if key not in self.done:
+            if len(self.done) >= MAX_FILES:
+                self.sink.error("E0103", f"more than {MAX_FILES} files are used", use.span)
+                return None
+            module = self._std(key) if key == (STD,) else self._beside(key, use.name.span)
+            if module is None:
+                return None
+            self.done[key] = module
+        return self.done[key]
+
+    def _beside(self, key: tuple[str, ...], span: Span) -> Module | None:
+        try:
+            source = self.search(key)
+        except SpecError as error:
+            self.sink.extend(error.diagnostics)
+            return None
+        if source is None:
+            name = "/".join(key) + SUFFIX
+            hint = "`use name` means a file beside the spec, `use a.b` one in the folder a below it; `use std` the library"
+            self.sink.error("E0103", f"there is no {name} beside the spec", span, "used here", hint=hint)
+            return None
+        return self.module(key, source, is_std=False)
+
+    def _std(self, key: tuple[str, ...]) -> Module:
+        """All files of std make one module; its spans keep their own files."""
+        parts = [self.module((STD, source.path), source, is_std=True) for source in std_sources()]
+        assert parts, "the standard library is not installed"
+        own: dict[str, Named] = {}
+        for part in parts:
+            own.update(part.own)
+        joined = Module(STD, parts[0].source, parts[0].file, MappingProxyType(own), (), is_std=True)
+        return joined
