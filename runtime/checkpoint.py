@@ -1,0 +1,240 @@
+"""Checkpoints: the store in safetensors files through `torch.distributed.checkpoint`, scalars in JSON, never pickle.
+
+A checkpoint is a folder `step-00000100`. It is written beside, synced and renamed, so that a crash at any moment leaves
+the last good one; whatever bears the name is complete. Names in it are logical, the same under every plan.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
+from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
+
+from .fault import RuntimeFault
+from .program import Build, Parameter, State
+from .state import Store, tensors_of
+
+FORMAT_VERSION = 1
+SCALARS = "checkpoint.json"
+FILE_BYTES = 256 << 20  # a file of tensors is built in memory before it is written
+_COMPLETE = re.compile(r"step-(\d{8,})")
+_LEFT_OVER = (".partial-", ".removing-")
+
+
+@dataclass(frozen=True, slots=True)
+class Scalars:
+    """What stands beside the tensors. `step` counts the steps that are done."""
+
+    model: str
+    step: int
+    seed: int
+    tensors: dict[str, list[int]]
+    format_version: int = FORMAT_VERSION
+
+
+def save(folder: Path, build: Build, store: Store, step: int, seed: int, keep: int = 0) -> Path:
+    """Write `folder/step-…`, then remove all but the newest `keep` (0: none is removed). Every rank calls it.
+
+    Raises `RuntimeFault` E0512 if it cannot be written; earlier checkpoints stay and what was begun is removed.
+    """
+    shapes = {name: list(item.shape) for name, item in tensors_of(build).items()}
+    scalars = Scalars(build.name, step, seed, shapes)
+    final, partial = folder / _name(step), folder / f".partial-{_name(step)}"
+    if final.exists():
+        raise RuntimeFault("E0512", f"{final} exists already", "resume from it, or name another folder")
+    try:
+        if _leads():
+            folder.mkdir(parents=True, exist_ok=True)
+            _remove_left_overs(folder)
+            partial.mkdir()
+        _barrier()
+        _write_tensors(partial, {name: store[name] for name in shapes})
+        _barrier()
+        if _leads():
+            _write_scalars(partial, scalars)
+            os.rename(partial, final)
+            _sync(folder)
+    except (OSError, CheckpointException, SafetensorError) as fault:
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = _reason(fault)
+        raise RuntimeFault("E0512", f"checkpoint {final} cannot be written: {reason}", _hint(reason)) from fault
+    if _leads() and keep:
+        _prune(folder, keep)
+    _barrier()
+    return final
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints in a folder, oldest first."""
+    if not folder.is_dir():
+        return []
+    found = [(int(match[1]), path) for path in folder.iterdir() if (match := _COMPLETE.fullmatch(path.name))]
+    return [path for _, path in sorted(found) if (path / SCALARS).is_file()]
+
+
+def latest(folder: Path) -> Path:
+    """The newest complete checkpoint. Raises `RuntimeFault` E0510 if there is none."""
+    found = checkpoints(folder)
+    if not found:
+        raise RuntimeFault("E0510", f"no checkpoint in {folder}", "train first, or leave --resume out")
+    return found[-1]
+
+
+def load(path: Path, build: Build, store: Store) -> Scalars:
+    """Read a checkpoint into `store`, in place: all of it, or the parameters alone if the store holds only those.
+
+    Raises `RuntimeFault` E0511 for another model, E0513 for what is damaged or of another format.
+    """
+    scalars = read_scalars(path)
+    wanted = {name: item for name, item in tensors_of(build).items() if name in store}
+    differences = _differences(wanted, scalars.tensors, whole=len(wanted) == len(tensors_of(build)))
+    if differences:
+        more = f"; and {len(differences) - 4} more" if len(differences) > 4 else ""
+        raise RuntimeFault(
+            "E0511",
+            f"checkpoint {path} is of another model ({scalars.model}): {'; '.join(differences[:4])}{more}",
+            "resume with the spec, the size and the options that it was trained with",
+        )
+    tensors = {name: store[name] for name in wanted}
+    try:
+        HuggingFaceStorageReader(str(path)).read_metadata()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns that there is no process group
+            dcp_load(tensors, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=not _distributed())
+    except (OSError, CheckpointException, SafetensorError, ValueError, KeyError) as fault:
+        raise RuntimeFault("E0513", f"checkpoint {path} is damaged: {_reason(fault)}", "remove that folder") from fault
+    return scalars
+
+
+def read_scalars(path: Path) -> Scalars:
+    """A checkpoint's scalars. Raises `RuntimeFault` E0513 for what is damaged or of another format."""
+    try:
+        data = cast("dict[str, Any]", json.loads((path / SCALARS).read_text()))
+        if data["format_version"] != FORMAT_VERSION:
+            raise RuntimeFault(
+                "E0513", f"checkpoint {path} has format {data['format_version']}; this runtime reads {FORMAT_VERSION}"
+            )
+        tensors = {str(name): [int(size) for size in shape] for name, shape in data["tensors"].items()}
+        return Scalars(str(data["model"]), int(data["step"]), int(data["seed"]), tensors)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
+        raise RuntimeFault("E0513", f"checkpoint {path} is damaged: {fault!r}", "remove that folder") from fault
+
+
+def remove_all(folder: Path) -> None:
+    """Remove the checkpoints of a folder, the oldest first."""
+    for path in checkpoints(folder):
+        _remove(path)
+
+
+def _differences(wanted: Mapping[str, Parameter | State], found: Mapping[str, list[int]], whole: bool) -> list[str]:
+    lines: list[str] = []
+    for name, item in wanted.items():
+        if name not in found:
+            lines.append(f"{name} {list(item.shape)} is not in it")
+        elif list(item.shape) != found[name]:
+            lines.append(f"{name} is {found[name]} there and {list(item.shape)} here")
+    extra = [name for name in found if name not in wanted] if whole else []
+    return lines + [f"{name} {found[name]} is not in this model" for name in extra]
+
+
+def _write_tensors(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    writer = HuggingFaceStorageWriter(str(folder), _file_numbers(tensors), save_distributed=_distributed())
+    dense = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns that there is no process group
+        dcp_save(dense, storage_writer=writer, no_dist=not _distributed())
+
+
+def _file_numbers(tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """Which file, from 1, a tensor goes to: each holds about FILE_BYTES."""
+    numbers: dict[str, int] = {}
+    number, filled = 1, 0
+    for name, tensor in tensors.items():
+        size = tensor.numel() * tensor.element_size()
+        if filled and filled + size > FILE_BYTES:
+            number, filled = number + 1, 0
+        numbers[name], filled = number, filled + size
+    return numbers
+
+
+def _write_scalars(folder: Path, scalars: Scalars) -> None:
+    with (folder / SCALARS).open("w") as file:
+        json.dump(asdict(scalars), file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    for path in folder.iterdir():
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _prune(folder: Path, keep: int) -> None:
+    for path in checkpoints(folder)[:-keep]:
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Renamed first, so that half a checkpoint never bears the name of a whole one."""
+    away = path.with_name(f".removing-{path.name}")
+    os.rename(path, away)
+    shutil.rmtree(away, ignore_errors=True)
+
+
+def _remove_left_overs(folder: Path) -> None:
+    """What a kill in the middle of `save` left."""
+    for path in folder.iterdir():
+        if path.name.startswith(_LEFT_OVER):
+            shutil.rmtree(path)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _reason(fault: BaseException) -> str:
+    """The cause, without the tracebacks that torch wraps about it."""
+    if isinstance(fault, CheckpointException):
+        causes = [cause for cause, _ in fault.failures.values()]
+        return _reason(causes[0]) if causes else "unknown"
+    if isinstance(fault, OSError) and fault.strerror:
+        return fault.strerror
+    return str(fault)
+
+
+def _hint(reason: str) -> str | None:
+    full = "space" in reason or "quota" in reason
+    return "free some space, or keep fewer checkpoints; the earlier ones are intact" if full else None
+
+
+def _distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _leads() -> bool:
+    return not _distributed() or dist.get_rank() == 0
+
+
+def _barrier() -> None:
+    if _distributed():
+        dist.barrier()
