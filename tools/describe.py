@@ -1,8 +1,8 @@
 """What a node computes and what it is called, in a few words for people.
 
 In: a node of a graph. Out: `dot over D`, `softmax over S`, `x + f`, `parameter ~ normal(0.02)`; and the variable's name
-as short as its surroundings allow. Operators that have no phrase of their own are described by their name and dims, so a
-new operator needs nothing here.
+as short as its surroundings allow. Operators that have no phrase of their own are described by their name and dims, so
+a new operator needs nothing here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,18 @@ from ..compiler.ir.types import Attr, Dim, Dims, Node, Use
 
 NAME_WIDTH = 14  # an operand's name that is longer is cut to its last part
 INFIX: Mapping[str, str] = MappingProxyType(
-    {"add": "+", "sub": "−", "mul": "×", "div": "÷", "rem": "mod", "pow": "^", "eq": "=", "ne": "≠", "lt": "<", "le": "≤"}
+    {
+        "add": "+",
+        "sub": "−",
+        "mul": "×",
+        "div": "÷",
+        "rem": "mod",
+        "pow": "^",
+        "eq": "=",
+        "ne": "≠",
+        "lt": "<",
+        "le": "≤",
+    }
     | {"gt": ">", "ge": "≥", "logical_and": "and", "logical_or": "or"}
 )
 CALLS = frozenset({"exp", "log", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "sin", "cos", "floor", "abs"})

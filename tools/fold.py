@@ -120,7 +120,13 @@ def _instance_box(place: Place, nodes: list[Node], staged: bool, asked: dict[str
     names = [name for node in nodes for name in asked.get(node.id, ())]
     first_layer = [node for node in nodes if node.path.startswith(place.path)] or nodes
     parameters = [node for node in first_layer if node.op == "parameter"]
-    kind = Kind.OUTPUT if names else Kind.PARAMETER if parameters and len(parameters) == len(first_layer) else Kind.COMPUTED
+    kind = (
+        Kind.OUTPUT
+        if names
+        else Kind.PARAMETER
+        if parameters and len(parameters) == len(first_layer)
+        else Kind.COMPUTED
+    )
     parts = instances(place.path)
     return Box(
         key=place.key,

@@ -26,7 +26,11 @@ def bytes_text(count: float) -> str:
     """Memory in powers of 1024: `1.53 GiB`."""
     for power, unit in ((4, "TiB"), (3, "GiB"), (2, "MiB"), (1, "KiB")):
         if abs(count) >= 0.9995 * 1024**power:
-            return f"{count / 1024**power:.4g} {unit}" if count >= 1000 * 1024**power else f"{count / 1024**power:.3g} {unit}"
+            return (
+                f"{count / 1024**power:.4g} {unit}"
+                if count >= 1000 * 1024**power
+                else f"{count / 1024**power:.3g} {unit}"
+            )
     return f"{int(count)} B"
 
 

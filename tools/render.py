@@ -1,8 +1,8 @@
 """Pictures as Graphviz source, and their drawing to SVG or PNG.
 
 In: a `Picture`. Out: DOT text (deterministic), drawn by the system's `dot` where there is one and else by the
-`graphviz-pure` wheel. A box is a table of two cells: the framed cell holds what is computed, the bare cell beside it the
-variable's name, so that the name stands outside the box. Edges are directed and carry no label.
+`graphviz-pure` wheel. A box is a table of two cells: the framed cell holds what is computed, the bare cell beside it
+the variable's name, so that the name stands outside the box. Edges are directed and carry no label.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from types import MappingProxyType
 import graphviz
 
 from ..compiler.ir.types import Phase
+from .fault import CommandFault
 from .picture import Box, Frame, Kind, Picture
 
 FONT = "Arial"  # graphviz-pure carries metrics of Arimo, which are Arial's
 INK, GREY, FRAME = "#1b1f24", "#5f6b7a", "#b9c2cd"
 
-# Fills light enough for dark text (contrast above 10:1), hues of Okabe and Ito's palette, which the colour-blind can tell
-# apart; borders carry the same hue darker.
+# Fills light enough for dark text (contrast above 10:1), hues of Okabe and Ito's palette, which the colour-blind can
+# tell apart; borders carry the same hue darker.
 KIND_COLOURS: Mapping[Kind, tuple[str, str]] = MappingProxyType(
     {
         Kind.PARAMETER: ("#fde7c2", "#b97800"),
@@ -46,20 +47,28 @@ PHASE_COLOURS: Mapping[Phase, tuple[str, str]] = MappingProxyType(
 PHASE_TINTS: Mapping[str, str] = MappingProxyType(
     {"phase prepare": "#f7f8f9", "phase forward": "#f3f9fd", "phase backward": "#fef6f2", "phase update": "#f2fbf8"}
 )
-GRAPH = {"rankdir": "TB", "nodesep": "0.3", "ranksep": "0.42", "newrank": "true", "fontname": FONT, "fontsize": "15", "fontcolor": INK}
-GRAPH |= {"labelloc": "t", "labeljust": "l", "bgcolor": "white", "pad": "0.25", "tooltip": " "}
+GRAPH = {
+    "rankdir": "TB",
+    "nodesep": "0.3",
+    "ranksep": "0.42",
+    "newrank": "true",
+    "fontname": FONT,
+    "fontsize": "15",
+    "fontcolor": INK,
+    "labelloc": "t",
+    "labeljust": "l",
+    "bgcolor": "white",
+    "pad": "0.25",
+    "tooltip": " ",
+}
 NODE = {"shape": "plain", "fontname": FONT, "fontsize": "11", "fontcolor": INK}
 EDGE = {"color": "#7a8694", "arrowsize": "0.55", "penwidth": "0.9", "tooltip": " "}
-
-
-class DrawFault(Exception):
-    """A picture could not be drawn; the text says why."""
 
 
 def to_dot(picture: Picture) -> str:
     """DOT source. The same picture gives the same text."""
     staged = any(frame.key[0].startswith("phase ") for frame in picture.frames)
-    source = graphviz.Digraph(picture.title, graph_attr=GRAPH, node_attr=NODE, edge_attr=EDGE)
+    source = graphviz.Digraph(_id(picture.title), graph_attr=GRAPH, node_attr=NODE, edge_attr=EDGE)
     source.attr(label=_heading(picture, staged))
     _fill(source, picture, (), staged)
     for tail, head in picture.arrows:
@@ -71,18 +80,20 @@ def _fill(source: graphviz.Digraph, picture: Picture, key: tuple[str, ...], stag
     """The boxes of a frame, then the frames inside it."""
     for box in picture.boxes:
         if box.frame == key:
-            source.node(_id(box.key), _label(box, staged), tooltip=box.tooltip)
+            source.node(_id(box.key), _label(box, staged), tooltip=graphviz.escape(box.tooltip))
     for frame in picture.frames:
         if frame.key[:-1] == key:
-            with source.subgraph(name="cluster " + " / ".join(frame.key)) as inner:
+            with source.subgraph(name=_id("cluster " + " / ".join(frame.key))) as inner:
                 inner.attr(**_frame_style(frame))
                 _fill(inner, picture, frame.key, staged)
 
 
 def _frame_style(frame: Frame) -> dict[str, str]:
+    label = f"<{_font(frame.label, GREY, 11, bold=True)}>"
+    style = {"label": label, "labeljust": "l", "style": "rounded", "color": FRAME, "margin": "10"}
     tint = PHASE_TINTS.get(frame.key[-1])
-    style = {"label": f"<{_font(frame.label, GREY, 11, bold=True)}>", "labeljust": "l", "style": "rounded", "color": FRAME}
-    return style | ({"style": "rounded,filled", "fillcolor": tint} if tint else {}) | {"margin": "10", "tooltip": frame.label}
+    filled = {"style": "rounded,filled", "fillcolor": tint} if tint else {}
+    return style | filled | {"tooltip": graphviz.escape(frame.label)}
 
 
 def _label(box: Box, staged: bool) -> str:
@@ -120,8 +131,8 @@ def _text(text: str) -> str:
 
 
 def _id(key: str) -> str:
-    """A colon would be read as a port."""
-    return key.replace(":", "∶")
+    """A colon would be read as a port, a backslash as an escape; neither stands in names that a spec can write."""
+    return key.replace(":", "∶").replace("\\", "∖")
 
 
 # ---- drawing
@@ -129,32 +140,34 @@ def _id(key: str) -> str:
 FORMATS = ("svg", "png", "pdf", "dot", "gv")
 
 
-def draw(dot: str, path: Path, limit_seconds: float = 300.0) -> None:
-    """Write the picture to `path`; its suffix says how. Raises `DrawFault`; an existing file is replaced only at the end."""
+def draw(dot: str, path: Path, limit_s: float = 300.0) -> None:
+    """Write the picture to `path`, whose suffix is one of FORMATS; an old file stays until the end."""
     kind = path.suffix.removeprefix(".").lower()
-    if kind not in FORMATS:
-        raise DrawFault(f"cannot draw to `{path.name}`: the name must end in {', '.join('.' + f for f in FORMATS)}")
+    assert kind in FORMATS, f"no format {kind}"
+    data = dot.encode() if kind in ("dot", "gv") else _run(dot, kind, limit_s)
     part = path.with_name(f".{path.name}.part")
     try:
-        part.write_bytes(dot.encode() if kind in ("dot", "gv") else _run(dot, kind, limit_seconds))
+        part.write_bytes(data)
         part.replace(path)
     except OSError as fault:
-        raise DrawFault(f"cannot write `{path}`: {fault.strerror}") from fault
+        raise CommandFault(f"cannot write `{path}`: {fault.strerror}", exit_code=1) from fault
     finally:
         part.unlink(missing_ok=True)
 
 
-def _run(dot: str, kind: str, limit_seconds: float) -> bytes:
+def _run(dot: str, kind: str, limit: float) -> bytes:
     program = shutil.which("dot") or _wheel_program()
     if program is None:
-        raise DrawFault("neither `dot` nor `graphviz-pure` is here; `pip install graphviz-pure`, or ask for a .dot file")
+        raise CommandFault("neither `dot` nor `graphviz-pure` is here", "pip install graphviz-pure, or -o FILE.dot", 1)
     try:
-        result = subprocess.run([program, f"-T{kind}"], input=dot.encode(), capture_output=True, timeout=limit_seconds)
+        result = subprocess.run(
+            [program, f"-T{kind}"], input=dot.encode(), capture_output=True, timeout=limit, check=False
+        )
     except subprocess.TimeoutExpired as fault:
-        raise DrawFault(f"drawing took more than {limit_seconds:.0f} s; --fold draws one box for a block") from fault
+        raise CommandFault(f"drawing took more than {limit:.0f} s", "--fold draws one box for a block", 1) from fault
     if result.returncode != 0 or not result.stdout:
         words = result.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
-        raise DrawFault(f"{Path(program).name} could not draw a {kind}: {words[0]}")
+        raise CommandFault(f"{Path(program).name} could not draw a {kind}: {words[0][:200]}", exit_code=1)
     return result.stdout
 
 

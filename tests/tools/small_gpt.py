@@ -19,7 +19,14 @@ class Writer:
         self.layer: Layer | None = None
 
     def add(
-        self, name: str, op: str, uses: tuple[Use, ...], dims: tuple[Dim, ...], /, dtype: DType = DType.F32, **attrs: Attr
+        self,
+        name: str,
+        op: str,
+        uses: tuple[Use, ...],
+        dims: tuple[Dim, ...],
+        /,
+        dtype: DType = DType.F32,
+        **attrs: Attr,
     ) -> Use:
         prefix = f"{self.path}." if self.path else ""
         phase = Phase.PREPARE if op == "parameter" else Phase.FORWARD

@@ -1,0 +1,115 @@
+"""FLOPs of a graph, by node, block and phase.
+
+In: a graph whose dims have sizes. Out: what every node takes, as its operator declares it, and sums. Two figures are
+kept apart: *model* FLOPs are the multiply-adds of contractions that the mathematics asks for (a multiply-add is two;
+nothing computed again counts, nothing masked is left out), the ones that MFU and papers count (Chowdhery et al. 2022,
+app. B); *all* FLOPs add elementwise work and recomputation, for predicting time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+
+from ..ir.graph import Graph
+from ..ir.types import Node, Phase
+from ..ops.definition import Cost
+from ..ops.registry import REGISTRY
+from ..ops.shapes import elements
+
+ONCE_A_STEP = frozenset({Phase.PREPARE, Phase.UPDATE})
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one run of a node, or several, takes."""
+
+    model_flops: int = 0
+    flops: int = 0
+    bytes_moved: int = 0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(
+            self.model_flops + other.model_flops, self.flops + other.flops, self.bytes_moved + other.bytes_moved
+        )
+
+    def __mul__(self, times: int) -> Work:
+        return Work(self.model_flops * times, self.flops * times, self.bytes_moved * times)
+
+
+def cost_of(node: Node) -> Cost:
+    """What the operator's declaration says of this node. Every dim must have a size."""
+    return REGISTRY[node.op].cost(node)
+
+
+def model_flops(node: Node) -> int:
+    """Multiply-adds of the contractions in a node, times two; 0 of all that is no contraction."""
+    if node.op == "dot":
+        return 2 * elements(tuple(dict.fromkeys(d for use in node.uses for d in use.dims)))
+    if node.op == "attention":
+        return 2 * _attention_pairs(node, query=0)
+    if node.op == "attention_backward":  # dq, dk, dv, d(weights); not the scores again
+        return 4 * _attention_pairs(node, query=1)
+    return 0
+
+
+def _attention_pairs(node: Node, query: int) -> int:
+    """FLOPs of one product over all pairs of q[.., T, G, R, K] and k[.., S, G, K]: 2 · |q| · |S|."""
+    q, k = node.uses[query], node.uses[query + 1]
+    return 2 * elements((*q.dims, *(d for d in k.dims if d not in q.dims)))
+
+
+def work_of(node: Node) -> Work:
+    """One run of a node."""
+    cost = cost_of(node)
+    return Work(model_flops(node), cost.flops, cost.bytes_read + cost.bytes_written)
+
+
+def works(graph: Graph) -> Iterator[tuple[Node, Work]]:
+    """Every node with what it takes in one step: the forward and backward run once a microbatch."""
+    for node in graph:
+        times = 1 if node.phase in ONCE_A_STEP else graph.microbatches
+        yield node, work_of(node) * times
+
+
+def by_phase(graph: Graph) -> dict[Phase, Work]:
+    """A step's work, phase by phase."""
+    found = {phase: Work() for phase in Phase}
+    for node, work in works(graph):
+        found[node.phase] += work
+    return found
+
+
+def by_path(graph: Graph) -> dict[tuple[str, Phase], Work]:
+    """A step's work, instance by instance and phase by phase, each node at its own instance alone."""
+    found: dict[tuple[str, Phase], Work] = {}
+    for node, work in works(graph):
+        key = (node.path, node.phase)
+        found[key] = found.get(key, Work()) + work
+    return found
+
+
+def within(parts: dict[tuple[str, Phase], Work], path: str, *phases: Phase) -> Work:
+    """The work of an instance with everything inside it, in these phases (all, if none is named)."""
+    inside = (
+        work
+        for (owner, phase), work in parts.items()
+        if (not path or owner == path or owner.startswith(f"{path}.")) and (not phases or phase in phases)
+    )
+    return reduce(Work.__add__, inside, Work())
+
+
+def parameter_count(graph: Graph, trained_only: bool = False) -> int:
+    """Numbers that the model has, tied ones once."""
+    nodes = graph.nodes("parameter", lambda n: bool(n.attrs.get("trained", True)) or not trained_only)
+    return sum(elements(node.outs[0].dims) for node in nodes)
+
+
+def tokens(graph: Graph) -> int:
+    """Tokens of one step: the elements of the first input of ids; without ids the first axis of the first input."""
+    inputs = graph.nodes("input")
+    ids = [node for node in inputs if not node.outs[0].dtype.is_float]
+    if ids:
+        return elements(ids[0].outs[0].dims) * graph.microbatches
+    return elements(inputs[0].outs[0].dims[:1]) * graph.microbatches if inputs else 1

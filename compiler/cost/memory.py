@@ -1,0 +1,205 @@
+"""Memory by lifetime: what is alive when, over the order in which a step really runs.
+
+In: a step's graph with sizes. Out: the peak in bytes, the node that runs there, and who owns what at that moment. The
+order is the graph's: prepare, the microbatches' forward and backward, update. A value lives from the node that makes it
+to its last reader; views share memory; a kernel that may overwrite an operand does so where nobody reads it again, and
+so does an elementwise operator. Parameters and optimizer state live always, accumulators from the first microbatch on.
+
+Sizes are rounded up as the allocator does: to 512 bytes by PyTorch's caching allocator on CUDA; on the CPU its events
+count bytes as they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from ..ir.graph import Graph
+from ..ir.levels import PHASE_ORDER
+from ..ir.types import Node, Phase, TensorType
+from ..ops.registry import REGISTRY
+from ..ops.shapes import elements
+from .flops import cost_of
+from .roofline import VIEWS
+
+CPU_ROUNDING_BYTES, CUDA_ROUNDING_BYTES = 1, 512
+LITERALS = frozenset({"constant", "extent"})  # scalars that the program writes as numbers
+MOVES = frozenset({"dot", "gather", "scatter_add", "sum", "max", "stack", "concat", "where", "cast"})  # new memory
+Value = tuple[str, int]
+
+
+class Owner(Enum):
+    """Whose memory it is."""
+
+    PARAMETER = "parameters"
+    GRADIENT = "gradients"
+    STATE = "optimizer state"
+    ACTIVATION = "activations"
+    WORKSPACE = "workspace"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Bytes that one instance has alive at the peak, as one kind."""
+
+    owner: Owner
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The peak of a step. `at` is the node that runs there; shares are sorted, the largest first."""
+
+    peak_bytes: int
+    at: str
+    shares: tuple[Share, ...]
+
+    def of(self, owner: Owner) -> int:
+        """Bytes of one kind at the peak."""
+        return sum(share.bytes for share in self.shares if share.owner is owner)
+
+
+def step_memory(graph: Graph, rounding_bytes: int = CPU_ROUNDING_BYTES) -> Memory:
+    """The peak of a step's graph, or of a model's alone."""
+    return _Walk(graph, rounding_bytes).run()
+
+
+def kept_for_backward(graph: Graph) -> dict[str, int]:
+    """Activation bytes that outlive the forward, by the instance that made them, one microbatch."""
+    walk = _Walk(graph, CPU_ROUNDING_BYTES)
+    order = walk.order
+    end = max((i for i, node in enumerate(order) if node.phase is Phase.FORWARD), default=-1)
+    kept: Counter[str] = Counter()
+    for root, birth in walk.birth.items():
+        node = graph[root[0]]
+        if node.phase is Phase.FORWARD and birth <= end < walk.death[root] and walk.owner(root) is Owner.ACTIVATION:
+            kept[node.path] += walk.bytes(node.outs[root[1]])
+    return dict(kept)
+
+
+@dataclass
+class _Walk:
+    """One pass over the order: where each piece of memory is born and dies."""
+
+    graph: Graph
+    rounding_bytes: int
+    order: Sequence[Node] = field(init=False)
+    root: dict[Value, Value] = field(init=False, default_factory=dict[Value, Value])
+    birth: dict[Value, int] = field(init=False, default_factory=dict[Value, int])
+    death: dict[Value, int] = field(init=False, default_factory=dict[Value, int])
+
+    def __post_init__(self) -> None:
+        self.order = sorted(self.graph, key=lambda node: _stage(node.phase))
+        self.gradients = {use.node for name, use in self.graph.outputs.items() if name.startswith("grad/")}
+        self.gradients |= {use.node for node in self.graph.nodes("accumulate") for use in node.uses}
+        self._last = _last_reads(self.order, self.graph)
+        for position, node in enumerate(self.order):
+            self._place(position, node)
+
+    def _place(self, position: int, node: Node) -> None:
+        """Decides for each result whether it is new memory or that of an operand."""
+        for index, out in enumerate(node.outs):
+            value = (node.id, index)
+            shared = self._reused(position, node, index, out)
+            root = self.root[value] = shared or value
+            if shared is None:
+                self.birth[value] = position
+            self.death[root] = max(self.death.get(root, position), self._last.get(value, position))
+
+    def _reused(self, position: int, node: Node, index: int, out: TensorType) -> Value | None:
+        if node.op in VIEWS or node.op == "stop" or (node.op == "accumulate" and self.graph.microbatches == 1):
+            return self.root[node.uses[0].value]
+        for operand in _may_overwrite(node, index):
+            use = node.uses[operand]
+            root = self.root[use.value]
+            same = self.bytes(use.type) == self.bytes(out)
+            if same and self.death[root] <= position and self.graph[root[0]].op not in ("parameter", "state", "input"):
+                return root
+        return None
+
+    def owner(self, root: Value) -> Owner:
+        """Whose a piece of memory is."""
+        node = self.graph[root[0]]
+        if node.op in ("parameter", "state"):
+            return Owner.PARAMETER if node.op == "parameter" else Owner.STATE
+        return Owner.GRADIENT if node.id in self.gradients or node.op == "accumulate" else Owner.ACTIVATION
+
+    def bytes(self, out: TensorType) -> int:
+        """A tensor's memory, rounded as the allocator rounds."""
+        exact = elements(out.dims) * out.dtype.itemsize_bytes
+        return -(-exact // self.rounding_bytes) * self.rounding_bytes
+
+    def run(self) -> Memory:
+        """Follows the order, keeping what is alive, and remembers the highest moment."""
+        always = [value for value in self.birth if self.graph[value[0]].op in ("parameter", "state")]
+        alive: dict[Value, int] = {value: self._size(value) for value in always}
+        if self.graph.microbatches > 1:
+            alive |= {value: self._size(value) for value in self.birth if self.graph[value[0]].op == "accumulate"}
+        total = sum(alive.values())
+        dying = _by_position(self.death)
+        born = _by_position(self.birth)
+        peak, peak_at, peak_alive, peak_workspace = total, "", dict(alive), 0
+        for position, node in enumerate(self.order):
+            for value in born.get(position, ()):
+                if value not in alive:
+                    alive[value] = self._size(value)
+                    total += alive[value]
+            workspace = cost_of(node).workspace_bytes
+            if total + workspace > peak:
+                peak, peak_at, peak_alive, peak_workspace = total + workspace, node.id, dict(alive), workspace
+            for value in dying.get(position, ()):
+                if self.graph[value[0]].op not in ("parameter", "state", "accumulate"):
+                    total -= alive.pop(value, 0)
+        return Memory(peak, peak_at, self._shares(peak_alive, peak_at, peak_workspace))
+
+    def _size(self, value: Value) -> int:
+        node = self.graph[value[0]]
+        return 0 if node.op in LITERALS else self.bytes(node.outs[value[1]])
+
+    def _shares(self, alive: dict[Value, int], at: str, workspace: int) -> tuple[Share, ...]:
+        found: Counter[tuple[Owner, str]] = Counter()
+        for value, size in alive.items():
+            found[self.owner(value), self.graph[value[0]].path] += size
+        if workspace:
+            found[Owner.WORKSPACE, self.graph[at].path] += workspace
+        shares = (Share(owner, path, size) for (owner, path), size in found.items() if size)
+        return tuple(sorted(shares, key=lambda s: (-s.bytes, s.owner.value, s.path)))
+
+
+def _stage(phase: Phase) -> int:
+    """Forward and backward are one stretch: the graph's order stands."""
+    return PHASE_ORDER[Phase.FORWARD if phase is Phase.BACKWARD else phase]
+
+
+def _may_overwrite(node: Node, index: int) -> Iterable[int]:
+    """Operands whose memory result `index` may take: what the operator declares; any where it is elementwise."""
+    definition = REGISTRY[node.op]
+    declared = sorted(definition.effects.overwrites)
+    if declared:
+        return declared if len(node.outs) == 1 else declared[index : index + 1]
+    elementwise = definition.kernel is None and node.op not in MOVES and node.uses
+    return range(len(node.uses)) if elementwise else ()
+
+
+def _last_reads(order: Sequence[Node], graph: Graph) -> dict[Value, int]:
+    """Each value's last reader by position; outputs live to the end, values of `prepare` through all microbatches."""
+    last: dict[Value, int] = {}
+    stretch = max((i for i, node in enumerate(order) if node.phase in (Phase.FORWARD, Phase.BACKWARD)), default=-1)
+    for position, node in enumerate(order):
+        for use in node.uses:
+            again = graph.microbatches > 1 and graph[use.node].phase is Phase.PREPARE and position <= stretch
+            last[use.value] = stretch if again else position
+    for name, use in graph.outputs.items():
+        if not name.startswith("grad/"):
+            last[use.value] = len(order)
+    return last
+
+
+def _by_position(positions: dict[Value, int]) -> dict[int, list[Value]]:
+    found: dict[int, list[Value]] = {}
+    for value, position in positions.items():
+        found.setdefault(position, []).append(value)
+    return found

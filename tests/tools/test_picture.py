@@ -1,0 +1,138 @@
+"""The rules of the picture, as properties of what is drawn and of its DOT source."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from partita.compiler.ir.graph import Graph, GraphBuilder
+from partita.compiler.ir.types import Dim, DType, Node, Phase, TensorType
+from partita.tools.describe import computes, short_name
+from partita.tools.fold import fold
+from partita.tools.picture import Kind, instances, picture
+from partita.tools.render import draw, to_dot
+from tools.small_gpt import small_gpt
+
+NODE_LINE = re.compile(r'^\s*("(?:[^"\\]|\\.)*"|[\w.]+) \[label=<')
+EDGE_LINE = re.compile(r'^\s*("(?:[^"\\]|\\.)*"|[\w.]+):box -> ("(?:[^"\\]|\\.)*"|[\w.]+):box\s*$')
+
+
+def node_lines(dot: str) -> list[str]:
+    return [line for line in dot.splitlines() if NODE_LINE.match(line) and not line.strip().startswith("graph")]
+
+
+def node_ids(dot: str) -> list[str]:
+    found = [NODE_LINE.match(line) for line in node_lines(dot)]
+    return [match[1].strip('"') for match in found if match]
+
+
+def edges(dot: str) -> list[tuple[str, str]]:
+    found = [EDGE_LINE.match(line) for line in dot.splitlines() if "->" in line]
+    assert all(found), "an edge carries more than its two ends"
+    return [(match[1].strip('"'), match[2].strip('"')) for match in found if match]
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    return small_gpt()
+
+
+def test_each_node_is_drawn_once(graph: Graph) -> None:
+    assert Counter(node_ids(to_dot(picture(graph)))) == Counter(node.id for node in graph)
+
+
+def test_each_operand_is_one_unlabelled_directed_edge(graph: Graph) -> None:
+    assert Counter(edges(to_dot(picture(graph)))) == Counter((u.node, n.id) for n in graph for u in n.uses)
+
+
+def test_the_name_stands_outside_the_box(graph: Graph) -> None:
+    for line in node_lines(to_dot(picture(graph))):
+        cells = re.findall(r"<TD[^>]*>(.*?)</TD>", line)
+        boxed, bare = re.findall(r"<TD[^>]*>", line)
+        assert len(cells) == 2 and 'BORDER="' in boxed and "BORDER" not in bare
+        assert "<B>" in cells[1] and "<B>" not in cells[0]
+
+
+def test_every_kind_has_its_box(graph: Graph) -> None:
+    boxes = {box.key: box for box in picture(graph).boxes}
+    assert boxes["blocks.0.attn.q.w"].kind is Kind.PARAMETER
+    assert boxes["blocks.0.attn.q.b"].inside == "parameter = zeros"
+    assert boxes["one_in_16"].inside == "0.0625"
+    assert boxes["target"].inside == "label, ids in V"
+    assert boxes["tokens"].inside == "input, ids in V"
+    assert boxes["loss"].kind is Kind.OUTPUT
+    assert boxes["blocks.1.h"].name == "h"
+
+
+def test_what_nodes_compute(graph: Graph) -> None:
+    said = {node.id: computes(node) for node in graph}
+    assert said["blocks.0.attn.o.dot"] == "dot over H K"
+    assert said["x"] == "wte.y + wpe.table"
+    assert said["blocks.0.attn.attention"] == "attention (causal) over S"
+    assert said["loss"] == "sum × one_in_16"
+    assert short_name("blocks.0.attn.q.w", "blocks.0.attn") == "q.w"
+
+
+def test_frames_follow_the_blocks(graph: Graph) -> None:
+    labels = [frame.label for frame in picture(graph).frames]
+    assert labels[:4] == ["blocks.0", "ln1", "attn", "q"]
+    assert instances("blocks.0.attn.q") == ("blocks.0", "attn", "q")
+
+
+def test_the_same_graph_gives_the_same_text(graph: Graph) -> None:
+    assert to_dot(picture(graph)) == to_dot(picture(small_gpt()))
+    assert to_dot(fold(graph)) == to_dot(fold(small_gpt()))
+
+
+@pytest.mark.parametrize("layers", [1, 2, 12])
+def test_a_folded_chain_is_drawn_once(layers: int) -> None:
+    drawn = fold(small_gpt(layers))
+    names = [box.name for box in drawn.boxes if box.frame]
+    assert names == ["ln1", "attn", "h", "ln2", "mlp", "y"]
+    assert [frame.label for frame in drawn.frames] == [f"blocks ×{layers}"]
+    assert len(node_ids(to_dot(drawn))) == len(drawn.boxes) == len({box.key for box in drawn.boxes})
+
+
+def test_folded_arrows_have_no_cycle_and_join_the_boxes(graph: Graph) -> None:
+    drawn = fold(graph)
+    order = {box.key: index for index, box in enumerate(drawn.boxes)}
+    assert all(tail in order and head in order for tail, head in drawn.arrows)
+    assert len(set(drawn.arrows)) == len(drawn.arrows)
+    reached = {head for _, head in drawn.arrows} | {tail for tail, _ in drawn.arrows}
+    assert reached == set(order)
+
+
+def test_hostile_names_are_text() -> None:
+    builder = GraphBuilder('a<b>&"')
+    out = TensorType((Dim("T<", 2),), DType.F32)
+    node = builder.add(Node('x<&">:y', "input", (), (out,), {"name": "x"}))
+    builder.add(Node("y\\", "exp", (node.out(),), (out,)))
+    dot = to_dot(picture(builder.finish()))
+    assert "<b>" not in dot.split("\n", 1)[1] and "x&lt;&amp;&quot;&gt;" in dot
+
+
+def test_phases_are_coloured_and_framed() -> None:
+    builder = GraphBuilder("step")
+    out = TensorType((Dim("D", 2),), DType.F32)
+    w = builder.add(Node("w", "parameter", (), (out,), {"init": ("zeros",)}, Phase.PREPARE))
+    y = builder.add(Node("y", "exp", (w.out(),), (out,)))
+    g = builder.add(Node("g", "mul", (y.out(), y.out()), (out,), phase=Phase.BACKWARD))
+    builder.add(Node("u", "assign", (g.out(),), (), {"target": "w"}, Phase.UPDATE))
+    drawn = picture(builder.finish())
+    assert [frame.label for frame in drawn.frames] == ["forward", "backward", "update"]
+    dot = to_dot(drawn)
+    assert (
+        all(phase in dot for phase in ("prepare", "forward", "backward", "update"))
+        and edges(dot).count(("y", "g")) == 2
+    )
+
+
+@pytest.mark.parametrize("kind", ["svg", "png", "dot"])
+def test_it_is_drawn(kind: str, tmp_path: Path, graph: Graph) -> None:
+    path = tmp_path / f"graph.{kind}"
+    draw(to_dot(fold(graph)), path)
+    head = path.read_bytes()
+    assert {"svg": b"<svg", "png": b"PNG", "dot": b"digraph"}[kind] in head
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]

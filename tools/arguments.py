@@ -1,0 +1,71 @@
+"""Arguments that several commands share: the spec, its size, `--set`; and reading a text that may be standard input."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from ..compiler.base.diagnostic import Diagnostic, SpecError
+from ..compiler.base.span import Source
+from ..compiler.language.parse import read_source
+from .fault import CommandFault
+
+STDIN = "-"
+
+
+def add_spec(parser: argparse.ArgumentParser) -> None:
+    """SPEC, --size and --set."""
+    parser.add_argument("spec", metavar="SPEC", help="a .partita file")
+    add_choices(parser)
+
+
+def add_choices(parser: argparse.ArgumentParser) -> None:
+    """--size and --set."""
+    parser.add_argument("--size", metavar="NAME", help="a row of the model's `sizes` table")
+    parser.add_argument(
+        "--set",
+        metavar="PATH=VALUE",
+        action="append",
+        default=[],
+        dest="sets",
+        help="change one value; may be repeated",
+    )
+
+
+def sets_of(options: argparse.Namespace) -> tuple[tuple[str, str], ...]:
+    """The (path, value text) pairs of `--set`, in order."""
+    found: list[tuple[str, str]] = []
+    for text in options.sets:
+        path, equals, value = text.partition("=")
+        if not equals or not path.strip() or not value.strip():
+            raise CommandFault(f"`--set {text}` is not PATH=VALUE", "for instance --set steps=100")
+        found.append((path.strip(), value.strip()))
+    return tuple(found)
+
+
+def read_text(name: str) -> Source:
+    """The text of a file, or of standard input for `-`. Raises SpecError where it cannot be read."""
+    if name != STDIN:
+        return read_source(name)
+    data = sys.stdin.buffer.read()
+    try:
+        return Source("<stdin>", data.decode("utf-8-sig"))
+    except UnicodeDecodeError as fault:
+        raise SpecError(Diagnostic("E0013", f"standard input is not UTF-8 at byte {fault.start}")) from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes beside and renames, so that the file is whole at every moment; keeps its permissions."""
+    target = path.resolve()
+    handle, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        os.chmod(beside, target.stat().st_mode & 0o7777 if target.exists() else 0o644)
+        os.replace(beside, target)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise

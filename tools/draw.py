@@ -1,0 +1,52 @@
+"""`partita render`: a model, or its whole training step, as a picture."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..compiler import pipeline
+from ..compiler.ir.graph import Graph
+from ..compiler.ir.parse import parse_graph
+from .arguments import add_spec, read_text, sets_of
+from .fault import CommandFault
+from .fold import fold
+from .picture import picture
+from .render import FORMATS, draw, to_dot
+
+EXAMPLE = "partita render specs/models/gpt2.partita --size small --fold -o gpt2.svg"
+MOST_NODES = 3000  # more are no picture but a wall, and minutes of layout
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    add_spec(parser)
+    parser.add_argument("--model", metavar="NAME", help="which model, where the spec has several")
+    parser.add_argument(
+        "--stage", choices=("model", "step"), default="model", help="the forward graph, or the whole step"
+    )
+    parser.add_argument("--fold", action="store_true", help="one box for a block, a chain of layers drawn once")
+    parser.add_argument("-o", "--out", metavar="FILE", help="a name that ends in .svg, .png, .pdf or .dot")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Draws to the file; says where it is."""
+    out = Path(options.out or f"{Path(options.spec).stem}.svg")
+    if out.suffix.removeprefix(".").lower() not in FORMATS:
+        raise CommandFault(f"cannot draw to `{out}`", f"end the name in {', '.join('.' + f for f in FORMATS)}")
+    graph = graph_of(options)
+    drawn = fold(graph) if options.fold else picture(graph)
+    if len(drawn.boxes) > MOST_NODES:
+        hint = None if options.fold else "--fold draws one box for a block and a chain of layers once"
+        raise CommandFault(f"{len(drawn.boxes)} boxes are too many for a picture (most: {MOST_NODES})", hint)
+    draw(to_dot(drawn), out)
+    print(f"{out}  ({len(drawn.boxes)} boxes for {len(graph)} nodes)")
+    return 0
+
+
+def graph_of(options: argparse.Namespace) -> Graph:
+    """The graph that was asked for: of a spec, or of a graph's own text."""
+    if options.spec.endswith(".graph"):
+        return parse_graph(read_text(options.spec).text, options.spec)
+    loaded = pipeline.load(options.spec, sets_of(options), options.size)
+    return pipeline.step_graph(loaded) if options.stage == "step" else pipeline.model_graph(loaded)
