@@ -16,6 +16,7 @@ from .lexer import Token
 MAX_DIGITS = 30
 _ESCAPE = re.compile(r"\\(.)")
 _ESCAPED = {"n": "\n", "t": "\t"}
+RESERVED = frozenset(("if", "then", "else", "and", "or", "not", "when", "true", "false", "none"))
 _LITERALS = {"true": True, "false": False}
 
 
@@ -32,6 +33,9 @@ class Builder:
         return Span(self.whole.source, token.start, token.end)
 
     def _name(self, token: Token) -> s.Name:
+        if token.text in RESERVED:
+            title = f"`{token.text}` is a word of the language"
+            self.diagnostics.error("E0013", title, self._span(token), "a name is wanted here", hint="choose another name")
         return s.Name(self._span(token), token.text)
 
     def _maybe_name(self, token: Token | None) -> s.Name | None:

@@ -6,7 +6,7 @@ ones would, and how far the stack must be cut back until one fits, is all that r
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..base.span import Source, Span
 from .lexer import Token
@@ -20,77 +20,71 @@ class TooDeep(Exception):
     """The tree or the stack is deeper than the limits allow."""
 
 
+class Entry(NamedTuple):
+    """A symbol on the stack: its value, the text that it covers, the depth of its tree."""
+
+    value: Any
+    start: int
+    end: int
+    depth: int
+
+
 @dataclass
 class Machine:
-    """The stacks. Entry i of each belongs to one symbol; `states` has one more, the start."""
+    """The stack. `states` has one more than `entries`, the start, below them."""
 
     tables: Tables
     source: Source
     actions: dict[str, Callable[..., Any]]  # by rule label: (span, *children) -> value
     states: list[int]
-    values: list[Any] = field(default_factory=list[Any])
-    starts: list[int] = field(default_factory=list[int])
-    ends: list[int] = field(default_factory=list[int])
-    depths: list[int] = field(default_factory=list[int])
+    entries: list[Entry] = field(default_factory=list[Entry])
 
     def feed(self, token: Token) -> bool:
         """Take a token; False if it does not fit. Raises TooDeep."""
-        rows, rules = self.tables.states, self.tables.rules
+        rows, rules, states = self.tables.states, self.tables.rules, self.states
         while True:
-            target = rows[self.states[-1]].get(token.kind)
+            target = rows[states[-1]].get(token.kind)
             if target is None:
                 return False
             if target > 0:
-                self._push(target - 1, token, token.start, token.end, 0)
+                self._push(target - 1, Entry(token, token.start, token.end, 0))
                 return True
-            self._reduce(rules[-target - 1], token.start)
-            if token.kind == END and self.states[-1] == self.tables.end:
+            rule = rules[-target - 1]
+            if rule.unit:
+                states[-1] = rows[states[-2]][rule.origin] - 1
+            else:
+                self._reduce(rule, token.start)
+            if token.kind == END and states[-1] == self.tables.end:
                 return True
 
-    def _push(self, state: int, value: Any, start: int, end: int, depth: int) -> None:
+    def _push(self, state: int, entry: Entry) -> None:
         if len(self.states) > MAX_STACK:
             raise TooDeep
         self.states.append(state)
-        self.values.append(value)
-        self.starts.append(start)
-        self.ends.append(end)
-        self.depths.append(depth)
+        self.entries.append(entry)
 
     def _reduce(self, rule: Rule, at: int) -> None:
         """Replace the rule's symbols on the stack by its value."""
-        size = rule.size
-        if size == 0:
-            parts, start, end, depth = [], at, at, 0
-        else:
-            parts, start, end = self.values[-size:], self.starts[-size], self.ends[-1]
-            depth = max(self.depths[-size:])
-            self.cut(len(self.states) - size)
-        value, made = self._value(rule, parts, start, end)
-        depth += made
-        if depth > MAX_DEPTH:
-            raise TooDeep
-        target = self.tables.states[self.states[-1]][rule.origin]
-        self._push(target - 1, value, start, end, depth)
-
-    def _value(self, rule: Rule, parts: list[Any], start: int, end: int) -> tuple[Any, bool]:
-        """The rule's value, and whether it is a node of its own."""
+        parts = self.entries[len(self.entries) - rule.size :]
+        start, end = (parts[0].start, parts[-1].end) if parts else (at, at)
+        self.cut(len(self.states) - rule.size)
         children = shape(rule, parts)
+        depth = max([part.depth for part in parts], default=0)
         if rule.label.startswith("_"):
-            return children, False
-        if rule.unwrap and len(children) == 1:
-            return children[0], False
-        return self.actions[rule.label](Span(self.source, start, end), *children), True
+            value = children
+        elif rule.unwrap and len(children) == 1:
+            value = children[0]
+        else:
+            value, depth = self.actions[rule.label](Span(self.source, start, end), *children), depth + 1
+            if depth > MAX_DEPTH:
+                raise TooDeep
+        target = self.tables.states[self.states[-1]][rule.origin]
+        self._push(target - 1, Entry(value, start, end, depth))
 
     def cut(self, height: int) -> None:
-        """Drop all states above a height (at least 1, the start)."""
-        for stack, keep in ((self.states, height), (self.values, height - 1), (self.starts, height - 1)):
-            del stack[keep:]
-        del self.ends[height - 1 :]
-        del self.depths[height - 1 :]
-
-    def restore(self, states: Sequence[int]) -> None:
-        """Undo what reductions made of the states of before; only for asking what fits, values stay behind."""
-        self.states[:] = states
+        """Keep so many states (at least 1, the start)."""
+        del self.states[height:]
+        del self.entries[height - 1 :]
 
     def accepts(self, *kinds: str) -> bool:
         """Whether these tokens would fit, one after the other."""
@@ -120,18 +114,18 @@ def fits(tables: Tables, states: Sequence[int], kinds: Sequence[str]) -> bool:
     return True
 
 
-def shape(rule: Rule, parts: list[Any]) -> list[Any]:
+def shape(rule: Rule, parts: Sequence[Entry]) -> list[Any]:
     """The children of a rule: its kept symbols' values, lists spliced in, None for what is absent."""
     children: list[Any] = []
     for place, (index, splice, nones) in enumerate(rule.kept):
         if nones:
             children += [None] * nones
         if not splice:
-            children.append(parts[index])
+            children.append(parts[index].value)
         elif place == 0 and not nones:
-            children = parts[index]  # a list grows in place, or long ones would cost the square of their length
+            children = parts[index].value  # a list grows in place, or long ones would cost the square of their length
         else:
-            children += parts[index]
+            children += parts[index].value
     if rule.nones_after:
         children += [None] * rule.nones_after
     return children

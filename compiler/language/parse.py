@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..base.diagnostic import Diagnostic, Diagnostics, Label, SpecError
+from ..base.diagnostic import Diagnostic, Diagnostics, SpecError
 from ..base.span import Source, Span
 from . import syntax_errors
 from .build import Builder
@@ -27,6 +27,7 @@ _CONTINUES = frozenset("COMMA ADD MUL POW CMP MINUS EQUAL TILDE COLON PIPE ARROW
 _OPEN = {"LPAR": ")", "LSQB": "]", "LBRACE": "}"}
 _CLOSE = frozenset(("RPAR", "RSQB", "RBRACE"))
 _SKIP = re.compile(r'"(?:[^"\\\n]|\\.)*"|#[^\n]*|[{}\n]')
+_NO_TOKEN = re.compile(r'[ \t]*("[^\n]*|.)?')
 _DECLARATION = re.compile(r"(?:use|fn|block|model|weights|cluster|train|plan)[ \t]+[A-Za-z_]")
 
 
@@ -85,18 +86,19 @@ class _Parser:
         self.lexer = lexer
         builder = Builder(source.span(), self.diagnostics)
         actions: dict[str, Callable[..., Any]] = {
-            rule.label: getattr(builder, rule.label) for rule in tables.rules if not rule.label.startswith(("_", "$"))
-            if hasattr(builder, rule.label)
-        }  # fmt: skip
+            rule.label: action for rule in tables.rules if (action := getattr(builder, rule.label, None)) is not None
+        }
         self.machine = Machine(tables, source, actions, [tables.start])
         self.brackets: list[Bracket] = []
         self.previous = Token(NEWLINE, "", 0, 0)
+        self.joined = self.previous  # the last token that a newline behind it did not end
+        self.resumed = -1  # where the last recovery went on: the next must be further on
 
     def run(self) -> Parsed:
         at = 0
         while at >= 0 and not self.diagnostics.full:
             at = self._step(at)
-        top = self.machine.values[-1] if self.machine.values else None
+        top = self.machine.entries[-1].value if self.machine.entries else None
         file = top if isinstance(top, File) else File(self.source.span(), ())
         comments = comments_of(self.source) if not self.diagnostics.items else ()
         return Parsed(replace(file, comments=comments), tuple(self.diagnostics))
@@ -108,6 +110,7 @@ class _Parser:
         if token is None:
             return self._recover(syntax_errors.unknown_character(self.source, at), self._next_place(at))
         if token.kind == NEWLINE and self._dropped():
+            self.joined = self.previous
             return token.end
         if token.start == self.previous.end and token.start > 0 and _glued(self.text, token.start):
             return self._recover(syntax_errors.glued(self.source, self.previous, token), token.start)
@@ -137,14 +140,18 @@ class _Parser:
 
     def _unexpected(self, token: Token, before: list[int]) -> int:
         line_start = self.text.rfind("\n", 0, token.start) + 1
-        new_declaration = bool(self.brackets) and _DECLARATION.match(self.text, line_start) is not None
         opening = self.brackets[-1].token if self.brackets else None
+        before_line = opening is not None and opening.start < line_start
+        new_declaration = before_line and _DECLARATION.match(self.text, line_start) is not None
         later = opening is not None and "\n" in self.text[opening.end : token.start]
         if opening is not None and (token.kind == END or new_declaration or (later and opening.kind != "LBRACE")):
             found = Token(token.kind, token.text, line_start, token.end) if new_declaration else token
             problem = syntax_errors.never_closed(self.source, opening, _OPEN[opening.kind], found)
         else:
-            problem = syntax_errors.unexpected(self.source, token, self.previous, self._wanted(before), self.lexer.literals)
+            wanted, literals = self._wanted(before), self.lexer.literals
+            problem = syntax_errors.unexpected(self.source, token, self.previous, wanted, literals)
+            if self.text.count("\n", self.joined.end, token.start) == 1 and self.joined.end:
+                problem = syntax_errors.continued(problem, Span(self.source, self.joined.start, self.joined.end))
         return self._recover(problem, line_start if new_declaration else token.start, new_declaration)
 
     def _wanted(self, states: list[int]) -> set[str]:
@@ -156,8 +163,9 @@ class _Parser:
         """Report, find where the next statement begins, cut the stack back to where one fits; where to go on."""
         self.diagnostics.add(problem)
         at, kind = (at, "USE") if new_declaration else self._next_statement(at)
-        if kind == END:
+        if kind == END or at <= self.resumed:
             return -1
+        self.resumed = at
         wanted = (NEWLINE, "USE") if kind == "USE" else (kind,)
         machine = self.machine
         height = len(machine.states)
@@ -198,8 +206,9 @@ class _Parser:
 
     def _next_place(self, at: int) -> int:
         """Past blanks and the character that begins no token (the rest of the line, if it is a quote)."""
-        found = re.compile(r"[ \t]*(\"[^\n]*|.)?").match(self.text, at)
-        return found.end() if found else at + 1
+        found = _NO_TOKEN.match(self.text, at)
+        assert found is not None, "the pattern matches anything"
+        return found.end()
 
 
 def comments_of(source: Source) -> tuple[Comment, ...]:

@@ -4,6 +4,8 @@ In: a token that does not fit and what would. Out: a `Diagnostic` that names bot
 "the end of the line"), not in the grammar's.
 """
 
+from dataclasses import replace
+
 from ..base.diagnostic import Diagnostic, Label
 from ..base.span import Source, Span
 from .lexer import Token
@@ -25,7 +27,7 @@ _MEMBERS: dict[str, frozenset[str]] = {
         "NAME RETURN PARAM DIM CHECK STATE INIT ADAPT SCAN NEXT EMIT TAP SIZES".split()
     ),
     "a declaration": frozenset("USE FN BLOCK MODEL WEIGHTS NAME".split()),
-    "an operator": frozenset("ADD MUL POW CMP AND OR MINUS".split()),
+    "an operator": frozenset("ADD MUL POW CMP AND OR MINUS LPAR LSQB DOT UNIT __ANON_0 __ANON_1".split()),
     "a name or a label": frozenset(("NAME", "LABEL")),
 }  # fmt: skip
 _NAMES = {"NAME": "a name", "NUMBER": "a number", "STRING": "a string", "LABEL": "a label", "UNIT": "a unit",
@@ -54,6 +56,12 @@ def unexpected(source: Source, token: Token, previous: Token, wanted: set[str], 
     return Diagnostic("E0001", f"expected {expected}, found {found}", (Label(span),))
 
 
+def continued(problem: Diagnostic, joint: Span) -> Diagnostic:
+    """The same with a second label at the end of the line above, which the broken line continues."""
+    label = Label(joint, "a line that ends so goes on in the next")
+    return replace(problem, labels=(*problem.labels, label))
+
+
 def describe(token: Token) -> str:
     """A token as a reader would call it."""
     if token.kind in (NEWLINE, END):
@@ -73,9 +81,9 @@ def _phrase(wanted: set[str], literals: dict[str, str]) -> str:
         if needed <= left:
             words.append(name)
             left -= _MEMBERS[name]
+    words += sorted(_NAMES.get(kind) or f"`{literals.get(kind, kind)}`" for kind in left)
     if "an operator" in words and len(words) > 1:
         words.remove("an operator")
-    words += sorted(_NAMES.get(kind) or f"`{literals.get(kind, kind)}`" for kind in left)
     shown = words[:7]
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}" if shown else "nothing"
 

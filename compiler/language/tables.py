@@ -40,6 +40,7 @@ class Rule:
     unwrap: bool  # a single child stands for the whole
     kept: tuple[tuple[int, bool, int], ...]
     nones_after: int
+    unit: bool  # one symbol whose value stands for the whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +109,18 @@ def _write_atomically(path: Path, text: str) -> None:
 
 def _from_data(data: dict[str, Any]) -> Tables:
     terminals = tuple(Terminal(str(name), str(pattern), literal) for name, pattern, literal in data["terminals"])
-    rules = tuple(
-        Rule(str(origin), str(label), int(size), bool(unwrap), tuple((int(i), bool(s), int(n)) for i, s, n in kept), int(nones))
-        for origin, label, size, unwrap, kept, nones in data["rules"]
-    )
+    rules = tuple(_rule_from(*rule) for rule in data["rules"])
     states: list[dict[str, int]] = data["states"]
     low, high = -len(rules), len(states)
     if not all(low <= target <= high for state in states for target in state.values()):
         raise ValueError("a target that is no state and no rule")
     ignored: list[str] = data["ignored"]
     return Tables(terminals, frozenset(ignored), rules, tuple(states), int(data["start"]), int(data["end"]))
+
+
+def _rule_from(origin: str, label: str, size: int, unwrap: bool, kept: list[list[int]], nones: int) -> Rule:
+    shape = tuple((index, bool(splice), before) for index, splice, before in kept)
+    return Rule(origin, label, size, unwrap, shape, nones, unwrap and size == 1 and shape == ((0, False, 0),))
 
 
 # ---- building, the only place that loads lark
