@@ -35,7 +35,9 @@ class Builder:
     def _name(self, token: Token) -> s.Name:
         if token.text in RESERVED:
             title = f"`{token.text}` is a word of the language"
-            self.diagnostics.error("E0013", title, self._span(token), "a name is wanted here", hint="choose another name")
+            self.diagnostics.error(
+                "E0013", title, self._span(token), "a name is wanted here", hint="choose another name"
+            )
         return s.Name(self._span(token), token.text)
 
     def _maybe_name(self, token: Token | None) -> s.Name | None:

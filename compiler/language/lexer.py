@@ -60,7 +60,9 @@ class Lexer:
         wanted = (accepted - words) | self.ignored | {NEWLINE} | ({"NAME"} if accepted & words else set[str]())
         key = frozenset(terminal.name for terminal in self._terminals if terminal.name in wanted)
         if key not in self._compiled:
-            groups = (f"(?P<{terminal.name}>{terminal.pattern})" for terminal in self._terminals if terminal.name in key)
+            groups = (
+                f"(?P<{terminal.name}>{terminal.pattern})" for terminal in self._terminals if terminal.name in key
+            )
             self._compiled[key] = re.compile("|".join(groups))
         return self._compiled[key]
 

@@ -46,7 +46,9 @@ def unexpected(source: Source, token: Token, previous: Token, wanted: set[str], 
         return Diagnostic("E0002", f"{what}: expected {expected}", (Label(place, "something is missing after this"),))
     if NEWLINE in wanted and previous.kind != NEWLINE and not _is_symbol(token):
         label = Label(span, "this does not belong to what stands before it")
-        return Diagnostic("E0003", f"expected the end of the line, found {found}", (label,), hint="one statement a line")
+        return Diagnostic(
+            "E0003", f"expected the end of the line, found {found}", (label,), hint="one statement a line"
+        )
     if "NAME" in wanted and token.kind in literals and literals[token.kind].isalpha():
         hint = f"`{token.text}` is a word of the language here; choose another name"
         return Diagnostic("E0001", f"expected {expected}, found {found}", (Label(span),), hint=hint)
