@@ -1,0 +1,95 @@
+"""The build folder: program.json, modules/*.py and a manifest of their hashes, written beside and renamed.
+
+In: the graphs of a model (`step`, `evaluate`, `predict`, as asked for), the recipe as plain data, and predictions.
+Out: a folder that runs without the compiler. It is code: `runtime/execute.py` checks every hash before it imports.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...runtime.program import Build, to_json
+from ..ir.graph import Graph
+from .program import Library, lower_graph, parameters_of, states_of
+
+MANIFEST = "manifest.json"
+
+
+def lower(
+    graphs: Mapping[str, Graph],
+    recipe: Mapping[str, Any],
+    predictions: Mapping[str, float],
+    folder: str | Path | None,
+    *,
+    device: str = "cpu",
+    dump: Sequence[str] = (),
+    files: Mapping[str, str] | None = None,
+) -> Build:
+    """Compile graphs and write the build folder (none if `folder` is None).
+
+    `dump` names values of the step to be kept as outputs; `files` are further texts for the folder (the plan).
+    """
+    build, sources = compile_graphs(graphs, recipe, predictions, device=device, dump=dump)
+    if folder is not None:
+        modules = {f"modules/{name}.py": text for name, text in sources.items()}
+        write({"program.json": to_json(build), **modules, **(files or {})}, Path(folder))
+    return build
+
+
+def compile_graphs(
+    graphs: Mapping[str, Graph],
+    recipe: Mapping[str, Any],
+    predictions: Mapping[str, float],
+    *,
+    device: str = "cpu",
+    dump: Sequence[str] = (),
+) -> tuple[Build, dict[str, str]]:
+    """The build and the source of each of its modules by name."""
+    library = Library(device)
+    programs = {name: lower_graph(g, library, dump if name == "step" else ()) for name, g in graphs.items()}
+    first = next(iter(graphs.values()))
+    build = Build(
+        name=first.name,
+        parameters=parameters_of(graphs),
+        states=states_of(graphs),
+        programs=programs,
+        recipe=dict(recipe),
+        predictions=dict(predictions),
+    )
+    return build, {module.name: module.source for module in library.modules.values()}
+
+
+def write(files: Mapping[str, str], folder: Path) -> None:
+    """Write a folder of texts with a manifest of their sha256; a crash leaves the old folder or the new one."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for name, text in files.items():
+            path = beside / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(files.items())}
+        (beside / MANIFEST).write_text(json.dumps({"sha256": hashes}, indent=1) + "\n", encoding="utf-8")
+        beside.chmod(0o755)
+        _replace(beside, folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def _replace(beside: Path, folder: Path) -> None:
+    """A folder cannot be renamed over a full one: move the old one aside first."""
+    if not folder.exists():
+        os.replace(beside, folder)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+    os.replace(folder, aside / folder.name)
+    os.replace(beside, folder)
+    shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,275 @@
+"""Emission: IR nodes of one segment, one after another, become torch.fx nodes over plain tensors.
+
+In: nodes in order, the values that they read from outside as tensors of the meta device (true shapes, strides and
+storages), and which of those the segment owns. Out: a `torch.fx.Graph` of aten OpOverloads. Every fx node is run on
+the meta device as it is written, so that layout and aliasing are facts, not guesses: a kernel rule asks `dies(i)` and
+writes into operand i where nothing else will ever look at its memory.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import fx
+
+from ..ir.types import Dim, Dims, DType, Node, Use
+
+Value = fx.Node | bool | int | float
+Key = tuple[str, int]
+Rule = Callable[["Emitter", Node, Sequence[Value]], Sequence[Value | None]]
+
+aten = torch.ops.aten
+
+TORCH_DTYPES = {
+    DType.BOOL: torch.bool,
+    DType.U8: torch.uint8,
+    DType.I32: torch.int32,
+    DType.I64: torch.int64,
+    DType.BF16: torch.bfloat16,
+    DType.F16: torch.float16,
+    DType.F32: torch.float32,
+    DType.F64: torch.float64,
+}
+
+
+def size(dim: Dim) -> int:
+    """The size of a dim, which must be bound by now."""
+    assert dim.size is not None, f"dim {dim.name} has no size; bind it before lowering"
+    return dim.size
+
+
+def shape(dims: Dims) -> list[int]:
+    """The sizes of dims in order."""
+    return [size(dim) for dim in dims]
+
+
+def count(dims: Dims) -> int:
+    """How many elements dims span."""
+    return math.prod(shape(dims))
+
+
+def storage(tensor: torch.Tensor) -> int:
+    """What two tensors share when one is a view of the other."""
+    return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
+
+
+def meta(value: Value) -> torch.Tensor:
+    """The meta tensor of an emitted value."""
+    assert isinstance(value, fx.Node), f"{value!r} is a literal, not a tensor"
+    return cast(torch.Tensor, value.meta["val"])
+
+
+@dataclass
+class Lifetimes:
+    """Who still needs what: `last` is the position of a value's last reader, `kept` what outlives the segment."""
+
+    last: dict[Key, int] = field(default_factory=dict[Key, int])
+    kept: frozenset[Key] = frozenset()
+
+    @staticmethod
+    def of(nodes: Sequence[Node], kept: frozenset[Key]) -> Lifetimes:
+        """The lifetimes within a list of nodes."""
+        last = {use.value: position for position, node in enumerate(nodes) for use in node.uses}
+        return Lifetimes(last, kept)
+
+    def ends(self, key: Key, position: int) -> bool:
+        """Whether nothing reads the value after `position`."""
+        return key not in self.kept and self.last.get(key, -1) <= position
+
+
+class Emitter:
+    """What kernel rules write with.
+
+    device      where generated code makes new tensors (`cpu`, `cuda`)
+    functional  True where autograd will differentiate the result: nothing is overwritten
+    """
+
+    def __init__(self, device: str, functional: bool, lifetimes: Lifetimes) -> None:
+        self.graph = fx.Graph()
+        self.device = device
+        self.functional = functional
+        self.lifetimes = lifetimes
+        self.values: dict[Key, Value] = {}
+        self.literals: dict[str, tuple[fx.Node, ...]] = {}
+        self.origin = ""
+        self._holders: dict[int, set[Key]] = {}
+        self._node: Node | None = None
+        self._position = 0
+        self._borrowed: set[int] = set()
+
+    # ---- values
+
+    def argument(self, name: str, keys: Sequence[Key], tensor: torch.Tensor, owned: bool) -> fx.Node:
+        """A tensor from outside that stands for `keys`; `owned` says that its memory may be written over."""
+        node = self.graph.placeholder(name)
+        node.meta["val"] = tensor
+        if not owned:
+            self._borrowed.add(storage(tensor))
+        for key in keys:
+            self.bind(key, node)
+        return node
+
+    def literal(self, node_id: str, names: Sequence[str]) -> None:
+        """Integers from outside, for the node's rule to use."""
+        numbers = tuple(self.graph.placeholder(name) for name in names)
+        for number in numbers:
+            number.meta["val"] = 0
+        self.literals[node_id] = numbers
+
+    def bind(self, key: Key, value: Value) -> None:
+        """Say which emitted value an IR value is."""
+        self.values[key] = value
+        if isinstance(value, fx.Node):
+            self._holders.setdefault(storage(meta(value)), set()).add(key)
+
+    def emit(self, rule: Rule, node: Node, position: int) -> None:
+        """Apply a node's rule and bind its results."""
+        self._node, self._position = node, position
+        results = rule(self, node, [self.values[use.value] for use in node.uses])
+        assert len(results) == len(node.outs), f"{node.id}: kernel of {node.op} gives {len(results)} results"
+        for index, (value, out) in enumerate(zip(results, node.outs, strict=True)):
+            if value is None:
+                assert not self.wanted(index), f"{node.id}: result {index} of {node.op} is wanted but not computed"
+                continue
+            if isinstance(value, fx.Node):
+                found = meta(value)
+                assert list(found.shape) == shape(out.dims), f"{node.id}: {node.op} gives {list(found.shape)}"
+                value = self.cast(value, TORCH_DTYPES[out.dtype])
+            self.bind((node.id, index), value)
+
+    def wanted(self, output: int = 0) -> bool:
+        """Whether anything reads this result of the node being emitted."""
+        assert self._node is not None, "no node is being emitted"
+        return not self.lifetimes.ends((self._node.id, output), self._position)
+
+    def dies(self, operand: int) -> bool:
+        """Whether the node being emitted may write over this operand's memory."""
+        assert self._node is not None, "no node is being emitted"
+        use = self._node.uses[operand]
+        value = self.values[use.value]
+        if self.functional or not isinstance(value, fx.Node):
+            return False
+        mine = storage(meta(value))
+        others = [self.values[u.value] for i, u in enumerate(self._node.uses) if i != operand]
+        if mine in self._borrowed or any(isinstance(o, fx.Node) and storage(meta(o)) == mine for o in others):
+            return False
+        if 0 in meta(value).stride() and meta(value).numel() > 1:
+            return False
+        return all(self.lifetimes.ends(key, self._position) for key in self._holders[mine])
+
+    # ---- writing
+
+    def call(self, op: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        """One fx node, run on the meta device."""
+        name = getattr(op, "__name__", "value").split(".")[0].strip("_")
+        node = self.graph.create_node("call_function", op, args, kwargs, name=name)
+        node.meta["origin"] = self.origin
+        node.meta["val"] = _run_meta(op, args, kwargs)
+        return node
+
+    def calls(self, op: Any, *args: Any, **kwargs: Any) -> tuple[fx.Node, ...]:
+        """One fx node with several results."""
+        node = self.call(op, *args, **kwargs)
+        return tuple(self._item(node, index) for index in range(len(node.meta["val"])))
+
+    def _item(self, node: fx.Node, index: int) -> fx.Node:
+        item = self.graph.call_function(operator.getitem, (node, index))
+        item.meta["origin"] = self.origin
+        item.meta["val"] = node.meta["val"][index]
+        return item
+
+    def tensor(self, value: Value, dtype: DType) -> fx.Node:
+        """A literal as a tensor without dims; tensors as they are."""
+        return value if isinstance(value, fx.Node) else self.full((), value, dtype)
+
+    def full(self, dims: Dims, value: bool | int | float, dtype: DType) -> fx.Node:
+        """A new tensor, filled."""
+        return self.call(aten.full.default, shape(dims), value, dtype=TORCH_DTYPES[dtype], device=self.device)
+
+    def cast(self, value: fx.Node, dtype: torch.dtype) -> fx.Node:
+        """The value in another type; itself where it has that type."""
+        return value if meta(value).dtype == dtype else self.call(aten._to_copy.default, value, dtype=dtype)
+
+    # ---- layout
+
+    def permute(self, value: fx.Node, dims: Dims, order: Dims) -> fx.Node:
+        """A view with the axes in another order."""
+        assert set(dims) == set(order) and len(dims) == len(order), f"{dims} are not {order}"
+        if dims == order:
+            return value
+        return self.call(aten.permute.default, value, [dims.index(dim) for dim in order])
+
+    def reshape(self, value: fx.Node, sizes: Sequence[int]) -> fx.Node:
+        """A view of other sizes; a copy only where no view exists (the op's name tells which: view or reshape)."""
+        if list(meta(value).shape) == list(sizes):
+            return value
+        op = aten.view.default if _has_view(meta(value), sizes) else aten.reshape.default
+        return self.call(op, value, list(sizes))
+
+    def expand(self, value: fx.Node, sizes: Sequence[int]) -> fx.Node:
+        """The value seen at every place along axes of size one or in front."""
+        if list(meta(value).shape) == list(sizes):
+            return value
+        return self.call(aten.expand.default, value, list(sizes))
+
+    def flatten(self, value: fx.Node, dims: Dims, groups: Sequence[Dims]) -> fx.Node:
+        """One axis a group: a view where the layout allows."""
+        order = tuple(dim for group in groups for dim in group)
+        return self.reshape(self.permute(value, dims, order), [count(group) for group in groups])
+
+    def viewable(self, value: fx.Node, dims: Dims, groups: Sequence[Dims]) -> bool:
+        """Whether `flatten` needs no copy."""
+        order = [dims.index(dim) for group in groups for dim in group]
+        return _has_view(meta(value).permute(order), [count(group) for group in groups])
+
+    def align(self, value: Value, dims: Dims, target: Dims) -> Value:
+        """A view that broadcasts against a tensor of `target` dims (a superset of `dims`)."""
+        if not isinstance(value, fx.Node):
+            return value
+        assert set(dims) <= set(target), f"{dims} are not within {target}"
+        value = self.permute(value, dims, tuple(d for d in target if d in dims))
+        lead = next((i for i, d in enumerate(target) if d in dims), len(target))
+        return self.reshape(value, [size(d) if d in dims else 1 for d in target[lead:]])
+
+    def contiguous(self, value: fx.Node) -> fx.Node:
+        """The value in row-major order."""
+        if meta(value).is_contiguous():
+            return value
+        return self.call(aten.clone.default, value, memory_format=torch.contiguous_format)
+
+
+def aligned(e: Emitter, uses: Sequence[Use], values: Sequence[Value], target: Dims) -> list[Value]:
+    """Operands of an elementwise operator as views that broadcast to `target`."""
+    return [e.align(value, use.dims, target) for use, value in zip(uses, values, strict=True)]
+
+
+def _has_view(tensor: torch.Tensor, sizes: Sequence[int]) -> bool:
+    try:
+        tensor.view(list(sizes))
+    except RuntimeError:
+        return False
+    return True
+
+
+def _run_meta(op: Any, args: Any, kwargs: Any) -> Any:
+    def strip(arg: Any) -> Any:
+        if isinstance(arg, fx.Node):
+            return arg.meta["val"]
+        return [strip(a) for a in arg] if isinstance(arg, (list, tuple)) else arg
+
+    given = {key: strip(value) for key, value in kwargs.items()}
+    if "device" in given:
+        given["device"] = "meta"
+    if op in NO_RESULT:
+        return None
+    with torch.no_grad():
+        return op(*[strip(arg) for arg in args], **given)
+
+
+# They write into their operands and give nothing back; the meta device has nothing to learn from them.
+NO_RESULT = frozenset({aten._fused_adamw_.tensor_lr, aten._foreach_mul_.Tensor, aten._foreach_mul_.Scalar})

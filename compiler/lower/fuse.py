@@ -1,0 +1,343 @@
+"""What is folded together before kernels are written, node list to node list.
+
+In: a graph. Out: a `Listing` of the same values, where sums of contractions, the loss on its logits, and all updates of
+one kind are single `lower.*` nodes, accumulators are storage, and writes into parameters stand last. These are choices
+of instruction, not of meaning: no other part of the compiler ever sees a `lower.*` operator.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import cast
+
+from ..ir.graph import Graph
+from ..ir.types import Attr, Dims, DType, Node, Phase, TensorType, Use
+
+Key = tuple[str, int]
+PHASES = (Phase.PREPARE, Phase.FORWARD, Phase.BACKWARD, Phase.UPDATE)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Nodes in the order in which they run, and what is asked for.
+
+    accumulators   values that live in a buffer of their own, to which every microbatch adds
+    """
+
+    nodes: tuple[Node, ...]
+    outputs: Mapping[str, Use]
+    microbatches: int
+    accumulators: Mapping[Key, TensorType] = field(default_factory=dict[Key, TensorType])
+
+    def index(self) -> dict[str, Node]:
+        """The nodes by id."""
+        return {node.id: node for node in self.nodes}
+
+    def users(self) -> dict[Key, list[Node]]:
+        """Who reads each value, once for each operand."""
+        found: dict[Key, list[Node]] = {}
+        for node in self.nodes:
+            for use in node.uses:
+                found.setdefault(use.value, []).append(node)
+        return found
+
+    def asked(self) -> frozenset[Key]:
+        """The values that outlive the program."""
+        return frozenset(use.value for use in self.outputs.values())
+
+
+def listing(graph: Graph, dump: Sequence[str] = ()) -> Listing:
+    """The graph as it is to be emitted. The first result of each node in `dump` is asked for too, as `dump/<id>`."""
+    nodes = sorted(graph, key=lambda n: PHASES.index(n.phase))
+    outputs = {**graph.outputs, **{f"dump/{name}": graph[name].out() for name in dump}}
+    found = Listing(tuple(nodes), outputs, graph.microbatches)
+    steps: tuple[Callable[[Listing], Listing], ...] = (
+        drop_trivial_accumulators,
+        squares_as_products,
+        swap_transposed_products,
+        one_logits_buffer,
+        gather_sums,
+        group_updates,
+    )
+    for step in steps:
+        found = step(found)
+    return _live(found)
+
+
+def _attrs(**attrs: Attr) -> Mapping[str, Attr]:
+    return MappingProxyType(attrs)
+
+
+def _live(found: Listing) -> Listing:
+    """Without the nodes that nothing reads any more. A node without results is an effect and stays."""
+    needed = set(key[0] for key in found.asked())
+    kept: list[Node] = []
+    for node in reversed(found.nodes):
+        if node.id in needed or not node.outs:
+            kept.append(node)
+            needed.update(use.node for use in node.uses)
+    return replace(found, nodes=tuple(reversed(kept)))
+
+
+def _substitute(found: Listing, alias: Mapping[Key, Use]) -> Listing:
+    """Read other values instead of some."""
+
+    def turn(use: Use) -> Use:
+        while use.value in alias:
+            other = alias[use.value]
+            use = Use(other.node, other.output, use.dims, use.dtype)
+        return use
+
+    nodes = tuple(replace(n, uses=tuple(turn(u) for u in n.uses)) for n in found.nodes)
+    return replace(found, nodes=nodes, outputs={name: turn(use) for name, use in found.outputs.items()})
+
+
+def drop_trivial_accumulators(found: Listing) -> Listing:
+    """With one microbatch an accumulated value is the value."""
+    if found.microbatches > 1:
+        return found
+    gone = {n.id for n in found.nodes if n.op == "accumulate"}
+    alias = {(n.id, 0): n.uses[0] for n in found.nodes if n.id in gone}
+    kept = tuple(n for n in found.nodes if n.id not in gone)
+    return _substitute(replace(found, nodes=kept), alias)
+
+
+def squares_as_products(found: Listing) -> Listing:
+    """Σ x · x over all dims is one inner product, without the squares as a tensor (global norms)."""
+    index, users, asked = found.index(), found.users(), found.asked()
+
+    def turn(node: Node) -> Node:
+        if node.op != "sum" or node.outs[0].dims:
+            return node
+        product = index.get(node.uses[0].node)
+        if product is None or product.op != "mul" or len(users[(product.id, 0)]) > 1 or (product.id, 0) in asked:
+            return node
+        a, b = product.uses
+        if set(a.dims) != set(b.dims) or not a.dims or not a.dtype.is_float or product.phase is not node.phase:
+            return node
+        return replace(node, op="dot", uses=(a, b), attrs=_attrs(over=a.dims))
+
+    return replace(found, nodes=tuple(turn(n) for n in found.nodes))
+
+
+def swap_transposed_products(found: Listing) -> Listing:
+    """transpose(dot(a, b)) is dot(b, a) where that gives the order wanted: the product is born in place."""
+    index, users, asked = found.index(), found.users(), found.asked()
+
+    def turn(node: Node) -> Node:
+        if node.op != "transpose":
+            return node
+        use = node.uses[0]
+        product = index.get(use.node)
+        alone = product is not None and len(users[(product.id, 0)]) == 1 and (product.id, 0) not in asked
+        if product is None or product.op != "dot" or not alone or use.dims != product.outs[0].dims:
+            return node
+        a, b = product.uses
+        over = cast(Dims, product.attrs["over"])
+        swapped = (*(d for d in b.dims if d not in over), *(d for d in a.dims if d not in over and d not in b.dims))
+        if swapped != node.outs[0].dims or (product.phase, product.layer) != (node.phase, node.layer):
+            return node
+        return replace(node, op="dot", uses=(b, a), attrs=product.attrs)
+
+    return replace(found, nodes=tuple(turn(n) for n in found.nodes))
+
+
+def one_logits_buffer(found: Listing) -> Listing:
+    """Where only a cross-entropy and its backward read the logits, log-probabilities take their place in memory."""
+    users, asked = found.users(), found.asked()
+    losses: dict[str, tuple[Node, Node]] = {}
+    for node in found.nodes:
+        if node.op != "cross_entropy" or (node.id, 1) in asked or node.uses[0].value in asked:
+            continue
+        readers = users[node.uses[0].value]
+        backward = next((r for r in readers if r.op == "cross_entropy_backward"), None)
+        if backward is None or {r.id for r in readers} != {node.id, backward.id}:
+            continue
+        if [r.id for r in users.get((node.id, 1), [])] == [backward.id]:
+            losses[node.id] = losses[backward.id] = (node, backward)
+
+    def turn(node: Node) -> Node:
+        if node.id not in losses:
+            return node
+        forward, backward = losses[node.id]
+        over = _attrs(V=node.attrs["V"])
+        if node is forward:
+            logp = TensorType(node.uses[0].dims, node.uses[0].dtype)
+            return replace(node, op="lower.log_softmax_loss", outs=(node.outs[0], logp), attrs=over, body=None)
+        dloss, logits, target, _ = backward.uses
+        logp = Use(forward.id, 1, logits.dims, logits.dtype)
+        return replace(node, op="lower.log_softmax_loss_backward", uses=(dloss, logp, target), attrs=over, body=None)
+
+    return replace(found, nodes=tuple(turn(n) for n in found.nodes))
+
+
+# ---- sums
+
+
+@dataclass(slots=True)
+class _Sum:
+    parts: list[tuple[str, Dims]] = field(default_factory=list[tuple[str, Dims]])
+    uses: list[Use] = field(default_factory=list[Use])
+    absorbed: set[str] = field(default_factory=set[str])
+
+
+def gather_sums(found: Listing) -> Listing:
+    """add and accumulate take in the contractions and scatters that feed nothing else."""
+    index, users, asked = found.index(), found.users(), found.asked()
+    absorbed: set[str] = set()
+    made: dict[str, Node] = {}
+    accumulators: dict[Key, TensorType] = {}
+
+    def lone(use: Use, root: Node) -> Node | None:
+        """The producer, if only `root`'s sum reads it and it may run where `root` runs."""
+        node = index.get(use.node)
+        if node is None or len(users[use.value]) > 1 or use.value in asked or use.dims != node.outs[0].dims:
+            return None
+        same = (node.phase, node.layer) == (root.phase, root.layer)
+        return node if same and node.outs[0].dtype == root.outs[0].dtype else None
+
+    def collect(use: Use, root: Node, into: _Sum) -> None:
+        node = lone(use, root)
+        if node is not None and node.op == "add" and set(node.outs[0].dims) == set(root.outs[0].dims):
+            into.absorbed.add(node.id)
+            for inner in node.uses:
+                collect(inner, root, into)
+        elif node is not None and set(use.dims) == set(root.outs[0].dims) and _gathers(node):
+            over = cast(Dims, node.attrs["over"] if node.op == "dot" else (node.attrs["dim"],))
+            into.absorbed.add(node.id)
+            into.parts.append(("dot" if node.op == "dot" else "scatter", over))
+            into.uses.extend(node.uses)
+        else:
+            into.parts.append(("plain", ()))
+            into.uses.append(use)
+
+    for node in reversed(found.nodes):
+        if node.id in absorbed or node.op not in ("add", "accumulate"):
+            continue
+        sums = _Sum()
+        for use in node.uses:
+            collect(use, node, sums)
+        accumulates = node.op == "accumulate"
+        if not accumulates and all(kind == "plain" for kind, _ in sums.parts):
+            continue
+        absorbed |= sums.absorbed
+        out = node.outs[0]
+        attrs = _attrs(parts=tuple(sums.parts), dims=out.dims, accumulates=accumulates)
+        uses = tuple(sums.uses)
+        if accumulates:
+            accumulators[(node.id, 0)] = out
+            uses = (*uses, Use(node.id, 0, out.dims, out.dtype))
+        outs = () if accumulates else node.outs
+        made[node.id] = replace(node, op="lower.sum", uses=uses, outs=outs, attrs=attrs)
+    nodes = tuple(made.get(n.id, n) for n in found.nodes if n.id not in absorbed)
+    return replace(found, nodes=nodes, accumulators=accumulators)
+
+
+def _gathers(node: Node) -> bool:
+    if node.op == "scatter_add":
+        return not set(node.uses[1].dims) & set(node.outs[0].dims)
+    if node.op != "dot" or not node.outs[0].dtype.is_float:
+        return False
+    a, b = node.uses
+    over = cast(Dims, node.attrs["over"])
+    return not (set(a.dims) & set(b.dims)) - set(over) and bool(over)
+
+
+# ---- updates
+
+
+def group_updates(found: Listing) -> Listing:
+    """All adamw nodes of one kind become one; writes come after everything that reads the old values."""
+    index, users, asked = found.index(), found.users(), found.asked()
+    writes = [n for n in found.nodes if n.op == "assign"]
+    groups: dict[tuple[object, ...], list[Node]] = {}
+    for node in found.nodes:
+        if node.op == "adamw" and _in_place(node, users, asked):
+            groups.setdefault(_group_key(node, index, users, asked), []).append(node)
+    grouped = {n.id for members in groups.values() for n in members}
+    fused = [_fused(members, index, cast(Key | None, key[-1])) for key, members in groups.items()]
+    assigns = [_assign(n, index) for n in writes if n.uses[0].node not in grouped]
+    gone = grouped | {n.id for n in writes}
+    nodes = [n for n in found.nodes if n.id not in gone]
+    early = [n for n in assigns if n.phase is not Phase.UPDATE]
+    before = [n for n in nodes if n.phase is not Phase.UPDATE]
+    after = [n for n in nodes if n.phase is Phase.UPDATE]
+    late = [n for n in assigns if n.phase is Phase.UPDATE]
+    return replace(found, nodes=(*before, *early, *after, *fused, *late))
+
+
+def _in_place(node: Node, users: Mapping[Key, list[Node]], asked: frozenset[Key]) -> bool:
+    """Whether the new values go nowhere but over the old ones."""
+    for output, operand in ((0, 0), (1, 2), (2, 3)):
+        readers = users.get((node.id, output), [])
+        targets = [r.attrs.get("target") for r in readers if r.op == "assign"]
+        if (node.id, output) in asked or len(readers) != 1 or targets != [node.uses[operand].node]:
+            return False
+    return True
+
+
+def _clip_factor(
+    node: Node, index: Mapping[str, Node], users: Mapping[Key, list[Node]], asked: frozenset[Key]
+) -> Use | None:
+    """The scalar that the gradient was multiplied by for this node alone, if any."""
+    use = node.uses[1]
+    product = index.get(use.node)
+    if product is None or product.op != "mul" or product.phase is not Phase.UPDATE or use.dtype is DType.F64:
+        return None
+    if len(users[use.value]) > 1 or use.value in asked or len(product.uses) != 2:
+        return None
+    factor = next((u for u in product.uses if not u.dims), None)
+    return factor if factor is not None and use.dims == product.outs[0].dims and use.dims else None
+
+
+def _group_key(
+    node: Node, index: Mapping[str, Node], users: Mapping[Key, list[Node]], asked: frozenset[Key]
+) -> tuple[object, ...]:
+    factor = _clip_factor(node, index, users, asked)
+    gradient = node.uses[1].value if factor is None else _other(index[node.uses[1].node], factor).value
+    if factor is not None and (gradient in asked or any(r.op in ("adamw", "assign") for r in users[gradient])):
+        factor = None
+    hyper = tuple(node.attrs[name] for name in ("beta1", "beta2", "eps", "decay"))
+    return (*hyper, node.uses[4].value, node.uses[5].value, node.uses[0].dtype, factor.value if factor else None)
+
+
+def _other(product: Node, factor: Use) -> Use:
+    return next(u for u in product.uses if u is not factor)
+
+
+def _fused(members: Sequence[Node], index: Mapping[str, Node], factor: Key | None) -> Node:
+    uses: list[Use] = []
+    scale: Use | None = None
+    for node in members:
+        gradient = node.uses[1]
+        if factor is not None:
+            product = index[gradient.node]
+            scale = next(u for u in product.uses if u.value == factor)
+            inner = _other(product, scale)
+            gradient = replace(inner, dims=gradient.dims if inner.dims == product.outs[0].dims else inner.dims)
+        uses.extend((node.uses[0], gradient, node.uses[2], node.uses[3]))
+    tail = (scale,) if scale is not None else ()
+    first = members[0]
+    attrs = {name: first.attrs[name] for name in ("beta1", "beta2", "eps", "decay")}
+    return replace(
+        first,
+        id=f"{first.id}.all",
+        op="lower.adamw",
+        uses=(*uses, *tail, *first.uses[4:6]),
+        outs=(),
+        attrs=_attrs(**attrs, scaled=scale is not None),
+        body=None,
+    )
+
+
+def _assign(node: Node, index: Mapping[str, Node]) -> Node:
+    target = index[cast(str, node.attrs["target"])]
+    return replace(node, op="lower.assign", uses=(target.out(), node.uses[0]), outs=(), attrs=_attrs())
+
+
+def count_ops(nodes: Sequence[Node]) -> Counter[str]:
+    """How often each operator occurs: what a structural test compares."""
+    return Counter(node.op for node in nodes)

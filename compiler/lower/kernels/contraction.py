@@ -1,0 +1,185 @@
+"""Kernels of contractions and of sums of them: mm and bmm over views, gathered by addmm.
+
+`lower.sum` (made by `lower/fuse.py`) is a sum whose parts are tensors, contractions and scatters; it may add into an
+accumulator. Each contraction is added in place by the matrix product itself (beta = 1): no temporary, no second pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import fx
+
+from ...ir.types import Dim, Dims, Node, Use
+from ..emit import TORCH_DTYPES, Emitter, Rule, Value, count, meta, shape
+from .reductions import over_of
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """How a contraction's dims fall: in both and kept, summed, in the left alone, in the right alone."""
+
+    batch: Dims
+    summed: Dims
+    left: Dims
+    right: Dims
+
+    @staticmethod
+    def of(a: Dims, b: Dims, over: Dims) -> Roles:
+        """The roles of two operands' dims."""
+        summed = tuple(d for d in (a if len(a) >= len(b) else b) if d in over)
+        return Roles(
+            batch=tuple(d for d in a if d in b and d not in over),
+            summed=summed,
+            left=tuple(d for d in a if d not in b),
+            right=tuple(d for d in b if d not in a),
+        )
+
+
+def matrices(e: Emitter, roles: Roles, a: tuple[Use, Value], b: tuple[Use, Value]) -> tuple[fx.Node, fx.Node]:
+    """Both operands as [left, summed] and [summed, right], with a batch axis in front where they have one."""
+    front = [roles.batch] if roles.batch else []
+    left = e.flatten(e.tensor(a[1], a[0].dtype), a[0].dims, [*front, roles.left, roles.summed])
+    right = e.flatten(e.tensor(b[1], b[0].dtype), b[0].dims, [*front, roles.summed, roles.right])
+    return left, right
+
+
+def dot(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
+    """A contraction of two tensors."""
+    a, b = node.uses
+    over = over_of(node)
+    roles = Roles.of(a.dims, b.dims, over)
+    if not roles.summed and not roles.batch and not (roles.left and roles.right):
+        return [e.call(aten.mul.Tensor, e.tensor(values[0], a.dtype), e.tensor(values[1], b.dtype))]
+    left, right = matrices(e, roles, (a, values[0]), (b, values[1]))
+    product = e.call(aten.bmm.default if roles.batch else aten.mm.default, left, right)
+    found = (*roles.batch, *roles.left, *roles.right)
+    return [e.permute(e.reshape(product, shape(found)), found, node.outs[0].dims)]
+
+
+# ---- sums of parts
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One addend of `lower.sum`: which operands it takes and what is done with them."""
+
+    kind: str  # "plain", "dot" (over), "scatter" (over = the scattered dim)
+    operands: tuple[int, ...]
+    over: Dims
+
+
+def parts_of(node: Node) -> list[Part]:
+    """The addends of a `lower.sum` node."""
+    found: list[Part] = []
+    position = 0
+    for kind, over in cast(tuple[tuple[str, Dims], ...], node.attrs["parts"]):
+        width = 1 if kind == "plain" else 2
+        found.append(Part(kind, tuple(range(position, position + width)), over))
+        position += width
+    return found
+
+
+def sum_parts(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value | None]:
+    """Σ parts, into the accumulator (the last operand) where the node has one, else into what comes cheapest."""
+    parts = parts_of(node)
+    if node.attrs["accumulates"]:
+        total = e.tensor(values[-1], node.uses[-1].dtype)
+        for part in parts:
+            total = _add_into(e, node, values, part, total)
+        return []
+    first, total = _base(e, node, values, parts)
+    for part in parts:
+        if part not in first:
+            total = _add_into(e, node, values, part, total)
+    return [total]
+
+
+def _base(e: Emitter, node: Node, values: Sequence[Value], parts: list[Part]) -> tuple[list[Part], fx.Node]:
+    """A tensor of the result's shape that may be added into, and the parts that are in it already."""
+    out = node.outs[0]
+    plain = [p for p in parts if p.kind == "plain" and isinstance(values[p.operands[0]], fx.Node)]
+    whole = [p for p in plain if node.uses[p.operands[0]].dims == out.dims and _typed(e, node, values, p)]
+    for part in whole:
+        if e.dies(part.operands[0]):
+            return [part], e.tensor(values[part.operands[0]], out.dtype)
+    product = next((p for p in parts if p.kind == "dot"), None)
+    if product is None:
+        zeros = e.full(out.dims, 0, out.dtype)
+        return [], zeros
+    roles, left, right = _matrices(e, node, values, product)
+    broadcast = [p for p in plain if p not in whole]
+    for part in [*broadcast, *whole]:
+        use, value = node.uses[part.operands[0]], values[part.operands[0]]
+        if set(use.dims) <= set(roles.right) and isinstance(value, fx.Node):
+            row = e.align(value, use.dims, roles.right)
+            row = e.reshape(e.expand(row, shape(roles.right)), [count(roles.right)])
+            return [part, product], _shaped(e, roles, e.call(aten.addmm.default, row, left, right), out.dims)
+        if part in whole and isinstance(value, fx.Node) and e.viewable(value, use.dims, [roles.left, roles.right]):
+            matrix = e.flatten(value, use.dims, [roles.left, roles.right])
+            return [part, product], _shaped(e, roles, e.call(aten.addmm.default, matrix, left, right), out.dims)
+    return [product], _shaped(e, roles, e.call(aten.mm.default, left, right), out.dims)
+
+
+def _typed(e: Emitter, node: Node, values: Sequence[Value], part: Part) -> bool:
+    value = values[part.operands[0]]
+    return isinstance(value, fx.Node) and meta(value).dtype == TORCH_DTYPES[node.outs[0].dtype]
+
+
+def _shaped(e: Emitter, roles: Roles, product: fx.Node, dims: Dims) -> fx.Node:
+    found = (*roles.left, *roles.right)
+    return e.permute(e.reshape(product, shape(found)), found, dims)
+
+
+def _matrices(e: Emitter, node: Node, values: Sequence[Value], part: Part) -> tuple[Roles, fx.Node, fx.Node]:
+    i, j = part.operands
+    roles = Roles.of(node.uses[i].dims, node.uses[j].dims, part.over)
+    assert not roles.batch, f"{node.id}: a contraction with batch dims does not gather in place"
+    return roles, *matrices(e, roles, (node.uses[i], values[i]), (node.uses[j], values[j]))
+
+
+def _add_into(e: Emitter, node: Node, values: Sequence[Value], part: Part, total: fx.Node) -> fx.Node:
+    dims = cast(Dims, node.attrs["dims"])
+    if part.kind == "plain":
+        view = e.align(values[part.operands[0]], node.uses[part.operands[0]].dims, dims)
+        return e.call(aten.add_.Tensor, total, view)
+    if part.kind == "scatter":
+        return scatter_into(e, node, values, part.operands, part.over[0], total, dims)
+    roles, left, right = _matrices(e, node, values, part)
+    if e.viewable(total, dims, [roles.left, roles.right]):
+        e.call(aten.addmm_.default, e.flatten(total, dims, [roles.left, roles.right]), left, right)
+        return total
+    return e.call(aten.add_.Tensor, total, _shaped(e, roles, e.call(aten.mm.default, left, right), dims))
+
+
+def scatter_into(
+    e: Emitter, node: Node, values: Sequence[Value], operands: Sequence[int], dim: Dim, total: fx.Node, dims: Dims
+) -> fx.Node:
+    """Add rows at ids: index_add_ where the ids share no dim with the result, else scatter_add_."""
+    source, ids = (node.uses[i] for i in operands)
+    value, index = (e.tensor(values[i], node.uses[i].dtype) for i in operands)
+    shared = tuple(d for d in dims if d in ids.dims)
+    rest = tuple(d for d in dims if d != dim and d not in shared)
+    free = tuple(d for d in ids.dims if d not in shared)
+    if not shared:
+        rows = e.flatten(value, source.dims, [ids.dims, *[(d,) for d in rest]])
+        order = e.permute(total, dims, (dim, *rest))
+        e.call(aten.index_add_.default, order, 0, e.reshape(index, [count(ids.dims)]), rows)
+        return total
+    order = (*shared, dim, *rest)
+    assert dims == order or e.viewable(total, dims, [shared, (dim,), rest]), f"{node.id}: scatter into a strided tensor"
+    target = e.flatten(total, dims, [shared, (dim,), rest])
+    rows = e.flatten(value, source.dims, [shared, free, rest])
+    places = e.reshape(e.permute(index, ids.dims, (*shared, *free)), [count(shared), count(free), 1])
+    places = e.expand(places, [count(shared), count(free), count(rest)])
+    e.call(aten.scatter_add_.default, target, 1, places, rows)
+    return total
+
+
+RULES: dict[str, Rule] = {"dot": dot}
+FUSED: dict[str, Rule] = {"lower.sum": sum_parts}

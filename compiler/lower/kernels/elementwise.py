@@ -1,0 +1,205 @@
+"""Kernels of the elementwise operators: one aten call each, in place where an operand's memory is free.
+
+A constant operand stays a Python number in the call. Operands with fewer dims are views that broadcast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from ...ir.types import DType, Node
+from ..emit import TORCH_DTYPES, Emitter, Rule, Value, aligned, meta, shape
+
+aten = torch.ops.aten
+
+
+def _target(e: Emitter, node: Node, values: Sequence[Value]) -> int | None:
+    """An operand that the result may be written over: it dies, and has the result's shape and type."""
+    out = node.outs[0]
+    for index, value in enumerate(values):
+        if (
+            isinstance(value, fx.Node)
+            and node.uses[index].dims == out.dims
+            and meta(value).dtype == TORCH_DTYPES[out.dtype]
+            and e.dies(index)
+        ):
+            return index
+    return None
+
+
+def unary(name: str) -> Rule:
+    """An operator of one operand with an aten name, and `name_` that works in place."""
+    op, in_place = getattr(aten, name).default, getattr(aten, name + "_").default
+
+    def rule(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
+        x = e.tensor(values[0], node.uses[0].dtype)
+        return [e.call(in_place if _target(e, node, values) == 0 else op, x)]
+
+    return rule
+
+
+def add(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
+    """The sum of n operands, gathered in the first that may be overwritten."""
+    out = node.outs[0]
+    views = aligned(e, node.uses, values, out.dims)
+    first = _target(e, node, values)
+    if first is not None:
+        total = _node(views.pop(first))
+        for view in views:
+            total = e.call(aten.add_.Tensor, total, view)
+        return [total]
+    # The widest tensors first, so that the running sum has its full shape as soon as may be.
+    views.sort(key=lambda v: -meta(v).numel() if isinstance(v, fx.Node) else 1)
+    total = e.call(aten.add.Tensor, e.tensor(views[0], out.dtype), views[1])
+    for view in views[2:]:
+        fits = not e.functional and list(meta(total).shape) == shape(out.dims)
+        total = e.call(aten.add_.Tensor if fits else aten.add.Tensor, total, view)
+    return [total]
+
+
+def binary(name: str, commutes: bool) -> Rule:
+    """sub, mul, div, rem: `.Tensor` overloads that take numbers too."""
+    op, in_place = getattr(aten, name).Tensor, getattr(aten, name + "_").Tensor
+
+    def rule(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
+        a, b = aligned(e, node.uses, values, node.outs[0].dims)
+        target = _target(e, node, values)
+        if target == 0:
+            return [e.call(in_place, a, b)]
+        if target == 1 and commutes:
+            return [e.call(in_place, b, a)]
+        if not isinstance(a, fx.Node) and (name == "remainder" or not isinstance(b, fx.Node)):
+            a = e.tensor(a, node.uses[0].dtype)
+        return [e.call(op, a, b)]
+
+    return rule
+
+
+def power(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
+    """a ^ b; a number in the exponent is what aten's special cases want."""
+    a, b = aligned(e, node.uses, values, node.outs[0].dims)
+    if isinstance(b, fx.Node):
+        return [e.call(aten.pow.Tensor_Tensor if isinstance(a, fx.Node) else aten.pow.Scalar, a, b)]
+    in_place = _target(e, node, values) == 0
+    op = aten.pow_.Scalar if in_place else aten.pow.Tensor_Scalar
+    return [e.call(op, e.tensor(a, node.uses[0].dtype), b)]
+
+
+def comparison(name: str, mirrored: str) -> Rule:
+    """A relation; with a number on the left it is mirrored."""
+
+    def rule(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
+        a, b = aligned(e, node.uses, values, node.outs[0].dims)
+        if not isinstance(a, fx.Node) and isinstance(b, fx.Node):
+            return [e.call(getattr(aten, mirrored).Scalar, b, a)]
+        a = e.tensor(a, node.uses[0].dtype)
+        return [e.call(getattr(getattr(aten, name), "Tensor" if isinstance(b, fx.Node) else "Scalar"), a, b)]
+
+    return rule
+
+
+def extremum(name: str, clamp: str) -> Rule:
+    """maximum and minimum; with a number, a clamp."""
+
+    def rule(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
+        a, b = aligned(e, node.uses, values, node.outs[0].dims)
+        if not isinstance(a, fx.Node):
+            a, b = b, a
+        a = e.tensor(a, node.uses[0].dtype)
+        if not isinstance(b, fx.Node):
+            return [e.call(getattr(aten, clamp).default, a, b)]
+        return [e.call(getattr(aten, name).default, a, b)]
+
+    return rule
+
+
+def logical(name: str) -> Rule:
+    """and, or of truth values."""
+    op = getattr(aten, name).default
+
+    def rule(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
+        a, b = (e.tensor(v, DType.BOOL) for v in aligned(e, node.uses, values, node.outs[0].dims))
+        return [e.call(op, a, b)]
+
+    return rule
+
+
+def where(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
+    """a where cond holds, else b. A number beside a dying tensor is filled into it."""
+    out = node.outs[0]
+    cond, a, b = aligned(e, node.uses, values, out.dims)
+    cond = e.tensor(cond, DType.BOOL)
+    a_is, b_is = isinstance(a, fx.Node), isinstance(b, fx.Node)
+    target = _target(e, node, values)
+    if target == 1 and not b_is:
+        return [e.call(aten.masked_fill_.Scalar, a, e.call(aten.logical_not.default, cond), b)]
+    if target == 2 and not a_is:
+        return [e.call(aten.masked_fill_.Scalar, b, cond, a)]
+    if a_is and not b_is:
+        return [_spread(e, e.call(aten.where.ScalarOther, cond, a, b), out.dims)]
+    if b_is and not a_is:
+        return [_spread(e, e.call(aten.where.ScalarSelf, cond, a, b), out.dims)]
+    a, b = e.tensor(a, out.dtype), e.tensor(b, out.dtype)
+    return [_spread(e, e.call(aten.where.self, cond, a, b), out.dims)]
+
+
+def _spread(e: Emitter, value: fx.Node, dims: Any) -> fx.Node:
+    sizes = shape(dims)
+    return value if list(meta(value).shape) == sizes else e.expand(value, sizes)
+
+
+def cast(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
+    """Another element type."""
+    dtype: Any = node.attrs["to"]
+    value = values[0]
+    if isinstance(value, fx.Node):
+        return [e.cast(value, TORCH_DTYPES[dtype])]
+    return [_literal(value, dtype)]
+
+
+def _literal(value: bool | int | float, dtype: DType) -> bool | int | float:
+    if dtype.is_float:
+        return float(value)
+    return bool(value) if dtype is DType.BOOL else int(value)
+
+
+def stop(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
+    """The value itself; where autograd follows, detached."""
+    return [e.call(aten.detach.default, values[0]) if e.functional and isinstance(values[0], fx.Node) else values[0]]
+
+
+def _node(value: Value) -> fx.Node:
+    assert isinstance(value, fx.Node), "a number where a tensor was promised"
+    return value
+
+
+RULES: dict[str, Rule] = {
+    "add": add,
+    "sub": binary("sub", commutes=False),
+    "mul": binary("mul", commutes=True),
+    "div": binary("div", commutes=False),
+    "rem": binary("remainder", commutes=False),
+    "pow": power,
+    **{
+        name: unary(name)
+        for name in ("neg", "exp", "log", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "sin", "cos", "floor", "abs")
+    },
+    "maximum": extremum("maximum", "clamp_min"),
+    "minimum": extremum("minimum", "clamp_max"),
+    "eq": comparison("eq", "eq"),
+    "ne": comparison("ne", "ne"),
+    "lt": comparison("lt", "gt"),
+    "le": comparison("le", "ge"),
+    "gt": comparison("gt", "lt"),
+    "ge": comparison("ge", "le"),
+    "logical_and": logical("logical_and"),
+    "logical_or": logical("logical_or"),
+    "logical_not": unary("logical_not"),
+    "where": where,
+    "cast": cast,
+    "stop": stop,
+}

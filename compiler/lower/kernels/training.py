@@ -1,0 +1,90 @@
+"""Kernels of what changes parameters: assign and AdamW.
+
+`lower.assign` and `lower.adamw` are made by `lower/fuse.py`: all parameters that share an update go into one fused
+multi-tensor call that writes parameters and moments in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import fx
+
+from ...ir.types import DType, Node
+from ..emit import Emitter, Rule, Value, meta
+
+aten = torch.ops.aten
+
+
+def assign(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
+    """Write a value into a parameter or state."""
+    target, value = values
+    assert isinstance(target, fx.Node), f"{node.id}: its target is a number"
+    uses = node.uses
+    if isinstance(value, fx.Node):
+        e.call(aten.copy_.default, target, e.permute(value, uses[1].dims, uses[0].dims))
+    else:
+        e.call(aten.fill_.Scalar, target, value)
+    return []
+
+
+def _update(
+    e: Emitter, node: Node, groups: Sequence[Sequence[fx.Node]], step: Value, lr: Value, scale: Value | None
+) -> None:
+    params, grads, means, squares = groups
+    count = e.cast(e.tensor(step, DType.F32), torch.float32)
+    rate = e.tensor(lr, DType.F32)
+    attrs = {name: cast(float, node.attrs[name]) for name in ("beta1", "beta2", "eps", "decay")}
+    grads = [_like(e, g, p) for g, p in zip(grads, params, strict=True)]
+    e.call(
+        aten._fused_adamw_.tensor_lr,
+        list(params),
+        grads,
+        list(means),
+        list(squares),
+        [],
+        [count] * len(params),
+        lr=rate,
+        beta1=attrs["beta1"],
+        beta2=attrs["beta2"],
+        weight_decay=attrs["decay"],
+        eps=attrs["eps"],
+        amsgrad=False,
+        maximize=False,
+        grad_scale=scale,
+        found_inf=None,
+    )
+
+
+def _like(e: Emitter, grad: fx.Node, param: fx.Node) -> fx.Node:
+    """The fused kernel walks all its tensors as one flat run of elements of one type."""
+    grad = e.cast(grad, meta(param).dtype)
+    return grad if meta(grad).stride() == meta(param).stride() else e.contiguous(grad)
+
+
+def adamw(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
+    """New p, m and v beside the old ones, where something still reads those."""
+    tensors = [e.tensor(v, u.dtype) for u, v in zip(node.uses[:4], values[:4], strict=True)]
+    fresh = [t if e.dies(i) else e.call(aten.clone.default, t) for i, t in enumerate(tensors) if i != 1]
+    p, m, v = fresh
+    _update(e, node, [[p], [tensors[1]], [m], [v]], values[4], values[5], None)
+    return [p, m, v]
+
+
+def adamw_group(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
+    """Many parameters in one call, in place. A clip factor common to all gradients is applied inside it."""
+    scaled = bool(node.attrs["scaled"])
+    tail = 3 if scaled else 2
+    tensors = [e.tensor(v, u.dtype) for u, v in zip(node.uses[:-tail], values[:-tail], strict=True)]
+    scale: Value | None = None
+    if scaled:
+        # The kernel divides by grad_scale.
+        scale = e.call(aten.reciprocal.default, e.cast(e.tensor(values[-3], DType.F32), torch.float32))
+    _update(e, node, [tensors[i::4] for i in range(4)], values[-2], values[-1], scale)
+    return []
+
+
+RULES: dict[str, Rule] = {"adamw": adamw}
+FUSED: dict[str, Rule] = {"lower.adamw": adamw_group, "lower.assign": assign}

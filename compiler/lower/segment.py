@@ -1,0 +1,119 @@
+"""Cutting a node list into segments: runs of one phase and one layer, each to become a call of one module.
+
+Two segments with the same signature (operators, attributes, dims, layouts and lifetimes of what they read) are calls of
+the same module: parameters come as arguments, the keys of randomness as integer literals. So 96 layers are one forward
+and one backward module, written and compiled once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..ir.types import Layer, Node, Phase, Use
+from ..ops.hashing import key_words
+from .fuse import Key, Listing
+from .kernels import ARGUMENTS
+
+# Written into every module that reads them.
+INLINE = frozenset({"constant", "extent"})
+# Attributes that a shared module takes as integer literals.
+LITERALS = {"random": "key", "gaussian": "key"}
+
+
+@dataclass(slots=True)
+class Segment:
+    """Nodes that one module computes.
+
+    inputs    the values that it reads from outside, by first use
+    outputs   the values that are read outside, in the order in which they are made
+    """
+
+    phase: Phase
+    layer: Layer | None
+    nodes: list[Node] = field(default_factory=list[Node])
+    inputs: tuple[Key, ...] = ()
+    outputs: tuple[Key, ...] = ()
+
+
+def cut(listing: Listing) -> list[Segment]:
+    """The segments, in an order in which they can run.
+
+    A node of a layer joins its layer's latest segment if all that it reads is there or earlier; any other node joins
+    only the segment that is open, so that nothing without a layer moves.
+    """
+    asked = listing.asked()
+    inline = {n.id: n for n in listing.nodes if n.op in INLINE and (n.id, 0) not in asked}
+    segments: list[Segment] = []
+    place: dict[str, int] = {}
+    latest: dict[tuple[Phase, Layer | None], int] = {}
+    for node in listing.nodes:
+        if node.op in ARGUMENTS or node.id in inline:
+            continue
+        layer = node.layer if node.phase in (Phase.FORWARD, Phase.BACKWARD) else None
+        earliest = max((place.get(use.node, 0) for use in node.uses), default=0)
+        at = latest.get((node.phase, layer), -1)
+        joins = at >= earliest and (layer is not None or at == len(segments) - 1)
+        if not joins:
+            at = len(segments)
+            segments.append(Segment(node.phase, layer))
+            latest[(node.phase, layer)] = at
+        segments[at].nodes.append(node)
+        place[node.id] = at
+    for segment in segments:
+        segment.nodes = _with_constants(segment.nodes, inline)
+    _connect(segments, asked)
+    return segments
+
+
+def _with_constants(nodes: Sequence[Node], inline: Mapping[str, Node]) -> list[Node]:
+    """Each constant in front of its first reader."""
+    found: list[Node] = []
+    here: set[str] = set()
+    for node in nodes:
+        for use in node.uses:
+            if use.node in inline and use.node not in here:
+                here.add(use.node)
+                found.append(inline[use.node])
+        found.append(node)
+    return found
+
+
+def _connect(segments: Sequence[Segment], asked: frozenset[Key]) -> None:
+    """Fill in what each segment reads and gives."""
+    readers: dict[Key, int] = {}
+    for segment in segments:
+        made = {node.id for node in segment.nodes if node.outs}
+        found = dict.fromkeys(use.value for node in segment.nodes for use in node.uses if use.node not in made)
+        segment.inputs = tuple(found)
+        for key in found:
+            readers[key] = readers.get(key, 0) + 1
+    for segment in segments:
+        keys = [(node.id, i) for node in segment.nodes for i in range(len(node.outs)) if node.op not in INLINE]
+        constants = [(n.id, 0) for n in segment.nodes if n.op in INLINE and (n.id, 0) in asked]
+        segment.outputs = tuple(key for key in [*keys, *constants] if key in readers or key in asked)
+
+
+def literals(segment: Segment) -> tuple[int, ...]:
+    """The integers that follow a segment's inputs: two words for the key of each random node."""
+    keys = [str(node.attrs[LITERALS[node.op]]) for node in segment.nodes if node.op in LITERALS]
+    return tuple(word for key in keys for word in key_words(key))
+
+
+def signature(segment: Segment) -> tuple[object, ...]:
+    """What makes two segments the same module, the layouts of their inputs apart."""
+    local: dict[str, int] = {node.id: i for i, node in enumerate(segment.nodes) if node.outs}
+    outside = {key: i for i, key in enumerate(segment.inputs)}
+
+    def edge(use: Use) -> tuple[object, ...]:
+        inner = local.get(use.node)
+        source = ("in", outside[use.value]) if inner is None else (inner, use.output)
+        return (source, use.dims, use.dtype)
+
+    def facts(node: Node) -> tuple[object, ...]:
+        hidden = LITERALS.get(node.op)
+        attrs = tuple(sorted(((k, v) for k, v in node.attrs.items() if k != hidden), key=lambda item: item[0]))
+        return (node.op, tuple(edge(use) for use in node.uses), node.outs, attrs)
+
+    outputs = tuple((local[name], index) for name, index in segment.outputs)
+    return (segment.phase, tuple(facts(node) for node in segment.nodes), len(segment.inputs), outputs)
