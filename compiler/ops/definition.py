@@ -9,17 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from ..ir.types import Attr, Dim, Dims, Node, TensorType, Use
 
-Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+if TYPE_CHECKING:
+    from typing import Any
+
+    import numpy as np
+
+# Quoted, because checking a spec must not pay for loading numpy.
+Array: TypeAlias = "np.ndarray[tuple[int, ...], np.dtype[Any]]"
 
 
 class Role(Enum):
-    """What an operator does with an index name; from it follow the legal partitions and their collectives."""
+    """What an operator does with an index name; from it follow the legal partitions and their collectives.
+
+    An operator may have several results, of which one lacks a dim that the others have (a layer norm's gradient: dx has
+    the batch, dgain does not). Such a dim is MAP, and every result that lacks it owes a sum. A GATHER dim that a result
+    has (scatter_add) is sharded in it with nothing owed.
+    """
 
     MAP = "map"  # in an operand and in the result: sharded alike, no communication
     SUM = "sum"  # in an operand, not in the result: sharded, the result owes a sum

@@ -1,0 +1,56 @@
+"""All operators by name. Every pass, the cost model, the interpreter and the lowering find an operator's rules here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from .activations import ACTIVATIONS
+from .arithmetic import ARITHMETIC
+from .attention import ATTENTION
+from .contraction import CONTRACTION
+from .definition import OpDef
+from .indexing import INDEXING
+from .joining import JOINING
+from .leaves import LEAVES
+from .logic import LOGIC
+from .losses import LOSSES
+from .norms import NORMS
+from .optimizers import OPTIMIZERS
+from .randomness import RANDOMNESS
+from .reductions import REDUCTIONS
+from .rotary import ROTARY
+from .softmaxes import SOFTMAXES
+from .structure import STRUCTURE
+from .training import TRAINING
+from .transcendental import TRANSCENDENTAL
+
+_ALL = (
+    *LEAVES,
+    *RANDOMNESS,
+    *ARITHMETIC,
+    *TRANSCENDENTAL,
+    *LOGIC,
+    *REDUCTIONS,
+    *CONTRACTION,
+    *STRUCTURE,
+    *JOINING,
+    *INDEXING,
+    *TRAINING,
+    *ACTIVATIONS,
+    *SOFTMAXES,
+    *LOSSES,
+    *NORMS,
+    *ROTARY,
+    *ATTENTION,
+    *OPTIMIZERS,
+)
+
+REGISTRY: Mapping[str, OpDef] = MappingProxyType({definition.name: definition for definition in _ALL})
+assert len(REGISTRY) == len(_ALL), "two operators have one name"
+
+
+def op(name: str) -> OpDef:
+    """The declaration of an operator."""
+    assert name in REGISTRY, f"no operator {name}"
+    return REGISTRY[name]
