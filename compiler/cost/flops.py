@@ -14,7 +14,7 @@ from functools import reduce
 
 from ..ir.graph import Graph
 from ..ir.types import Node, Phase
-from ..ops.definition import Cost
+from ..ops.definition import Cost, Precision
 from ..ops.registry import REGISTRY
 from ..ops.shapes import elements
 
@@ -43,27 +43,11 @@ def cost_of(node: Node) -> Cost:
     return REGISTRY[node.op].cost(node)
 
 
-def model_flops(node: Node) -> int:
-    """Multiply-adds of the contractions in a node, times two; 0 of all that is no contraction."""
-    if node.op == "dot":
-        return 2 * elements(tuple(dict.fromkeys(d for use in node.uses for d in use.dims)))
-    if node.op == "attention":
-        return 2 * _attention_pairs(node, query=0)
-    if node.op == "attention_backward":  # dq, dk, dv, d(weights); not the scores again
-        return 4 * _attention_pairs(node, query=1)
-    return 0
-
-
-def _attention_pairs(node: Node, query: int) -> int:
-    """FLOPs of one product over all pairs of q[.., T, G, R, K] and k[.., S, G, K]: 2 · |q| · |S|."""
-    q, k = node.uses[query], node.uses[query + 1]
-    return 2 * elements((*q.dims, *(d for d in k.dims if d not in q.dims)))
-
-
 def work_of(node: Node) -> Work:
-    """One run of a node."""
+    """One run of a node. Contractions alone count as model FLOPs."""
     cost = cost_of(node)
-    return Work(model_flops(node), cost.flops, cost.bytes_read + cost.bytes_written)
+    contraction = REGISTRY[node.op].precision is Precision.CONTRACTION
+    return Work(cost.flops if contraction else 0, cost.flops, cost.bytes_read + cost.bytes_written)
 
 
 def works(graph: Graph) -> Iterator[tuple[Node, Work]]:

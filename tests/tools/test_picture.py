@@ -13,7 +13,7 @@ from partita.tools.describe import computes, short_name
 from partita.tools.fold import fold
 from partita.tools.picture import Kind, instances, picture
 from partita.tools.render import draw, to_dot
-from tools.small_gpt import small_gpt
+from samples.small_gpt import small_gpt
 
 NODE_LINE = re.compile(r'^\s*("(?:[^"\\]|\\.)*"|[\w.]+) \[label=<')
 EDGE_LINE = re.compile(r'^\s*("(?:[^"\\]|\\.)*"|[\w.]+):box -> ("(?:[^"\\]|\\.)*"|[\w.]+):box\s*$')
@@ -59,7 +59,7 @@ def test_every_kind_has_its_box(graph: Graph) -> None:
     boxes = {box.key: box for box in picture(graph).boxes}
     assert boxes["blocks.0.attn.q.w"].kind is Kind.PARAMETER
     assert boxes["blocks.0.attn.q.b"].inside == "parameter = zeros"
-    assert boxes["one_in_16"].inside == "0.0625"
+    assert boxes["share"].inside == "0.0625"
     assert boxes["target"].inside == "label, ids in V"
     assert boxes["tokens"].inside == "input, ids in V"
     assert boxes["loss"].kind is Kind.OUTPUT
@@ -68,16 +68,16 @@ def test_every_kind_has_its_box(graph: Graph) -> None:
 
 def test_what_nodes_compute(graph: Graph) -> None:
     said = {node.id: computes(node) for node in graph}
-    assert said["blocks.0.attn.o.dot"] == "dot over H K"
+    assert said["blocks.0.attn.o.dot"] == "dot over H R K"
     assert said["x"] == "wte.y + wpe.table"
     assert said["blocks.0.attn.attention"] == "attention (causal) over S"
-    assert said["loss"] == "sum × one_in_16"
+    assert said["loss"] == "sum × share"
     assert short_name("blocks.0.attn.q.w", "blocks.0.attn") == "q.w"
 
 
 def test_frames_follow_the_blocks(graph: Graph) -> None:
     labels = [frame.label for frame in picture(graph).frames]
-    assert labels[:4] == ["blocks.0", "ln1", "attn", "q"]
+    assert labels[:5] == ["wte", "wpe", "blocks.0", "ln1", "attn"]
     assert instances("blocks.0.attn.q") == ("blocks.0", "attn", "q")
 
 

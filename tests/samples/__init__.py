@@ -1,0 +1,1 @@
+"""Graphs written by hand that several tests share."""
