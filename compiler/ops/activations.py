@@ -9,8 +9,8 @@ from ..ir.types import Attr, Node, TensorType
 from . import costs
 from .arithmetic import Cotangents, elementwise_type, floating_type, pointwise
 from .common import fused, in_first, second_order
-from .definition import Array, Build, GradientRule, OpDef, Precision
-from .derive import only
+from .definition import Array, Build, OpDef, Precision
+from .derive import backward, only
 from .numerics import np
 from .shapes import floating, same_axes
 from .transcendental import erf, sigmoid
@@ -59,11 +59,8 @@ def _backward_type(operands: tuple[TensorType, ...], attrs: Mapping[str, Attr]) 
     return found
 
 
-def _gradient(name: str) -> GradientRule:
-    def gradient(b: Build, node: Node, cotangents: Cotangents, wanted: Sequence[bool]) -> Cotangents:
-        return b(f"{name}_backward", only(cotangents), node.uses[0], body=node.body)
-
-    return gradient
+def _gradient(b: Build, node: Node, cotangents: Cotangents, wanted: Sequence[bool]) -> Cotangents:
+    return backward(b, node, only(cotangents), node.uses[0])
 
 
 def _pair(name: str, forward: Callable[[Array], Array], backward: Callable[[Array, Array], Array]) -> tuple[OpDef, ...]:
@@ -73,7 +70,7 @@ def _pair(name: str, forward: Callable[[Array], Array], backward: Callable[[Arra
             name,
             infer=floating_type(1),
             reference=pointwise(forward),
-            gradient=_gradient(name),
+            gradient=_gradient,
             cost=costs.per_result(8),
             precision=Precision.FOLLOW,
         ),

@@ -3,6 +3,8 @@
 Operands have one dtype and broadcast by name: the result has the dims of the operand with most dims, then the others'.
 """
 
+# ruff: noqa: PLW0108 - numpy is loaded at first use, so its functions are named inside lambdas
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,17 +45,21 @@ def floating_type(operands: int) -> Callable[..., tuple[TensorType, ...]]:
     return infer
 
 
-def pointwise(compute: Callable[..., Any]) -> Reference:
+Pointwise = Callable[[Any], Any] | Callable[[Any, Any], Any] | Callable[[Any, Any, Any], Any]
+
+
+def pointwise(compute: Pointwise) -> Reference:
     """The reference that applies a numpy function to aligned operands."""
+    apply: Callable[..., Any] = compute
 
     def reference(node: Node, arrays: Sequence[Array]) -> tuple[Array, ...]:
-        return (np.asarray(compute(*aligned(node, arrays))),)
+        return (np.asarray(apply(*aligned(node, arrays))),)
 
     return reference
 
 
 def elementwise(
-    name: str, operands: int, compute: Callable[..., Any], gradient: GradientRule, linear: Linear = nowhere
+    name: str, operands: int, compute: Pointwise, gradient: GradientRule, linear: Linear = nowhere
 ) -> OpDef:
     """An operator of so many operands of one dtype."""
     return primitive(
@@ -165,8 +171,8 @@ def _pick(better: str) -> GradientRule:
     return gradient
 
 
-def _add_all(*operands: Array) -> Any:
-    return reduce(np.add, operands)
+def _add(node: Node, arrays: Sequence[Array]) -> tuple[Array, ...]:
+    return (reduce(np.add, aligned(node, arrays)),)
 
 
 def _add_cost(node: Node) -> Cost:
@@ -177,7 +183,7 @@ ARITHMETIC = (
     primitive(
         "add",
         infer=elementwise_type(2, MANY),
-        reference=pointwise(_add_all),
+        reference=_add,
         gradient=_add_gradient,
         linear=in_all,
         cost=_add_cost,

@@ -1,8 +1,9 @@
-"""attention and its gradient: y = softmax[S](mask(scale q k)) v in groups of R query heads, keeping lse instead of the T x S weights.
+"""attention and its gradient: y = softmax[S](mask(scale q k)) v; lse is kept instead of the T x S weights.
 
-Operands: q[.., T, G, R, K], k[.., S, G, K], v[.., S, G, K], then `keep` (bool) if given, then, for a causal mask, the global
-starts of T and of S. Results: y like q, and lse like q without K. Parts along S join by log-sum-exp (Dao et al. 2022):
-lse = log sum exp(lse_i), y = sum exp(lse_i - lse) y_i; so S is an LSE dim.
+Operands: q[.., T, G, R, K], k[.., S, G, K], v[.., S, G, K], then `keep` (bool) if given, then, for a causal mask, the
+global starts of T and of S. Results: y like q, and lse like q without K. Each of the G key-value heads serves R query
+heads. Parts along S join by log-sum-exp (Dao et al. 2022): lse = log sum exp(lse_i), y = sum exp(lse_i - lse) y_i; so
+S is an LSE dim.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from .arithmetic import Cotangents
 from .arrays import align, axes, einsum
 from .common import fused, in_first, second_order, single
 from .definition import Array, Build, Cost, Precision, Role
-from .derive import only
+from .derive import backward, only
 from .numerics import np
 from .shapes import (
     agree,
@@ -79,7 +80,8 @@ def _roles(node: Node) -> Mapping[Dim, Role]:
     return mapped(node, whole=_formal(node.attrs, "K"), lse=_formal(node.attrs, "S"))
 
 
-# With y and lse given, parts along S are independent: dk and dv are cut alike, dq owes a sum; along T the other way round.
+# With y and lse given, parts along S are independent: dk and dv are cut alike, dq owes a sum; along T it is dq that is
+# cut and dk and dv that owe.
 def _backward_roles(node: Node) -> Mapping[Dim, Role]:
     return mapped(node, whole=_formal(node.attrs, "K"))
 
@@ -156,7 +158,7 @@ def _attention_backward(node: Node, arrays: Sequence[Array]) -> tuple[Array, ...
 def _gradient(b: Build, node: Node, cotangents: Cotangents, wanted: Sequence[bool]) -> Cotangents:
     q, k, v, *extras = node.uses
     operands = (only(cotangents), q, k, v, node.out(0), node.out(1), *extras)
-    found = b("attention_backward", *operands, body=node.body, **node.attrs)
+    found = backward(b, node, *operands)
     return [*found, *[None] * len(extras)]
 
 

@@ -1,7 +1,7 @@
 """Reading a node's attributes with their types.
 
-In: the attribute mapping of a node. Out: the value as what the operator's declaration says it is. A wrong type is a fault
-of the compiler, so it is asserted.
+In: the attribute mapping of a node. Out: the value as what the operator's declaration says it is. A wrong type is a
+fault of the compiler, so it is asserted.
 """
 
 from __future__ import annotations

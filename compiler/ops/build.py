@@ -1,12 +1,12 @@
 """Builder: writes nodes into a graph, each typed by its operator's own shape rule.
 
-In: operator names, edges, attributes, and a context (instance path, phase, layer, origin) that new nodes get. Out: edges.
-The elaborator, the passes and every gradient rule write with it. Operands that do not fit raise `TypeRuleError`.
+In: operator names, edges, attributes, and a context (instance path, phase, layer, origin) that new nodes get. Out:
+edges. The elaborator, the passes and every gradient rule write with it. Operands that do not fit raise `TypeRuleError`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -39,7 +39,7 @@ class Builder:
         self.context = context or Context()
 
     @contextmanager
-    def within(self, **changes: Any) -> Iterator[None]:
+    def within(self, **changes: Any) -> Generator[None, None, None]:
         """`with b.within(path = "blocks.0", phase = Phase.UPDATE):` nodes made inside belong there."""
         before, self.context = self.context, replace(self.context, **changes)
         try:
@@ -86,7 +86,8 @@ class Builder:
 
     def one(self, op: str, *operands: Use, hint: str | None = None, body: str | None = None, **attrs: Attr) -> Use:
         """Apply an operator that has one result."""
-        (result,) = self(op, *operands, hint=hint, body=body, **attrs)
+        given: dict[str, Any] = attrs
+        (result,) = self(op, *operands, hint=hint, body=body, **given)
         return result
 
     def constant(self, value: float | bool, dtype: DType, dims: Dims = (), hint: str | None = None) -> Use:

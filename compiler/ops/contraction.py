@@ -1,7 +1,7 @@
 """dot: multiply two tensors and sum over the dims of `over`.
 
-Dims that both operands have and `over` lacks are batch dims. The result has the first operand's kept dims in order, then
-the second's others. `over` may be empty: an outer product.
+Dims that both operands have and `over` lacks are batch dims. The result has the first operand's kept dims in order,
+then the second's others. `over` may be empty: an outer product.
 """
 
 from __future__ import annotations

@@ -109,8 +109,8 @@ class OpDef:
     attrs      the attributes that a node must have, with their meaning in a few words
     infer      operands and attributes -> the type of each result; raises `TypeRuleError` where they do not fit
     roles      node -> the role of every dim that it names
-    linear     node -> the sets of operands in which it is jointly linear, one set at a time: add gives ({0, 1},), dot ({0}, {1}).
-               A Partial value may pass through a node that is linear in (a set holding) it
+    linear     node -> the sets of operands in which it is jointly linear, one set at a time: add gives ({0, 1},),
+               dot ({0}, {1}). A Partial value may pass through a node that is linear in (a set holding) it
     cost       node -> what it takes
     gradient   the rule, graph to graph, or why there is none
     reference  node and float64/int64/bool arrays -> results; numpy, clear, slow

@@ -7,15 +7,17 @@ operand with the operand's dims in the operand's order. `fit` does that last ste
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from ..ir.types import Attr, Dims, Use
+from ..ir.types import Attr, Dims, Node, Use
 from .definition import Build
 from .shapes import without
 
 
 def one(build: Build, op: str, *operands: Use, **attrs: Attr) -> Use:
     """Apply an operator that has one result."""
-    (result,) = build(op, *operands, **attrs)
+    given: dict[str, Any] = attrs
+    (result,) = build(op, *operands, **given)
     return result
 
 
@@ -34,6 +36,12 @@ def fit(build: Build, cotangent: Use, operand: Use) -> Use:
     if cotangent.dims != operand.dims:
         cotangent = one(build, "expand", cotangent, dims=operand.dims)
     return cotangent
+
+
+def backward(build: Build, node: Node, *operands: Use, **more: Attr) -> tuple[Use, ...]:
+    """The gradient operator of a kernel function, with the same body and attributes (and `more`)."""
+    attrs: dict[str, Any] = {**node.attrs, **more}
+    return build(f"{node.op}_backward", *operands, body=node.body, **attrs)
 
 
 def only(cotangents: Sequence[Use | None]) -> Use:

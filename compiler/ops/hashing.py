@@ -1,4 +1,4 @@
-"""The one source of randomness: a counter hash on 32-bit words. Parameters' initial values and dropout use this function.
+"""The one source of randomness: a counter hash on 32-bit words, for parameters' initial values and for dropout.
 
 All words are in [0, 2^32); + and * keep the low 32 bits. Multipliers are below 2^31, so no product passes 2^63.
 - mix(h): h ^= h >> 16; h *= 0x21F0AAAD; h ^= h >> 15; h *= 0x735A2D97; h ^= h >> 15  (C. Wellons' hash-prospector).
@@ -6,7 +6,8 @@ All words are in [0, 2^32); + and * keep the low 32 bits. Multipliers are below 
 - fold((a, b), c) = (mix(a + mix(c + 0x9E3779B9)), mix(b + mix(c + 0x7F4A7C15))): c is taken modulo 2^32.
 - The row key folds, in this order, into the key: seed, seed >> 32, step, the stream (0 for `random`; 1 and 2 for
   `gaussian`), then the global coordinate along each dim but the last. Sizes do not enter: a part knows its values.
-- Element c of a row (its global coordinate along the last dim, 0 for a scalar) has the bits mix(a + mix(c + 0x9E3779B9)) ^ b.
+- Element c of a row (its global coordinate along the last dim, 0 for a scalar) has the bits
+  mix(a + mix(c + 0x9E3779B9)) ^ b.
 - uniform = (bits >> 8) * 2^-24, exact in float32, in [0, 1).
 - gaussian = sqrt(-2 log(1 - u1)) cos(2 pi u2) from the streams 1 and 2 (Box and Muller 1958).
 """

@@ -1,5 +1,7 @@
 """Comparisons, logic, and what stands between types: eq ne lt le gt ge, logical_*, where, cast, stop."""
 
+
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +9,7 @@ from typing import Any
 
 from ..ir.types import Attr, DType, Node, TensorType
 from . import attributes, costs
-from .arithmetic import Cotangents, elementwise_type, pointwise
+from .arithmetic import Cotangents, Pointwise, elementwise_type, pointwise
 from .arrays import aligned
 from .common import in_first, primitive
 from .definition import Array, Build, NotDifferentiable, OpDef, Precision
@@ -37,7 +39,7 @@ def _compare(name: str, compute: Callable[[Array, Array], Any]) -> OpDef:
     return primitive(name, infer=_compare_type, reference=pointwise(compute), gradient=_TRUTH)
 
 
-def _logical(name: str, operands: int, compute: Callable[..., Any]) -> OpDef:
+def _logical(name: str, operands: int, compute: Pointwise) -> OpDef:
     return primitive(name, infer=_logical_type(operands), reference=pointwise(compute), gradient=_TRUTH)
 
 
@@ -58,6 +60,10 @@ def _where_gradient(b: Build, node: Node, cotangents: Cotangents, wanted: Sequen
         fit(b, one(b, "where", c, g, zero), a) if wanted[1] else None,
         fit(b, one(b, "where", c, zero, g), e) if wanted[2] else None,
     ]
+
+
+def _choose(c: Array, a: Array, e: Array) -> Array:
+    return np.where(c, a, e)
 
 
 def _where_linear(node: Node) -> tuple[frozenset[int], ...]:
@@ -102,7 +108,7 @@ LOGIC = (
     primitive(
         "where",
         infer=_where_type,
-        reference=pointwise(lambda c, a, e: np.where(c, a, e)),
+        reference=pointwise(_choose),
         gradient=_where_gradient,
         linear=_where_linear,
     ),

@@ -13,7 +13,7 @@ from .arithmetic import Cotangents
 from .arrays import align, axes
 from .common import fused, in_first, second_order, single
 from .definition import Array, Build, Precision, Role
-from .derive import only
+from .derive import backward, only
 from .numerics import np
 from .shapes import agree, count, floating, holds, lacks, mapped, needs_dtype, refuse, same_axes, show, without
 from .softmaxes import log_sum_exp, normalized
@@ -70,8 +70,7 @@ def _cross_entropy_backward(node: Node, arrays: Sequence[Array]) -> tuple[Array,
 
 
 def _gradient(b: Build, node: Node, cotangents: Cotangents, wanted: Sequence[bool]) -> Cotangents:
-    operands = (only(cotangents), *node.uses, node.out(1))
-    (dlogits,) = b("cross_entropy_backward", *operands, body=node.body, V=node.attrs["V"])
+    (dlogits,) = backward(b, node, only(cotangents), *node.uses, node.out(1))
     return [dlogits, None]
 
 

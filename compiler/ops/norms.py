@@ -14,7 +14,7 @@ from .arithmetic import Cotangents
 from .arrays import align, axes, einsum
 from .common import fused, in_first, second_order, single
 from .definition import Array, Build, Precision, Role
-from .derive import only
+from .derive import backward, only
 from .numerics import np
 from .shapes import agree, count, floating, holds, mapped, refuse, same_axes, same_dtype, show, statistic, without
 
@@ -113,7 +113,7 @@ def _rms_norm_backward(node: Node, arrays: Sequence[Array]) -> tuple[Array, ...]
 def _layer_norm_gradient(b: Build, node: Node, cotangents: Cotangents, wanted: Sequence[bool]) -> Cotangents:
     x, gain, *bias = node.uses
     operands = (only(cotangents), x, gain, node.out(1), node.out(2))
-    found = b("layer_norm_backward", *operands, body=node.body, bias=bool(bias), **node.attrs)
+    found = backward(b, node, *operands, bias=bool(bias))
     if bias and bias[0].dims != gain.dims:
         (turned,) = b("transpose", found[2], dims=bias[0].dims)
         return [*found[:2], turned]
@@ -122,7 +122,7 @@ def _layer_norm_gradient(b: Build, node: Node, cotangents: Cotangents, wanted: S
 
 def _rms_norm_gradient(b: Build, node: Node, cotangents: Cotangents, wanted: Sequence[bool]) -> Cotangents:
     operands = (only(cotangents), *node.uses, node.out(1))
-    return b("rms_norm_backward", *operands, body=node.body, **node.attrs)
+    return backward(b, node, *operands)
 
 
 _LAYER = {"D": "the dims that are normalised", "eps": "added to the variance"}

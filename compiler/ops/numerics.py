@@ -1,7 +1,7 @@
 """numpy, loaded at first use.
 
-In: nothing. Out: `np`. The references of the operators need numpy; inferring shapes does not, and `partita check`, which
-only infers, should not wait for it.
+In: nothing. Out: `np`. The references of the operators need numpy; inferring shapes does not, and `partita check`,
+which only infers, should not wait for it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which operand of a node is the global start of which dim.
 
-In: a node whose operator takes offsets (index, random, gaussian, rotary, attention). Out: dim -> operand. Whoever cuts a dim
-(partition, token slices, microbatches) shifts exactly these operands.
+In: a node whose operator takes offsets (index, random, gaussian, rotary, attention). Out: dim -> operand. Whoever cuts
+a dim (partition, token slices, microbatches) shifts exactly these operands.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""rotary: every pair of channels turns by an angle that grows with the position (Su et al. 2021); its gradient turns back.
+"""rotary: every pair of channels turns by an angle that grows with the position (Su et al. 2021).
 
-With M = K/2, pair m at global position t turns by t base^(-m/M). `half` pairs channel k with k + M, else 2k with 2k + 1.
+With M = K/2, pair m at global position t turns by t base^(-m/M); the gradient turns back. `half` pairs channel k with
+k + M, else 2k with 2k + 1.
 The second operand is the global start of T. A scaled frequency (`scale`) has no fused kernel.
 """
 
@@ -14,7 +15,7 @@ from .arithmetic import Cotangents
 from .arrays import align
 from .common import fused, in_first, second_order, single
 from .definition import Array, Build, Precision, Role
-from .derive import only
+from .derive import backward, only
 from .numerics import np
 from .shapes import agree, count, elements, floating, holds, mapped, needs_dtype, product, refuse, show
 
@@ -59,16 +60,18 @@ def _turn(node: Node, x: Array, start: Array, sign: int) -> Array:
 
 
 def _rotary(node: Node, arrays: Sequence[Array]) -> tuple[Array, ...]:
-    return (_turn(node, *arrays, 1),)
+    x, start = arrays
+    return (_turn(node, x, start, 1),)
 
 
 # dx: the same turn by the opposite angle, a rotation's transpose
 def _rotary_backward(node: Node, arrays: Sequence[Array]) -> tuple[Array, ...]:
-    return (_turn(node, *arrays, -1),)
+    dy, start = arrays
+    return (_turn(node, dy, start, -1),)
 
 
 def _gradient(b: Build, node: Node, cotangents: Cotangents, wanted: Sequence[bool]) -> Cotangents:
-    (dx,) = b("rotary_backward", only(cotangents), node.uses[1], body=node.body, **node.attrs)
+    (dx,) = backward(b, node, only(cotangents), node.uses[1])
     return [dx, None]
 
 

@@ -93,7 +93,7 @@ def lacks(dims: Dims, unwanted: Iterable[Dim]) -> None:
 
 
 def union(operands: Sequence[Dims]) -> Dims:
-    """Broadcasting by name: the dims of the first operand with most dims, then the others' missing ones as they appear."""
+    """Broadcasting by name: the dims of the first operand with most dims, then others' missing ones as they appear."""
     widest = max(operands, key=len) if operands else ()
     found = dict.fromkeys(widest)
     for dims in operands:

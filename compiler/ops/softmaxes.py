@@ -10,7 +10,7 @@ from .arithmetic import Cotangents
 from .arrays import align, axes
 from .common import fused, in_first, second_order, single
 from .definition import Array, Build, Precision, Role
-from .derive import only
+from .derive import backward, only
 from .numerics import np
 from .shapes import agree, count, floating, holds, mapped, same_axes, same_dtype, without
 
@@ -60,7 +60,7 @@ def _softmax_backward(node: Node, arrays: Sequence[Array]) -> tuple[Array, ...]:
 
 
 def _softmax_gradient(b: Build, node: Node, cotangents: Cotangents, wanted: Sequence[bool]) -> Cotangents:
-    return b("softmax_backward", only(cotangents), node.out(), body=node.body, S=node.attrs["S"])
+    return backward(b, node, only(cotangents), node.out())
 
 
 def _lse_type(operands: tuple[TensorType, ...], attrs: Mapping[str, Attr]) -> tuple[TensorType, ...]:
@@ -98,8 +98,7 @@ def _lse_backward(node: Node, arrays: Sequence[Array]) -> tuple[Array, ...]:
 
 
 def _lse_gradient(b: Build, node: Node, cotangents: Cotangents, wanted: Sequence[bool]) -> Cotangents:
-    operands = (only(cotangents), node.uses[0], node.out())
-    return b("logsumexp_backward", *operands, body=node.body, V=node.attrs["V"])
+    return backward(b, node, only(cotangents), node.uses[0], node.out())
 
 
 _S = {"S": "the dims that the weights sum to one over"}

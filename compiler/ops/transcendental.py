@@ -1,5 +1,7 @@
 """Elementwise functions of one float: exp, log, sqrt, rsqrt, tanh, sigmoid, erf, sin, cos."""
 
+# ruff: noqa: PLW0108 - numpy is loaded at first use, so its functions are named inside lambdas
+
 from __future__ import annotations
 
 import math
