@@ -1,0 +1,261 @@
+"""The recipe: a `train` record as typed, frozen data, the one form in which the rest of the compiler sees it.
+
+A model says what is computed; a recipe says on what, how long, how precisely and by which optimizer. `plain` gives
+the part that the runtime needs as plain data, in the runtime's own words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..base.diagnostic import Diagnostic, Label, SpecError
+from ..base.span import Span
+from ..ir.types import DType
+from ..language import syntax as s
+
+Literal_ = None | bool | int | float | str
+SourceKind = Literal["text", "tokens", "corpus"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """`GPT2(drop = 0).small`: which model, which row of its sizes, which options (syntax)."""
+
+    name: str
+    size: str | None
+    options: Mapping[str, s.Expr]
+    span: Span = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """Where ids come from; `folder` is that of the spec's file, to which `paths` are relative."""
+
+    kind: SourceKind
+    paths: tuple[str, ...]
+    dtype: str = "uint8"
+    end: int | None = None
+    folder: str = "."
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """How ids become rows: `length` ids each."""
+
+    kind: str
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """An input of the model or the loss: the ids as `read`, or those `next` to column `of`."""
+
+    name: str
+    rule: Literal["read", "next"] = "read"
+    of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a schedule: from `begin` (a step counted from 0) on, `start` to `stop` in `over` steps along a curve.
+
+    `over` is 0 for a constant. Beyond its steps a piece stays at `stop`; the next piece takes over at its own `begin`.
+    """
+
+    curve: Literal["warmup", "constant", "linear", "cosine"]
+    begin: int
+    start: float
+    stop: float
+    over: int
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The learning rate over the steps: pieces in order of `begin`, the first at 0."""
+
+    segments: tuple[Segment, ...]
+
+    @property
+    def peak(self) -> float:
+        """The largest rate."""
+        return max(max(item.start, item.stop) for item in self.segments)
+
+    def scaled(self, peak: float) -> Schedule:
+        """The same curve with another peak."""
+        factor = peak / self.peak if self.peak else 0.0
+        return Schedule(
+            tuple(
+                Segment(item.curve, item.begin, item.start * factor, item.stop * factor, item.over)
+                for item in self.segments
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerGroup:
+    """Which parameters a function updates, and how.
+
+    pattern   of parameter paths; `*` stands for any characters. The first group whose pattern fits takes the parameter
+    function  of the spec or std: (p, g, states …, step, lr, options …) -> p, states …
+    states    the names of its states, in order: for adamw m and v
+    options   of the function, without lr
+    schedule  of the learning rate, where the group has its own
+    """
+
+    pattern: str
+    function: str
+    states: tuple[str, ...]
+    options: Mapping[str, Literal_]
+    schedule: Schedule | None = None
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """Types by role. `overrides`: (pattern of paths, type), the first that fits."""
+
+    compute: DType = DType.F32
+    params: DType = DType.F32
+    reduce: DType = DType.F32
+    overrides: tuple[tuple[str, DType], ...] = ()
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def single(self) -> DType:
+        """The one type that everything has. Raises SpecError E0416 for a mixture, which is not built yet."""
+        if (
+            self.overrides
+            or len({self.compute, self.params, self.reduce}) > 1
+            or self.params not in (DType.F32, DType.F64)
+        ):
+            labels = (Label(self.span, ""),) if self.span else ()
+            raise SpecError(Diagnostic("E0416", "this precision is not built yet", labels, expected="`f32` or `f64`"))
+        return self.params
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Loss on held-out data; as in the runtime's record."""
+
+    every: int = 0
+    share: float = 0.05
+    source: DataSource | None = None
+    batches: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """What is saved; as in the runtime's record."""
+
+    every: int = 0
+    keep: int = 3
+    to: str | None = None
+    on_signal: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What is written down; as in the runtime's record."""
+
+    every: int = 1
+    metrics: str = "metrics.jsonl"
+    tensorboard: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What is generated at the end of the training: `length` tokens behind `prompt`."""
+
+    prompt: str = "\n"
+    length: int = 200
+    temperature: float = 0.8
+    top_k: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A `train` record.
+
+    batch         rows of one step, over all microbatches
+    microbatches  how many parts it is computed in; divides batch
+    clip          largest global norm of the gradients; None: no clipping
+    """
+
+    name: str
+    model: ModelRef
+    dims: Mapping[str, int]
+    source: DataSource
+    rows: Rows
+    columns: tuple[Column, ...]
+    loss: s.Expr
+    batch: int
+    steps: int
+    optimizer: tuple[OptimizerGroup, ...]
+    schedule: Schedule
+    microbatches: int = 1
+    clip: float | None = None
+    seed: int = 0
+    precision: Precision = Precision()
+    evaluate: Evaluation | None = None
+    checkpoint: Checkpoints = Checkpoints()
+    log: Log = Log()
+    sample: Sample | None = None
+    cluster: str | None = None
+
+    @property
+    def rows_per_microbatch(self) -> int:
+        """The size of `batch` in the graph of one microbatch."""
+        return self.batch // self.microbatches
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Whether a pattern fits a whole path. `*`: any characters; `[3]` is `.3`: `layers[0].*` fits `layers.0.w`."""
+    pieces = pattern.replace("[", ".").replace("]", "").split("*")
+    if len(pieces) == 1:
+        return pieces[0] == path
+    first, *middle, last = pieces
+    if not path.startswith(first) or not path.endswith(last) or len(path) < len(first) + len(last):
+        return False
+    at, end = len(first), len(path) - len(last)
+    for piece in middle:
+        found = path.find(piece, at, end)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return True
+
+
+def plain(recipe: Recipe) -> dict[str, object]:
+    """What the runtime reads of a recipe, as plain data under its own names (`runtime.recipe.Training`)."""
+    evaluate, check, log = recipe.evaluate, recipe.checkpoint, recipe.log
+    return {
+        "source": _source(recipe.source),
+        "rows": {"kind": recipe.rows.kind, "length": recipe.rows.length},
+        "columns": [{"name": item.name, "rule": item.rule, "of": item.of} for item in recipe.columns],
+        "steps": recipe.steps,
+        "batch": recipe.batch,
+        "seed": recipe.seed,
+        "evaluate": None
+        if evaluate is None
+        else {
+            "every": evaluate.every,
+            "share": evaluate.share,
+            "source": None if evaluate.source is None else _source(evaluate.source),
+            "batches": evaluate.batches,
+        },
+        "checkpoint": {"every": check.every, "keep": check.keep, "to": check.to, "on_signal": check.on_signal},
+        "log": {"every": log.every, "metrics": log.metrics, "tensorboard": log.tensorboard},
+    }
+
+
+def _source(source: DataSource) -> dict[str, object]:
+    return {
+        "kind": source.kind,
+        "paths": list(source.paths),
+        "dtype": source.dtype,
+        "end": source.end,
+        "folder": source.folder,
+    }

@@ -1,0 +1,296 @@
+"""From a `train` record to a `Recipe`.
+
+In: a spec, the name of a record and the settings of the command line. Out: the recipe, or every fault that was
+found in it. What the schema alone cannot say is said here: a batch that does not come out even, a dim that nobody
+binds, a model's reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar, cast
+
+from ..base.diagnostic import Diagnostics, did_you_mean
+from ..ir.types import DType
+from ..language import syntax as s
+from .groups import optimizer_groups
+from .kinds import Applied, Named, Setting, Word, show
+from .load import Spec
+from .merge import parse_set
+from .rates import read_schedule
+from .recipe import (
+    Checkpoints,
+    Column,
+    DataSource,
+    Evaluation,
+    Log,
+    ModelRef,
+    Precision,
+    Recipe,
+    Rows,
+    Sample,
+    Schedule,
+    SourceKind,
+)
+from .records import Section, check_record, find
+from .units import Quantity
+
+T = TypeVar("T")
+
+
+def load_recipe(spec: Spec, name: str | None = None, settings: Iterable[str] = ()) -> Recipe:
+    """The recipe of that name, or the only one, under `path=value` settings. Raises SpecError with every fault."""
+    record = find(spec.records, "train", name)
+    sink = Diagnostics()
+    section = check_record(record, spec.records, sink, [parse_set(text) for text in settings])
+    recipe = None if section is None else _Reading(spec, section, sink).recipe(record)
+    sink.raise_if_errors()
+    assert recipe is not None, "a recipe without errors"
+    return recipe
+
+
+def check_records(spec: Spec, sink: Diagnostics) -> None:
+    """Hold every record of the main file to its schema. One that others extend may leave keys to them."""
+    records = [item for item in spec.main.file.declarations if isinstance(item, s.Record)]
+    extended = {item.base.text for item in spec.records.values() if item.base is not None}
+    first: dict[tuple[str, str], s.Record] = {}
+    for record in records:
+        key = (record.kind.text, record.name.text)
+        if first.setdefault(key, record) is not record:
+            sink.error("E0405", f"{key[0]} `{key[1]}` is declared twice", record.name.span, "again here")
+            continue
+        whole = record.name.text not in extended
+        section = check_record(record, spec.records, sink, whole=whole)
+        if section is not None and whole and record.kind.text == "train":
+            _Reading(spec, section, sink).recipe(record)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One record on its way to a recipe; None stands for what was reported."""
+
+    spec: Spec
+    section: Section
+    sink: Diagnostics
+
+    def recipe(self, record: s.Record) -> Recipe | None:
+        steps = self._get("steps", int)
+        dims = self._dims()
+        model, data = self._model(), self.section.section("data")
+        source = None if data is None else _source(data, "read")
+        rows = None if data is None else self._rows(data, dims)
+        batch = None if rows is None else self._batch(rows)
+        schedule = read_schedule(self.section, steps or 1, self.sink)
+        groups = optimizer_groups(self.spec, self.section, schedule or Schedule(()), steps or 1, self.sink)
+        loss = self.section.values.get("loss")
+        if None in (steps, model, source, rows, batch, schedule, groups) or not isinstance(loss, s.Expr) or not groups:
+            return None
+        assert steps and model and data and source and rows and batch and schedule, "checked above"
+        return Recipe(
+            record.name.text, model, dims, source, rows, _columns(data), loss, batch, steps, groups, schedule,
+            microbatches=self._get("microbatches", int) or 1,
+            clip=self._number("clip"),
+            seed=self._get("seed", int) or 0,
+            precision=_precision(self.section),
+            evaluate=_evaluation(self.section.section("eval")),
+            checkpoint=_checkpoint(self.section.section("checkpoint")),
+            log=_log(self.section.section("log")),
+            sample=_sample(self.section.section("generate")),
+            cluster=_word(self.section.values.get("cluster")),
+        )  # fmt: skip
+
+    def _get(self, key: str, kind: type[T]) -> T | None:
+        value = self.section.values.get(key)
+        return value if isinstance(value, kind) else None
+
+    def _number(self, key: str) -> float | None:
+        value = self.section.values.get(key)
+        return float(value) if isinstance(value, int | float) else None
+
+    # ---- model and dims
+
+    def _model(self) -> ModelRef | None:
+        expr = self.section.values.get("model")
+        if not isinstance(expr, s.Node):
+            return None
+        found = model_reference(expr)
+        if found is None:
+            self.sink.error(
+                "E0402", "`model` cannot be this", expr.span, "",
+                expected="a model such as `GPT2`, `GPT2.small` or `GPT2(drop = 0).small`", found=show(expr),
+            )  # fmt: skip
+        return found
+
+    def _dims(self) -> dict[str, int]:
+        named = self.section.values.get("dims")
+        found: dict[str, int] = {}
+        for name, value in named.items if isinstance(named, Named) else ():
+            if name in found:
+                self.sink.error("E0405", f"dim `{name}` is bound twice", self.section.place("dims"), "")
+            found[name] = cast(int, value)
+        return found
+
+    # ---- data
+
+    def _rows(self, data: Section, dims: Mapping[str, int]) -> Rows | None:
+        form = data.values.get("rows")
+        if not isinstance(form, Applied):
+            return None
+        length = form.arguments["length"]
+        if isinstance(length, Word):
+            if length.text not in dims:
+                self.sink.error(
+                    "E0415", f"how long is a row? `dims` does not bind `{length.text}`", length.span, "",
+                    expected=f"`dims = [{length.text} = 1024]`", hint=did_you_mean(length.text, dims),
+                )  # fmt: skip
+                return None
+            return Rows(form.name, dims[length.text])
+        return Rows(form.name, cast(int, length))
+
+    def _batch(self, rows: Rows) -> int | None:
+        """Rows of a step. A batch must be a whole number of rows for each microbatch."""
+        value, parts = self.section.values.get("batch"), self._get("microbatches", int) or 1
+        if isinstance(value, Quantity):
+            tokens = cast(int, value.base)
+            unit = rows.length * parts
+            if tokens % unit == 0:
+                return tokens // rows.length
+            self._uneven(tokens, unit, "tokens", f"rows of {rows.length:,} tokens", parts, rows.length)
+        elif isinstance(value, int):
+            if value % parts == 0:
+                return value
+            self._uneven(value, parts, "rows", "rows", parts, 1)
+        return None
+
+    def _uneven(self, count: int, unit: int, noun: str, of: str, parts: int, length: int) -> None:
+        low, high = count // unit * unit, -(-count // unit) * unit
+        nearest = " or ".join(f"{near:,} {noun}{_in_rows(near, length)}" for near in (low, high) if near)
+        cut = f" in {parts} microbatches" if parts > 1 else ""
+        self.sink.error(
+            "E0408", f"a batch of {count:,} {noun} does not come out even", self.section.place("batch"), "",
+            expected=f"a whole number of {of}{cut}", hint=f"the nearest: {nearest}",
+        )  # fmt: skip
+
+
+def _in_rows(tokens: int, length: int) -> str:
+    return f" (`batch = {tokens // length}`)" if length > 1 else ""
+
+
+def model_reference(expr: s.Node) -> ModelRef | None:
+    """What `GPT2`, `GPT2.small`, `GPT2(drop = 0).small` and `GPT2.small(drop = 0)` refer to; None for anything else."""
+    options: dict[str, s.Expr] = {}
+    names: list[str] = []
+    here = expr
+    while not isinstance(here, s.Ref):
+        if isinstance(here, s.Call):
+            named = {item.name.text: item.value for item in here.args if isinstance(item, s.KwArg)}
+            if options or len(named) < len(here.args):
+                return None
+            options, here = named, here.callee
+        elif isinstance(here, s.Member):
+            names.append(here.name.text)
+            here = here.target
+        else:
+            return None
+    names.append(here.name)
+    if len(names) > 2:
+        return None
+    return ModelRef(names[-1], names[0] if len(names) == 2 else None, options, expr.span)
+
+
+def _source(section: Section, key: str) -> DataSource | None:
+    form = section.values.get(key)
+    if not isinstance(form, Applied):
+        return None
+    folder = str(Path(form.span.source.path).parent) if form.span.source.path != "--set" else "."
+    if form.name == "corpus":
+        return DataSource("corpus", (cast(str, form.arguments["name"]),), folder=folder)
+    dtype = _word(form.arguments.get("dtype")) or ("uint8" if form.name == "text" else "uint16")
+    end = form.arguments.get("end")
+    return DataSource(
+        cast(SourceKind, form.name),
+        cast("tuple[str, ...]", form.rest),
+        dtype,
+        end if isinstance(end, int) else None,
+        folder,
+    )
+
+
+def _columns(data: Section) -> tuple[Column, ...]:
+    """The columns that are written, behind those that they are made of and that nobody defines: these are read."""
+    made = {item.key: cast(Applied, item.value) for item in data.columns}
+    of = {name: cast(Word, form.arguments["of"]).text for name, form in made.items()}
+    read = dict.fromkeys(name for name in of.values() if name not in made)
+    return (*(Column(name) for name in read), *(Column(name, "next", of[name]) for name in made))
+
+
+# ---- the smaller sections
+
+
+def _precision(section: Section) -> Precision:
+    form, inner = section.values.get("precision"), section.section("precision")
+    span = section.spans.get("precision")
+    if inner is not None:
+        types = _types(inner.values)
+        overrides = tuple((item.key, DType(cast(Applied, item.value).name)) for item in inner.patterns)
+        return replace(types, overrides=overrides, span=span)
+    if not isinstance(form, Applied):
+        return Precision(span=span)
+    if form.name == "mixed":
+        return replace(_types({"compute": Word("bf16", form.span), **form.arguments}), span=span)
+    whole = DType(form.name)
+    return Precision(whole, whole, whole, span=span)
+
+
+def _types(values: Mapping[str, Setting]) -> Precision:
+    found = {key: DType(value.text) for key, value in values.items() if isinstance(value, Word)}
+    compute, params, sums = (found.get(key, DType.F32) for key in ("compute", "params", "reduce"))
+    return Precision(compute, params, sums)
+
+
+def _evaluation(section: Section | None) -> Evaluation | None:
+    if section is None:
+        return None
+    share = section.values["share"]
+    return Evaluation(
+        cast(int, section.values["every"]),
+        float(cast(float, share)),
+        _source(section, "data"),
+        cast(int, section.values["batches"]),
+    )
+
+
+def _checkpoint(section: Section | None) -> Checkpoints:
+    if section is None:
+        return Checkpoints()
+    every, keep, to, signal = (section.values.get(key) for key in ("every", "keep", "to", "on_signal"))
+    return Checkpoints(cast(int, every), cast(int, keep), cast("str | None", to), cast(bool, signal))
+
+
+def _log(section: Section | None) -> Log:
+    if section is None:
+        return Log()
+    to = cast("tuple[Applied, ...]", section.values.get("to", ()))
+    board = next((cast(str, item.arguments["folder"]) for item in to if item.name == "tensorboard"), None)
+    return Log(cast(int, section.values["every"]), cast(str, section.values["metrics"]), board)
+
+
+def _sample(section: Section | None) -> Sample | None:
+    if section is None:
+        return None
+    values = section.values
+    length = values["length"]
+    tokens = length.base if isinstance(length, Quantity) else length
+    return Sample(
+        cast(str, values["prompt"]),
+        cast(int, tokens),
+        float(cast(float, values["temperature"])),
+        cast(int, values["top_k"]),
+        cast(int, values["seed"]),
+    )
+
+
+def _word(value: Setting) -> str | None:
+    return value.text if isinstance(value, Word) else None
