@@ -178,7 +178,7 @@ class Emitter:
         return tuple(self._item(node, index) for index in range(len(node.meta["val"])))
 
     def _item(self, node: fx.Node, index: int) -> fx.Node:
-        item = self.graph.call_function(operator.getitem, (node, index))
+        item = self.graph.create_node("call_function", operator.getitem, (node, index), name=f"{node.name}_{index}")
         item.meta["origin"] = self.origin
         item.meta["val"] = node.meta["val"][index]
         return item

@@ -56,6 +56,7 @@ def listing(graph: Graph, dump: Sequence[str] = ()) -> Listing:
     found = Listing(tuple(nodes), outputs, graph.microbatches)
     steps: tuple[Callable[[Listing], Listing], ...] = (
         drop_trivial_accumulators,
+        sum_where_made,
         squares_as_products,
         swap_transposed_products,
         one_logits_buffer,
@@ -103,6 +104,25 @@ def drop_trivial_accumulators(found: Listing) -> Listing:
     alias = {(n.id, 0): n.uses[0] for n in found.nodes if n.id in gone}
     kept = tuple(n for n in found.nodes if n.id not in gone)
     return _substitute(replace(found, nodes=kept), alias)
+
+
+def sum_where_made(found: Listing) -> Listing:
+    """A sum of cotangents runs in the layer that made them all, not in the layer of the value that they belong to.
+
+    So every layer's backward takes one cotangent and gives one, the first and the last like all others.
+    """
+    index = found.index()
+
+    def turn(node: Node) -> Node:
+        if node.op != "add" or node.phase is not Phase.BACKWARD:
+            return node
+        layers = {(index[use.node].phase, index[use.node].layer) for use in node.uses}
+        if len(layers) != 1:
+            return node
+        phase, layer = layers.pop()
+        return node if phase is not Phase.BACKWARD or layer is None else replace(node, layer=layer)
+
+    return replace(found, nodes=tuple(turn(n) for n in found.nodes))
 
 
 def squares_as_products(found: Listing) -> Listing:

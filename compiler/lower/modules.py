@@ -53,6 +53,10 @@ class Argument:
     owned: bool
 
 
+# Columns of a generated statement, its comment apart.
+LONG = 140
+
+
 def rule(op: str) -> Rule:
     """How an operator is emitted."""
     found = RULES.get(op) or FUSED.get(op)
@@ -160,17 +164,19 @@ def _body(graph: fx.Graph) -> list[str]:
     last = _last_uses(graph)
     names = [node.name for node in graph.nodes if node.op == "placeholder"]
     unused = [name for name in names if name not in {n for dead in last.values() for n in dead}]
-    lines = [f"({', '.join(names)},) = args", "args.clear()"] if names else []
+    lines = ["(", *[f"    {row}," for row in _rows(names)], ") = args", "args.clear()"] if names else []
     outputs = next(n for n in reversed(graph.nodes) if n.op == "output").args[0]
     returned = {node.name for node in outputs}
     gone = [name for name in unused if name not in returned]
     if gone:
-        lines.append(f"del {', '.join(gone)}")
+        lines.extend(f"del {row}" for row in _rows(gone))
     for node in graph.nodes:
         if node.op == "call_function" and node.target is not operator.getitem:
             lines.extend(_statement(node, [n for n in last.get(node, []) if n not in returned]))
-    lines.append(f"return [{', '.join(node.name for node in outputs)}]")
-    return lines
+    results = [node.name for node in outputs]
+    if sum(len(name) + 2 for name in results) <= LONG:
+        return [*lines, f"return [{', '.join(results)}]"]
+    return [*lines, "return [", *[f"    {row}," for row in _rows(results)], "]"]
 
 
 def _last_uses(graph: fx.Graph) -> Mapping[fx.Node, list[str]]:
@@ -187,14 +193,36 @@ def _last_uses(graph: fx.Graph) -> Mapping[fx.Node, list[str]]:
 
 
 def _statement(node: fx.Node, dead: Sequence[str]) -> list[str]:
-    """`y = aten.add.Tensor(x, z); del x, z  # place`."""
-    call = f"{_target(node.target)}({_arguments(node)})"
+    """`y = aten.add.Tensor(x, z); del x, z  # place`; what is too long for a line gets several."""
     left, unused = _left(node)
-    text = f"{left} = {call}" if left else call
+    head = f"{left} = {_target(node.target)}(" if left else f"{_target(node.target)}("
+    given = _arguments(node)
     gone = [*dead, *unused]
-    if gone:
-        text += f"; del {', '.join(gone)}"
-    return [f"{text}  # {node.meta['origin']}"]
+    drop = f"del {', '.join(gone)}" if gone else ""
+    place = f"  # {node.meta['origin']}"
+    line = f"{head}{', '.join(given)})"
+    if len(line) + len(drop) <= LONG:
+        return [f"{line}; {drop}{place}" if drop else f"{line}{place}"]
+    drops = [f"del {names}{place}" for names in _rows(gone)]
+    if len(line) <= LONG:
+        return [f"{line}{place}", *drops]
+    lines = [f"{head}{place}"]
+    for text, value in zip(given, [*node.args, *node.kwargs.values()], strict=True):
+        if isinstance(value, (list, tuple)) and len(text) > LONG:
+            lines += ["    [", *[f"        {names}," for names in _rows([_text(v) for v in value])], "    ],"]
+        else:
+            lines.append(f"    {text},")
+    return [*lines, ")", *drops]
+
+
+def _rows(words: Sequence[str]) -> list[str]:
+    """Words with commas between, in lines of a readable length."""
+    lines: list[list[str]] = [[]]
+    for word in words:
+        if lines[-1] and sum(len(w) + 2 for w in lines[-1]) + len(word) > LONG - 40:
+            lines.append([])
+        lines[-1].append(word)
+    return [", ".join(line) for line in lines if line]
 
 
 def _left(node: fx.Node) -> tuple[str, list[str]]:
@@ -213,12 +241,12 @@ def _target(target: Any) -> str:
     return f"kernels.{target.__name__}"
 
 
-def _arguments(node: fx.Node) -> str:
+def _arguments(node: fx.Node) -> list[str]:
     schema = getattr(node.target, "_schema", None)
     given = [_text(arg) for arg in node.args]
     given += [f"{key}={_text(value)}" for key, value in node.kwargs.items()]
     assert schema is None or len(schema.arguments) >= len(node.args), f"{node.target} has too many arguments"
-    return ", ".join(given)
+    return given
 
 
 def _text(value: Any) -> str:

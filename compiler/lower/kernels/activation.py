@@ -54,15 +54,16 @@ def unrows(e: Emitter, value: fx.Node, dims: Dims, over: Dims) -> fx.Node:
 
 
 def softmax(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
-    """exp(x) / Σ exp(x), over the dims S."""
+    """exp(x) / Σ exp(x) over the dims S; 0 where nothing is kept (every x is -inf)."""
     use, over = node.uses[0], cast(Dims, node.attrs["S"])
     if len(over) == 1:
-        axis = use.dims.index(over[0])
-        if e.dies(0):
-            return [e.call(aten._softmax.out, values[0], axis, False, out=values[0])]
-        return [e.call(aten._softmax.default, values[0], axis, False)]
-    y = e.call(aten._softmax.default, rows(e, values[0], use.dims, over), 1, False)
-    return [unrows(e, y, use.dims, over)]
+        x, axis = e.tensor(values[0], use.dtype), use.dims.index(over[0])
+    else:
+        x, axis = rows(e, values[0], use.dims, over), 1
+    nothing = e.call(aten.eq.Scalar, e.call(aten.amax.default, x, [axis], True), float("-inf"))
+    y = e.call(aten._softmax.out, x, axis, False, out=x) if e.dies(0) else e.call(aten._softmax.default, x, axis, False)
+    y = e.call(aten.masked_fill.Scalar if e.functional else aten.masked_fill_.Scalar, y, nothing, 0.0)
+    return [y if len(over) == 1 else unrows(e, y, use.dims, over)]
 
 
 def softmax_backward(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
@@ -86,6 +87,8 @@ def logsumexp_backward(e: Emitter, node: Node, values: Sequence[Value]) -> Seque
     """dx = dlse exp(x - lse)."""
     out = node.outs[0].dims
     dlse, x, lse = aligned(e, node.uses, values, out)
+    # Where nothing is kept (lse = -inf) every x is -inf, and exp(x - 0) is 0.
+    lse = e.call(aten.masked_fill.Scalar, lse, e.call(aten.eq.Scalar, lse, float("-inf")), 0.0)
     p = e.call(aten.sub_.Tensor if e.dies(1) else aten.sub.Tensor, x, lse)
     return [e.call(aten.mul_.Tensor, e.call(aten.exp_.default, p), dlse)]
 

@@ -1,4 +1,4 @@
-"""Kernels of the reductions: sum, max, any."""
+"""Kernels of the reductions: sum and max."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def sum_(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
 
 
 def reduction(op: Any) -> Rule:
-    """max and any over dims."""
+    """max over dims."""
 
     def rule(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
         use = node.uses[0]
@@ -54,5 +54,4 @@ def reduction(op: Any) -> Rule:
 RULES: dict[str, Rule] = {
     "sum": sum_,
     "max": reduction(aten.amax.default),
-    "any": reduction(aten.any.dims),
 }

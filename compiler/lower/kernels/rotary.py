@@ -5,7 +5,6 @@ The tables are [T, K/2], made where they are used: they cost a share 1 / (batch 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -16,37 +15,6 @@ from ...ir.types import Dims, DType, Node
 from ..emit import TORCH_DTYPES, Emitter, Rule, Value, count, meta, shape
 
 aten = torch.ops.aten
-
-
-def _frequencies(node: Node) -> list[float]:
-    """base ^ (-m / M), stretched where the node says so."""
-    half = count(cast(Dims, node.attrs["K"])) // 2
-    base = float(cast(float, node.attrs["base"]))
-    plain = [base ** (-m / half) for m in range(half)]
-    scale = node.attrs["scale"]
-    if scale is None:
-        return plain
-    name, options = _call(cast(str, scale))
-    assert name == "llama3_scale", f"{node.id}: no fused kernel for the scale {scale}"
-    return [llama3_scale(f, **options) for f in plain]
-
-
-def _call(text: str) -> tuple[str, dict[str, float]]:
-    """`name(option = value, …)` as its parts."""
-    name, _, rest = text.partition("(")
-    pairs = [item.split("=") for item in rest.rstrip(") ").split(",") if "=" in item]
-    return name.strip(), {key.strip(): float(value) for key, value in pairs}
-
-
-def llama3_scale(f: float, factor: float = 8.0, low: float = 1.0, high: float = 4.0, context: float = 8192) -> float:
-    """Llama 3.1: long wavelengths are stretched, short ones kept, between them a blend."""
-    wave = 2 * math.pi / f
-    if wave > context / low:
-        return f / factor
-    if wave < context / high:
-        return f
-    blend = (context / wave - low) / (high - low)
-    return (1 - blend) * f / factor + blend * f
 
 
 def _tables(e: Emitter, node: Node, start: Value, dtype: DType, sign: float) -> tuple[fx.Node, fx.Node]:
@@ -67,13 +35,10 @@ def _tables(e: Emitter, node: Node, start: Value, dtype: DType, sign: float) -> 
 
 def _frequency_row(e: Emitter, node: Node, dtype: DType) -> fx.Node:
     half = count(cast(Dims, node.attrs["K"])) // 2
-    if node.attrs["scale"] is None:
-        steps = e.call(aten.arange.default, half, dtype=TORCH_DTYPES[dtype], device=e.device)
-        exponent = e.call(aten.mul.Tensor, steps, -1.0 / half)
-        return e.call(aten.pow.Scalar, float(cast(float, node.attrs["base"])), exponent)
-    from ....runtime import kernels
-
-    return e.call(kernels.row, _frequencies(node), dtype=TORCH_DTYPES[dtype], device=e.device)
+    assert node.attrs["scale"] is None, f"{node.id}: a scaled rotary is computed by its body"
+    steps = e.call(aten.arange.default, half, dtype=TORCH_DTYPES[dtype], device=e.device)
+    exponent = e.call(aten.mul.Tensor, steps, -1.0 / half)
+    return e.call(aten.pow.Scalar, float(cast(float, node.attrs["base"])), exponent)
 
 
 def turn(sign: float) -> Rule:
