@@ -18,6 +18,8 @@ TITLE_WIDTH = 400  # characters of the user's text that may come back in a title
 
 
 class Severity(StrEnum):
+    """Whether a run can go on."""
+
     ERROR = "error"
     WARNING = "warning"
 

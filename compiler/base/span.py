@@ -13,7 +13,7 @@ from functools import cached_property
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """One text and the name it goes by (a path, or a name such as `<string>`). Two sources are equal if they are one."""
+    """One text and its name (a path, or a name such as `<string>`). Two sources are equal if they are one."""
 
     path: str
     text: str

@@ -13,6 +13,8 @@ from .tables import END, NEWLINE, Tables, tables
 
 
 class Token(NamedTuple):
+    """A piece of text and the terminal of the grammar that it is."""
+
     kind: str
     text: str
     start: int

@@ -1,7 +1,7 @@
 """The LALR automaton: shifts tokens, reduces rules, builds nodes on the way.
 
-In: tokens. Out: a stack whose values are the nodes so far. It knows nothing of texts or messages: whether a token fits, which
-ones would, and how far the stack must be cut back until one fits, is all that recovery needs to know.
+In: tokens. Out: a stack whose values are the nodes so far. It knows nothing of texts or messages: whether a token
+fits, which ones would, and how far the stack must be cut back until one fits, is all that recovery needs to know.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,8 +1,9 @@
 """Text to syntax tree.
 
 In: a `Source`. Out: a `Parsed`: the tree and what is wrong with the text. Syntax errors do not end the parse: it
-goes on at the next statement, so one run reports several. Whatever the text, nothing else than diagnostics comes back, in
-bounded time, memory and depth. language.md, decision 4 tells how newlines end statements.
+goes on at the next statement, so one run reports several. Whatever the text, nothing else than diagnostics comes back,
+in bounded time, memory and depth. A newline ends a statement, except inside ( ) and [ ], after an operator or a comma,
+and before a line that begins with an operator.
 """
 
 import re
@@ -23,7 +24,9 @@ from .tables import END, NEWLINE, Tables, tables
 MAX_CHARACTERS = 200_000
 MAX_ERRORS = 20
 COMMENT = re.compile(r'"(?:[^"\\\n]|\\.)*"|(#[^\n]*)')
-_CONTINUES = frozenset("COMMA ADD MUL POW CMP MINUS EQUAL TILDE COLON PIPE ARROW AND OR NOT THEN ELSE".split())
+_CONTINUES = frozenset(
+    ("COMMA", "ADD", "MUL", "POW", "CMP", "MINUS", "EQUAL", "TILDE", "COLON", "AND", "OR", "NOT", "THEN", "ELSE")
+)
 _OPEN = {"LPAR": ")", "LSQB": "]", "LBRACE": "}"}
 _CLOSE = frozenset(("RPAR", "RSQB", "RBRACE"))
 _SKIP = re.compile(r'"(?:[^"\\\n]|\\.)*"|#[^\n]*|[{}\n]')

@@ -4,6 +4,8 @@ In: a node and the text it stands in. Out: a `Row`: the part before the sign tha
 whatever has braces the rows inside. Knows how each kind of statement reads, not how rows are placed.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ class Row:
     kind: str | None
     head: str
     rest: Rest
-    inner: tuple["Row", ...] | None = None
+    inner: tuple[Row, ...] | None = None
     opened: int = 0  # offset of its `{`
     inline: str | None = None  # the braces and all on one line, if it may be
 
@@ -167,27 +169,34 @@ def _header(node: s.Sizes) -> s.Node:
 
 
 def _definition(node: s.Fn | s.Block | s.Model | s.Derived) -> Row:
-    word = "model" if isinstance(node, s.Derived) else type(node).__name__.lower()
-    formals = node.formals if isinstance(node, s.Fn | s.Block) else ()
-    name = f"{word} {node.name}{t.bracketed('[', map(t.formal, formals), ']')}"
-    options = [t.option(option) for option in node.options]
     if isinstance(node, s.Fn):
-        outs = f" -> {', '.join(map(t.out, node.outs))}" if node.outs else ""
-        head = _header_text(name, options, outs + t.kernel(node.kernel), "")
-        if node.body is None:
-            return _plain(node, head)
-        if not isinstance(node.body, s.Body):
-            return Row(node, "fn", head, _value("=", node.body))
-    elif isinstance(node, s.Derived):
-        base = _constructor("= ", node.base, "")(0, 0)
-        head = _header_text(name, options, "", f" {base}")
-    else:
-        head = _header_text(name, options, "", f" : {t.signature(node.signature)}")
+        return _function(node)
+    word = "block" if isinstance(node, s.Block) else "model"
+    formals = node.formals if isinstance(node, s.Block) else ()
+    meaning = (
+        _constructor("= ", node.base, "")(0, 0) if isinstance(node, s.Derived) else f": {t.signature(node.signature)}"
+    )
+    head = _header_text(f"{word} {node.name}{_formals(formals)}", node.options, "", f" {meaning}")
     return _braces(node, head, node.body.statements, node.body)
 
 
-def _header_text(name: str, options: list[str], tail: str, line: str) -> str:
+def _function(node: s.Fn) -> Row:
+    outs = f" -> {', '.join(map(t.out, node.outs))}" if node.outs else ""
+    head = _header_text(f"fn {node.name}{_formals(node.formals)}", node.options, outs + t.kernel(node.kernel), "")
+    if node.body is None:
+        return _plain(node, head)
+    if isinstance(node.body, s.Body):
+        return _braces(node, head, node.body.statements, node.body)
+    return Row(node, "fn", head, _value("=", node.body))
+
+
+def _formals(formals: Sequence[s.Formal]) -> str:
+    return t.bracketed("[", map(t.formal, formals), "]")
+
+
+def _header_text(name: str, nodes: Sequence[s.Option], tail: str, line: str) -> str:
     """A header on one line; else the options on their own lines, then ` : signature` on one."""
+    options = [t.option(option) for option in nodes]
     text = name + t.bracketed("(", options, ")") + tail
     if len(text) + len(line) + 2 <= t.WIDTH:
         return text + line
@@ -200,10 +209,10 @@ def _filled(items: list[str], indent: int) -> str:
     """Items, as many to a line as go, every line indented."""
     lines = [" " * indent]
     for index, item in enumerate(items):
-        item += "," if index < len(items) - 1 else ""
-        if len(lines[-1]) + len(item) + 1 > t.WIDTH and lines[-1].strip():
+        text = item + ("," if index < len(items) - 1 else "")
+        if len(lines[-1]) + len(text) + 1 > t.WIDTH and lines[-1].strip():
             lines.append(" " * indent)
-        lines[-1] += item if not lines[-1].strip() else f" {item}"
+        lines[-1] += text if not lines[-1].strip() else f" {text}"
     return "\n".join(lines)
 
 

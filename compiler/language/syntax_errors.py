@@ -1,7 +1,7 @@
 """The words of the syntax errors.
 
-In: a token that does not fit and what would. Out: a `Diagnostic` that names both in the reader's terms ("an expression",
-"the end of the line"), not in the grammar's.
+In: a token that does not fit and what would. Out: a `Diagnostic` that names both in the reader's terms ("an
+expression", "the end of the line"), not in the grammar's.
 """
 
 from dataclasses import replace
@@ -21,15 +21,19 @@ _GROUPS: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset(("NAME", "LABEL")), "a name or a label"),
 )
 _MEMBERS: dict[str, frozenset[str]] = {
-    "an expression": frozenset("NAME NUMBER STRING LPAR LSQB NOT IF MINUS TRUE FALSE NONE ADD".split()),
+    "an expression": frozenset(
+        ("NAME", "NUMBER", "STRING", "LPAR", "LSQB", "NOT", "IF", "MINUS", "TRUE", "FALSE", "NONE", "ADD")
+    ),
     "a dim": frozenset(("NAME", "NUMBER", "LPAR")),
     "a statement": frozenset(
-        "NAME RETURN PARAM DIM CHECK STATE INIT ADAPT SCAN NEXT EMIT TAP SIZES".split()
+        ("NAME", "RETURN", "PARAM", "DIM", "CHECK", "STATE", "INIT", "ADAPT", "SCAN", "NEXT", "EMIT", "TAP", "SIZES")
     ),
-    "a declaration": frozenset("USE FN BLOCK MODEL WEIGHTS NAME".split()),
-    "an operator": frozenset("ADD MUL POW CMP AND OR MINUS LPAR LSQB DOT UNIT __ANON_0 __ANON_1".split()),
+    "a declaration": frozenset(("USE", "FN", "BLOCK", "MODEL", "WEIGHTS", "NAME")),
+    "an operator": frozenset(
+        ("ADD", "MUL", "POW", "CMP", "AND", "OR", "MINUS", "LPAR", "LSQB", "DOT", "UNIT", "__ANON_0", "__ANON_1")
+    ),
     "a name or a label": frozenset(("NAME", "LABEL")),
-}  # fmt: skip
+}
 _NAMES = {"NAME": "a name", "NUMBER": "a number", "STRING": "a string", "LABEL": "a label", "UNIT": "a unit",
           "CMP": "a comparison", "ADD": "`+`", "MUL": "`*`", "POW": "`^`",
           NEWLINE: "the end of the line", END: "the end of the text"}  # fmt: skip
@@ -127,6 +131,7 @@ def never_closed(source: Source, opening: Token, closing: str, found: Token) -> 
 
 
 def too_deep(source: Source, token: Token, limit: int) -> Diagnostic:
+    """More nesting than whoever walks the tree could bear."""
     label = Label(Span(source, token.start, token.end))
     hint = "give a part of it a name of its own"
     return Diagnostic("E0008", f"nested more than {limit} deep", (label,), hint=hint)
@@ -141,6 +146,7 @@ def unreadable(source: Source, limit: int) -> Diagnostic | None:
 
 
 def not_utf8(path: str, data: bytes, error: UnicodeDecodeError) -> Diagnostic:
+    """Bytes that are no text."""
     source = Source(path, data[: error.start].decode("utf-8", "replace"))
     at = len(source.text)
     title = f"not UTF-8 text: byte 0x{data[error.start]:02X} at offset {error.start}"

@@ -1,8 +1,8 @@
 """The parse tables: grammar.lark through lark, once, then from a cache.
 
-In: the grammar's text. Out: `Tables`, plain data (terminals as regular expressions, rules, LALR states). Building
-them takes lark half a second, loading them a few milliseconds, so they are kept as JSON in the user's cache folder. Only data
-is read back, its checksum and shape are checked, and whatever is wrong with the cache, the tables are simply built again.
+In: the grammar's text. Out: `Tables`, plain data (terminals as regular expressions, rules, LALR states). Building them
+takes lark half a second, loading them a few milliseconds, so they are kept as JSON in the user's cache folder. Only
+data is read back, its checksum and shape are checked, and whatever is wrong with it, the tables are built again.
 """
 
 import json

@@ -1,7 +1,8 @@
 """Expressions, dims and headers as text on one line, and broken over lines where one is too long.
 
 In: a node. Out: its canonical text; parentheses stand where precedence asks for them and nowhere else. `flat` is
-the whole on one line; `wrap` breaks before operators and between arguments, never where the grammar would end the statement.
+the whole on one line; `wrap` breaks before operators and between arguments, never where a newline would end the
+statement.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,7 @@ _IF, _PIPE, _OR, _AND, _NOT, _COMPARE, _SUM, _PRODUCT, _UNARY, _POWER, _POSTFIX,
 
 
 def quoted(value: str) -> str:
+    """A string as it is written."""
     return '"' + "".join(_ESCAPES.get(char, char) for char in value) + '"'
 
 
@@ -43,10 +45,12 @@ def dim(node: s.Dim, level: int = 0, tight: bool = False) -> str:
 
 
 def dims(nodes: Iterable[s.Dim]) -> str:
+    """`T, D`"""
     return ", ".join(dim(node) for node in nodes)
 
 
 def view_item(node: s.ViewItem) -> str:
+    """`T -> S`, `T = 0`, `D`"""
     match node:
         case s.DimArrow():
             return f"{dim(node.source)} -> {dim(node.target)}"
@@ -100,7 +104,7 @@ def flat(node: s.Expr, needed: int = _IF) -> str:
     return text if level(node) >= needed else f"({text})"
 
 
-def _flat(node: s.Expr) -> str:
+def _flat(node: s.Expr) -> str:  # noqa: PLR0912, a line for each kind of expression
     match node:
         case s.Ref():
             return node.name
@@ -137,6 +141,7 @@ def member_target(node: s.Expr) -> str:
 
 
 def argument(node: s.Argument | s.ListItem) -> str:
+    """`x`, `drop = 0.1`, `H -> tensor`"""
     match node:
         case s.KwArg() | s.At():
             return f"{node.name} = {flat(node.value)}"
@@ -189,11 +194,13 @@ def wrap(node: s.Expr, column: int, indent: int, needed: int = _IF, room: int = 
 
 def _wrap_chain(node: s.Pipe | s.BoolOp | s.Compare | s.Binary, column: int, indent: int, room: int) -> str:
     """Operands of one precedence, a line each: `a`, `+ b`, `- c`."""
-    own, chain, first = level(node), list[tuple[str, s.Expr, int]](), node
-    while isinstance(first, type(node)) and level(first) == own:
-        op, left, right = operands(first)
+    own, chain = level(node), list[tuple[str, s.Expr, int]]()
+    op, needed, right = operands(node)
+    first: s.Expr = node
+    while isinstance(first, s.Pipe | s.BoolOp | s.Compare | s.Binary) and level(first) == own:
+        op, needed, right = operands(first)
         chain.append((op, first.right, right))
-        needed, first = left, first.left
+        first = first.left
         if own in (_COMPARE, _POWER):
             break
     text = wrap(first, column, indent, needed, room=4)
@@ -253,33 +260,40 @@ def bracketed(left: str, items: Iterable[str], right: str) -> str:
 
 
 def axes(nodes: tuple[s.Dim, ...] | None) -> str:
+    """`[T, D]`, `[]`; nothing where no brackets are written."""
     return "" if nodes is None else f"[{dims(nodes)}]"
 
 
 def formal(node: s.Formal) -> str:
+    """`K = D / H`"""
     return f"{node.name} = {dim(node.default)}" if node.default else f"{node.name}"
 
 
 def option(node: s.Option) -> str:
+    """`mask: fn = full`"""
     kind = f": {node.type}" if node.type else ""
     return f"{node.name}{axes(node.dims)}{kind}{_default(node.default)}"
 
 
 def port(node: s.Port) -> str:
+    """`tokens[T] in V`"""
     return f"{node.name}{axes(node.dims)}{_domain(node.domain)}{_default(node.default)}"
 
 
 def out(node: s.Out) -> str:
+    """`logits[T, V]`"""
     return f"{node.name or ''}{axes(node.dims)}{_domain(node.domain)}"
 
 
 def signature(node: s.Signature) -> str:
+    """`x[T, D] -> [T, D]`"""
     ports = ", ".join(port(item) for item in node.ports)
     outs = ", ".join(out(item) for item in node.outs)
     return f"{ports} -> {outs}" if ports else f"-> {outs}"
 
 
 def kernel(node: s.Kernel | None) -> str:
+    """` kernel "package:name"`"""
     if node is None:
         return ""
     forward = f" {quoted(node.forward.value)}" if node.forward else ""
@@ -293,6 +307,7 @@ def constructor_head(node: s.Constructor) -> str:
 
 
 def weight_path(node: s.WeightPath) -> str:
+    """`blocks[l].attn.q.w`"""
     steps = (f"[{dim(step.dim)}]" if isinstance(step, s.WeightIndex) else f".{step}" for step in node.steps)
     return f"{node.root}{''.join(steps)}"
 
