@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import torch
 
-from .dtypes import torch_dtype
+from .execute import DTYPES, Store
 from .program import Build, Parameter, State
 from .random import initial_values
 
-Store = dict[str, torch.Tensor]
+__all__ = ["Store", "empty_store", "initial_store", "parameter_count", "tensors_of"]
 
 
 def tensors_of(build: Build) -> dict[str, Parameter | State]:
@@ -26,7 +26,7 @@ def tensors_of(build: Build) -> dict[str, Parameter | State]:
 def initial_store(build: Build, seed: int, device: torch.device | str = "cpu") -> Store:
     """Parameters and states as they are before the first step. Raises E0522 for an unknown initializer."""
     return {
-        name: initial_values(item.initializer, item.shape, seed, name).to(device, torch_dtype(item.dtype))
+        name: initial_values(item.initializer, item.shape, seed, name).to(device, DTYPES[item.dtype])
         for name, item in tensors_of(build).items()
     }
 
@@ -34,7 +34,7 @@ def initial_store(build: Build, seed: int, device: torch.device | str = "cpu") -
 def empty_store(build: Build, device: torch.device | str = "cpu") -> Store:
     """The same names and shapes with whatever the memory holds: for a checkpoint to be read into."""
     return {
-        name: torch.empty(item.shape, dtype=torch_dtype(item.dtype), device=device)
+        name: torch.empty(item.shape, dtype=DTYPES[item.dtype], device=device)
         for name, item in tensors_of(build).items()
     }
 

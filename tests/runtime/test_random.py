@@ -10,21 +10,50 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from partita.runtime import random
+from partita.compiler.ops import hashing
+from partita.runtime import permutation, random
 from partita.runtime.fault import RuntimeFault
-from partita.runtime.permutation import mix
 from partita.runtime.program import Build, Initializer, Parameter, State
-from partita.runtime.random import initial_values, mix32
+from partita.runtime.random import initial_values
 from partita.runtime.state import empty_store, initial_store, parameter_count
 
 NORMAL = Initializer("normal", (0.5,))
 
 
+WORDS = st.integers(-(2**63), 2**63 - 1)
+
+
 @given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=50))
-def test_the_torch_hash_is_the_numpy_hash(values: list[int]) -> None:
-    lanes = torch.tensor([v - 2**32 if v >= 2**31 else v for v in values], dtype=torch.int32)
-    ours = mix32(lanes).to(torch.int64) & 0xFFFFFFFF
-    assert ours.tolist() == mix(np.array(values, dtype=np.uint64)).tolist()
+def test_one_hash_in_torch_and_twice_in_numpy(values: list[int]) -> None:
+    ours = random.mix(torch.tensor([random.lane(v) for v in values], dtype=torch.int32)).to(torch.int64) & 0xFFFFFFFF
+    assert ours.tolist() == permutation.mix(np.array(values, dtype=np.uint64)).tolist()
+    assert ours.tolist() == hashing.mix(np.array(values, dtype=np.int64)).tolist()
+
+
+@given(st.text(max_size=20), WORDS, st.integers(0, 2**40), st.integers(0, 2), st.lists(WORDS, max_size=3))
+def test_the_compiler_s_definition(text: str, seed: int, step: int, stream: int, starts: list[int]) -> None:
+    coordinates = [np.arange(3, dtype=np.int64) + min(start, 2**63 - 4) for start in starts]
+    words = hashing.key_words(text)
+    assert random.key_words(text) == words
+    grids = np.meshgrid(*coordinates[:-1], indexing="ij") if len(coordinates) > 1 else []
+    keys = random.row_keys(words, seed, step, stream, [torch.from_numpy(grid)[..., None] for grid in grids])
+    columns = torch.from_numpy(coordinates[-1]) if coordinates else torch.tensor([0])
+    bits = random.row_bits(keys, columns)
+    # its coordinates are below 2^32
+    theirs = hashing.bits(words, seed, step, stream, [c & hashing.MASK for c in coordinates])
+    assert (bits.to(torch.int64) & 0xFFFFFFFF).flatten().tolist() == theirs.reshape(-1).tolist()
+    unit = random.unit(bits, torch.float64).flatten().tolist()
+    assert (
+        unit == hashing.uniform(words, seed, step, [c & hashing.MASK for c in coordinates], stream).reshape(-1).tolist()
+    )
+
+
+@given(st.lists(st.integers(1, 5), max_size=3), st.integers(0, 2**40))
+def test_initial_values_are_its_draws_at_step_0(shape: list[int], seed: int) -> None:
+    coordinates = [np.arange(size, dtype=np.int64) for size in shape]
+    wanted = hashing.gaussian(hashing.key_words("a.w"), seed, 0, coordinates) * 0.5
+    ours = initial_values(NORMAL, shape, seed, "a.w").double().numpy()
+    np.testing.assert_allclose(ours, wanted, rtol=1e-6, atol=1e-9)
 
 
 @given(st.data(), st.sampled_from([NORMAL, Initializer("uniform", (0.1,)), Initializer("kaiming")]))
@@ -50,7 +79,7 @@ def test_seed_and_path_matter() -> None:
         assert abs(float(torch.corrcoef(torch.stack([one, other]))[0, 1])) < 0.15
 
 
-def test_positions_beyond_32_bits_differ() -> None:
+def test_rows_of_a_huge_tensor_differ() -> None:
     shape = (3, 2**32)
     rows = [initial_values(NORMAL, shape, 0, "w", offsets=(row, 5), sizes=(1, 100)) for row in range(3)]
     assert not any(torch.equal(a, b) for a, b in ((rows[0], rows[1]), (rows[1], rows[2]), (rows[0], rows[2])))

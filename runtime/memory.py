@@ -1,0 +1,62 @@
+"""Peak memory of one call, from the allocator's own events, never from the process's resident size.
+
+On CUDA the caching allocator counts; on the CPU `torch.profiler` records each allocation and release. The figure is
+what the tensors held before the call plus the highest sum of what was allocated during it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+Result = TypeVar("Result")
+_QUIET = "KINETO_LOG_LEVEL"  # the profiler's library writes notes to the terminal below level 99
+
+
+def measure_peak(call: Callable[[], Result], held: Iterable[torch.Tensor], device: torch.device) -> tuple[Result, int]:
+    """Run `call`; its result and the peak in bytes, `held` (the tensors that were there before) included."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        result = call()
+        torch.cuda.synchronize(device)
+        return result, torch.cuda.max_memory_allocated(device)
+    before = held_bytes(held)
+    with _quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        result = call()
+    return result, before + _peak_of(recorded)
+
+
+def held_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """Bytes of the storages that tensors hold, each once."""
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values())
+
+
+def _peak_of(recorded: profile) -> int:
+    """The highest running sum of allocations less releases."""
+    results: Any = cast("Any", recorded).profiler.kineto_results
+    changes = [(event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]"]
+    total = peak = 0
+    for _, size in sorted(changes, key=lambda change: change[0]):
+        total += size
+        peak = max(peak, total)
+    return peak
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    before = os.environ.get(_QUIET)
+    os.environ[_QUIET] = "99"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_QUIET]
+        else:
+            os.environ[_QUIET] = before

@@ -1,0 +1,75 @@
+"""The surroundings of a run: the process group and the signals that ask it to leave.
+
+Under torchrun the group comes from its environment; alone it is a group of one, without any network. The first SIGINT
+or SIGTERM is noted, so that a step can be finished and saved; a second one ends the process at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
+
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+@contextmanager
+def process_group(device: torch.device) -> Generator[None]:
+    """A process group for the time of the block: the one that is there, torchrun's, or one of a single process."""
+    if dist.is_initialized():
+        yield
+        return
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    if "WORLD_SIZE" in os.environ and "RANK" in os.environ:
+        dist.init_process_group(backend)
+    else:
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+@dataclass(slots=True)
+class Leave:
+    """Whether a signal asked the run to leave, and which."""
+
+    signal: signal.Signals | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """128 plus the signal's number, as shells say; 0 if none came."""
+        return EXIT_CODES[self.signal] if self.signal else 0
+
+
+@contextmanager
+def leave_on_signals() -> Generator[Leave]:
+    """Note SIGINT and SIGTERM for the time of the block; the handlers from before come back after the first."""
+    leave = Leave()
+    if threading.current_thread() is not threading.main_thread():
+        yield leave
+        return
+    before = {number: signal.getsignal(number) for number in EXIT_CODES}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number: int, _: FrameType | None) -> None:
+        leave.signal = signal.Signals(number)
+        restore()
+
+    for number in EXIT_CODES:
+        signal.signal(number, note)
+    try:
+        yield leave
+    finally:
+        restore()

@@ -1,0 +1,288 @@
+"""Trains a build: batches in, steps, evaluations, checkpoints and metrics out. Prints nothing; callbacks tell.
+
+The loss of a step follows from the build, the seed and the step alone, so that a run which was killed and resumed gives
+the same losses, bit for bit. Everything that a user may have got wrong is checked before a file is written.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+
+import torch
+
+from . import checkpoint
+from .data import Data, open_data
+from .execute import BuildError, load
+from .fault import RuntimeFault
+from .feed import Executable, step_data
+from .memory import measure_peak
+from .metrics import EvalRecord, Metrics, StepRecord, Summary, bits_per_byte
+from .process import Leave, leave_on_signals, process_group
+from .program import ProgramFormatError
+from .recipe import Training, from_plain
+from .state import Store, empty_store, initial_store, parameter_count
+
+WARM_UP = 3  # steps of a process that no timing counts
+MEASURED = 1  # the step of a process, from 0, whose memory is measured (it is slower, so no timing counts it)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run. `folder` is the run's own: checkpoints and metrics go there.
+
+    resume      go on from the newest checkpoint; else a folder that holds some is refused, unless `overwrite`
+    data_root   takes the place of the spec's folder in the data's paths
+    device      `cpu`, `cuda`, …; None: CUDA if there is one
+    dump        outputs of `step` that are written to `dump/` as safetensors after the process's first step
+    """
+
+    folder: Path
+    resume: bool = False
+    overwrite: bool = False
+    data_root: Path | None = None
+    device: str | None = None
+    compiled: bool = False
+    measure_memory: bool = True
+    dump: tuple[str, ...] = ()
+    on_step: Callable[[StepRecord], None] | None = None
+    on_evaluate: Callable[[EvalRecord], None] | None = None
+    on_checkpoint: Callable[[Path], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a run ended. `exit_code` is 0, 130 (SIGINT) or 143 (SIGTERM); `checkpoint` the newest there is."""
+
+    summary: Summary
+    checkpoint: Path | None
+    exit_code: int
+
+
+def train(build_folder: Path, options: Options, executable: Executable | None = None) -> Result:
+    """Train a build to its last step or until a signal. Raises `RuntimeFault`; then no file was overwritten."""
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if executable is None:
+        executable = open_build(build_folder, device, options.compiled)
+    training = from_plain(executable.build.recipe)
+    _check(executable, options)
+    data = open_data(training, executable.build.programs, options.data_root)
+    with process_group(device), leave_on_signals() as leave:
+        store, first = _start(executable, training, options)
+        with _metrics(training, options, first) as metrics:
+            return _Run(executable, training, options, data, store, metrics, leave, first).go()
+
+
+def open_build(folder: Path, device: torch.device, compiled: bool = False) -> Executable:
+    """A build folder as something that runs. Raises `RuntimeFault` E0523."""
+    try:
+        return load(folder, device, compiled)
+    except (BuildError, ProgramFormatError) as fault:
+        raise RuntimeFault("E0523", str(fault), "compile it again") from fault
+
+
+def _check(executable: Executable, options: Options) -> None:
+    step = executable.build.programs.get("step")
+    if step is None or "loss" not in step.outputs:
+        raise RuntimeFault("E0521", f"{executable.build.name} has no program that trains", "compile a train record")
+    missing = [name for name in options.dump if name not in step.outputs]
+    if missing:
+        known = f"it gives {', '.join(step.outputs)}"
+        raise RuntimeFault("E0521", f"the program does not give {', '.join(missing)}", known)
+
+
+def checkpoint_folder(training: Training, folder: Path) -> Path:
+    """Where a run's checkpoints lie."""
+    return _inside(folder, training.checkpoint.to or "checkpoints")
+
+
+def _inside(folder: Path, name: str) -> Path:
+    if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+        raise RuntimeFault("E0504", f"{name!r} leaves the run's folder", "name another run's folder instead")
+    return folder / name
+
+
+def _start(executable: Executable, training: Training, options: Options) -> tuple[Store, int]:
+    """The store and the count of steps that are done: from a checkpoint, or as initialised."""
+    folder = checkpoint_folder(training, options.folder)
+    if options.resume:
+        store = empty_store(executable.build, executable.device)
+        scalars = checkpoint.load(checkpoint.latest(folder), executable.build, store)
+        if scalars.seed != training.seed:
+            raise RuntimeFault(
+                "E0515", f"the run was begun with seed {scalars.seed}, not {training.seed}", "resume with the same seed"
+            )
+        return store, scalars.step
+    if checkpoint.checkpoints(folder):
+        if not options.overwrite:
+            raise RuntimeFault(
+                "E0514",
+                f"{folder} holds checkpoints of an earlier run",
+                "pass --resume to go on, or name another folder",
+            )
+        checkpoint.remove_all(folder)
+    return initial_store(executable.build, training.seed, executable.device), 0
+
+
+def _metrics(training: Training, options: Options, first: int) -> Metrics:
+    board = training.log.tensorboard
+    return Metrics(
+        _inside(options.folder, training.log.metrics),
+        _inside(options.folder, board) if board else None,
+        first if options.resume else None,
+    )
+
+
+@dataclass(slots=True)
+class _Run:
+    """The loop's own state: `done` steps are done, `began` of them before this process."""
+
+    executable: Executable
+    training: Training
+    options: Options
+    data: Data
+    store: Store
+    metrics: Metrics
+    leave: Leave
+    began: int
+    done: int = 0
+    saved_step: int = 0
+    seconds: list[float] = field(default_factory=list[float])
+    peak_bytes: int | None = None
+    loss: float | None = None
+    held_out: EvalRecord | None = None
+    saved: Path | None = None
+
+    def go(self) -> Result:
+        """All steps that are left, or those before a signal."""
+        self.done = self.saved_step = self.began
+        while self.done < self.training.steps and not self.leave.signal:
+            self._step()
+            last = self.done == self.training.steps
+            if last or _due(self.done, self.training.evaluate.every if self.training.evaluate else 0):
+                self._evaluate()
+            if last or _due(self.done, self.training.checkpoint.every):
+                self._save()
+        if self.leave.signal and self.training.checkpoint.on_signal and self.done > self.saved_step:
+            self._save()
+        if self.done == self.training.steps and self.held_out is None:
+            self._evaluate()  # resumed at the end
+        summary = self._summary()
+        self.metrics.summary(summary)
+        return Result(summary, self.saved or self._newest(), self.leave.exit_code)
+
+    def _step(self) -> None:
+        begin = time.perf_counter()
+        outputs = self._run_step()
+        loss = float(outputs["loss"])
+        seconds = time.perf_counter() - begin
+        if not math.isfinite(loss):
+            raise self._not_finite(f"the loss is {loss} at step {self.done + 1}")
+        if self.done == self.began:
+            self._dump(outputs)
+        self.done, self.loss = self.done + 1, loss
+        self.seconds.append(seconds)
+        record = StepRecord(
+            self.done,
+            self.training.steps,
+            loss,
+            seconds,
+            self.training.tokens_per_step / seconds,
+            self.peak_bytes,
+            (self.training.steps - self.done) * (self._step_seconds() or seconds),
+            {k: float(v) for k, v in outputs.items() if k != "loss" and v.ndim == 0},
+        )
+        if _due(self.done, self.training.log.every) or self.done == self.training.steps:
+            self.metrics.step(record)
+        if self.options.on_step:
+            self.options.on_step(record)
+
+    def _run_step(self) -> dict[str, torch.Tensor]:
+        def call() -> dict[str, torch.Tensor]:
+            data = step_data(self.data.train, self.done)
+            return self.executable.run("step", self.store, data, step=self.done, seed=self.training.seed)
+
+        if self.options.measure_memory and self.done - self.began == MEASURED:
+            outputs, self.peak_bytes = measure_peak(call, self.store.values(), self.executable.device)
+            return outputs
+        return call()
+
+    def _evaluate(self) -> None:
+        held_out = self.data.held_out
+        if held_out is None:
+            return
+        total = 0.0
+        for number in range(held_out.steps):
+            data = step_data(held_out, number)
+            outputs = self.executable.run("evaluate", self.store, data, step=self.done, seed=self.training.seed)
+            total += float(outputs["loss"])
+        loss = total / held_out.steps
+        bits = bits_per_byte(loss) if self._reads_bytes() else None
+        self.held_out = EvalRecord(self.done, loss, bits)
+        self.metrics.evaluation(self.held_out)
+        if self.options.on_evaluate:
+            self.options.on_evaluate(self.held_out)
+
+    def _reads_bytes(self) -> bool:
+        evaluate = self.training.evaluate
+        source = (evaluate.source if evaluate else None) or self.training.source
+        return source.kind in ("text", "corpus")
+
+    def _save(self) -> None:
+        for name, tensor in self.store.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise self._not_finite(f"{name} is not finite after step {self.done}")
+        folder = checkpoint_folder(self.training, self.options.folder)
+        kept = self.training.checkpoint.keep
+        self.saved = checkpoint.save(folder, self.executable.build, self.store, self.done, self.training.seed, kept)
+        self.saved_step = self.done
+        if self.options.on_checkpoint:
+            self.options.on_checkpoint(self.saved)
+
+    def _not_finite(self, message: str) -> RuntimeFault:
+        newest = self._newest()
+        kept = f"; the last good checkpoint is {newest}" if newest else ""
+        return RuntimeFault("E0520", message, f"a lower learning rate, a longer warm-up or clipping may help{kept}")
+
+    def _newest(self) -> Path | None:
+        found = checkpoint.checkpoints(checkpoint_folder(self.training, self.options.folder))
+        return found[-1] if found else None
+
+    def _dump(self, outputs: dict[str, torch.Tensor]) -> None:
+        if not self.options.dump:
+            return
+        from safetensors.torch import save_file  # needed for this alone
+
+        folder = self.options.folder / "dump"
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: outputs[name].detach().cpu().contiguous() for name in self.options.dump}
+        save_file(tensors, folder / f"step-{self.done + 1:08d}.safetensors")
+
+    def _step_seconds(self) -> float | None:
+        """The median of the steps that count: not the first ones, not the one whose memory was measured."""
+        counted = self.seconds[max(WARM_UP, MEASURED + 1) :] or self.seconds[-1:]
+        return statistics.median(counted[-1000:]) if counted else None
+
+    def _summary(self) -> Summary:
+        build, seconds = self.executable.build, self._step_seconds()
+        flops = build.predictions.get("step_flops")
+        return Summary(
+            name=build.name,
+            steps=self.done,
+            parameters=parameter_count(build),
+            step_seconds=seconds,
+            peak_bytes=self.peak_bytes,
+            tokens_per_second=self.training.tokens_per_step / seconds if seconds else None,
+            flops_per_second=flops / seconds if flops and seconds else None,
+            loss=self.loss,
+            held_out=self.held_out,
+            predicted=dict(build.predictions),
+        )
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
