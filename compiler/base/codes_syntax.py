@@ -1,0 +1,105 @@
+"""Entries E00, syntax. See catalogue.py."""
+
+from .entry import Entry
+
+ENTRIES: tuple[Entry, ...] = (
+    Entry(
+        code="E0001",
+        title="something else is expected here",
+        what="The text cannot go on with what stands here; the message says what could stand instead.",
+        why="Mostly a name, a comma or a sign is missing, or a word of the language stands where a name must.",
+        bad="block Same[D] : x[D], -> [D] {\n  return x\n}\n",
+        mended="block Same[D] : x[D] -> [D] {\n  return x\n}\n",
+    ),
+    Entry(
+        code="E0002",
+        title="the line or the text ends too early",
+        what="A statement is not complete at the end of its line.",
+        why="A newline ends a statement. It goes on only inside ( ) and [ ], after an operator or a comma, and where the "
+        "next line begins with an operator.",
+        bad="block Scale[D] : x[D] -> [D] {\n  param w[D]\n  return w * x\n}\n",
+        mended="block Scale[D] : x[D] -> [D] {\n  param w[D] ~ ones\n  return w * x\n}\n",
+    ),
+    Entry(
+        code="E0003",
+        title="one statement a line",
+        what="The statement is complete, and something else follows on its line.",
+        why="Statements end with the line; there is no sign that separates two on one line.",
+        bad="block Twice[D] : x[D] -> [D] {\n  y = x + x z = y\n  return z\n}\n",
+        mended="block Twice[D] : x[D] -> [D] {\n  y = x + x\n  z = y\n  return z\n}\n",
+    ),
+    Entry(
+        code="E0004",
+        title="a string without its closing quote",
+        what="A string begins here and does not end on this line.",
+        why='Strings do not go over lines; write \\n for a line break, \\" for a quote.',
+        bad='train run {\n  start = "ckpt/one\n}\n',
+        mended='train run {\n  start = "ckpt/one"\n}\n',
+    ),
+    Entry(
+        code="E0005",
+        title="a character that means nothing here",
+        what="The language does not use this character outside of strings and comments.",
+        why="It is often another language's sign: ' for strings, @ for products, ; between statements.",
+        bad="block Product[I, O] : x[I], w[I, O] -> [O] {\n  return x @ w\n}\n",
+        mended="block Product[I, O] : x[I], w[I, O] -> [O] {\n  return dot[I](x, w)\n}\n",
+    ),
+    Entry(
+        code="E0006",
+        title="a space is missing between two words",
+        what="A number and a word, or two words, stand together without a space.",
+        why="Names begin with a letter, and a unit stands apart from its number.",
+        bad="cluster one {\n  device A { memory = 80GiB }\n}\n",
+        mended="cluster one {\n  device A { memory = 80 GiB }\n}\n",
+    ),
+    Entry(
+        code="E0007",
+        title="a bracket that is never closed",
+        what="A ( [ or { is still open where the text ends, or where something stands that cannot stand in it.",
+        why="Everything up to the closing bracket belongs together, so what follows cannot be read.",
+        bad="block A[D] : x[D] -> [D] {\n  return x\n\nblock B[D] : x[D] -> [D] {\n  return x\n}\n",
+        mended="block A[D] : x[D] -> [D] {\n  return x\n}\n\nblock B[D] : x[D] -> [D] {\n  return x\n}\n",
+    ),
+    Entry(
+        code="E0008",
+        title="nested too deeply",
+        what="An expression, a record or its brackets go deeper than the compiler follows.",
+        why="The bound keeps hostile text from exhausting memory; no equation of a paper comes near it.",
+        bad="fn f(x) = " + "-" * 120 + "x\n",
+        mended="fn f(x) = x\n",
+    ),
+    Entry(
+        code="E0009",
+        title="a number out of range",
+        what="A number has more than 30 digits or is larger than float64 can hold.",
+        why="It would silently become infinite or lose digits.",
+        bad="fn f(x) = x * 1e400\n",
+        mended="fn f(x) = x * inf\n",
+    ),
+    Entry(
+        code="E0010",
+        title="a text too long to be a spec",
+        what="The file has more characters than the compiler reads.",
+        why="The bound lets any file be answered within a second. Split the spec and bring its parts in with `use`.",
+    ),
+    Entry(
+        code="E0011",
+        title="not UTF-8 text",
+        what="The file's bytes are no UTF-8: it is not text, or text in another encoding.",
+        why="Specs are UTF-8 everywhere, so that they mean the same on every machine.",
+    ),
+    Entry(
+        code="E0012",
+        title="a file that cannot be read",
+        what="The file does not exist, is a folder, or may not be read.",
+        why="Paths are relative to the folder in which the command runs.",
+    ),
+    Entry(
+        code="E0013",
+        title="a word of the language as a name",
+        what="if, then, else, and, or, not, when, true, false and none cannot be names.",
+        why="They have a meaning in every expression, so the name could never be used.",
+        bad="block A[D] : x[D] -> [D] {\n  not = x\n  return x\n}\n",
+        mended="block A[D] : x[D] -> [D] {\n  negated = x\n  return x\n}\n",
+    ),
+)
