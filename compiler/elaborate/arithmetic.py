@@ -12,6 +12,7 @@ import operator
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from ..base.diagnostic import Label
 from ..base.span import Span
 from ..ir.types import DType, Use
 from .frame import Fault, Frame
@@ -71,9 +72,7 @@ def not_a_tensor(frame: Frame, value: Value, span: Span) -> Fault:
     return frame.fault("E0105", f"a tensor or a number is needed, this is {describe(value)}", span)
 
 
-def _label(value: Absent, text: str) -> tuple[object, ...]:
-    from ..base.diagnostic import Label
-
+def _label(value: Absent, text: str) -> tuple[Label, ...]:
     return (Label(value.condition, text),)
 
 
@@ -97,7 +96,8 @@ def common_dtype(frame: Frame, *values: Value) -> DType:
 
 def binary(frame: Frame, op: str, left: Value, right: Value, span: Span, hint: str | None = None) -> Value:
     """`left op right`, by arithmetic or a comparison; `span` is the operator's."""
-    if not isinstance(left, Use) and not isinstance(right, Use):
+    numbers = isinstance(left, Use | int | float) and isinstance(right, Use | int | float)
+    if not (isinstance(left, Use) or isinstance(right, Use)) or (op in ("==", "!=") and not numbers):
         return fold(frame, op, left, right, span)
     for value in (left, right):
         if not isinstance(value, Use | int | float):
@@ -163,6 +163,7 @@ def add_all(frame: Frame, values: list[Value], span: Span, hint: str | None) -> 
 def fold(frame: Frame, op: str, left: Value, right: Value, span: Span) -> Value:
     """Arithmetic of the compile time. Whole numbers stay whole where the result is."""
     if op in ("==", "!=") and not (isinstance(left, int | float) and isinstance(right, int | float)):
+        # `scale == none`: what is no number equals itself alone
         if left is UNKNOWN or right is UNKNOWN:
             raise Fault
         same = left is right or (isinstance(left, str) and left == right)

@@ -69,6 +69,7 @@ class Context:
     inits: list[tuple[s.Path, tuple[str, ...], Value, Frame]] = field(default_factory=list[Any])
     kernels: dict[Any, Any] = field(default_factory=dict[Any, Any])  # kernels.py's memory of bodies
     meetings: dict[str, tuple[Span, Dims, Dims]] = field(default_factory=dict[str, "tuple[Span, Dims, Dims]"])
+    making: list[s.Block] = field(default_factory=list[s.Block])  # blocks being made, outermost first
     steps: int = 0
     nodes: int = 0
     depth: int = 0

@@ -139,7 +139,9 @@ class Writer:
     def write(
         self, op: str, uses: tuple[Use, ...], attrs: Mapping[str, Attr], hint: str | None, body: str | None, place: Place
     ) -> tuple[Use, ...]:
-        outs = REGISTRY[op].infer(tuple(use.type for use in uses), attrs)
+        definition = REGISTRY[op]
+        assert attrs.keys() == definition.attrs.keys(), f"{op} has the attributes {sorted(definition.attrs)}, got {attrs}"
+        outs = definition.infer(tuple(use.type for use in uses), attrs)
         name = self.fresh(f"{place.path}.{hint or op}" if place.path else hint or op)
         if "key" in attrs:
             attrs = {**attrs, "key": name}

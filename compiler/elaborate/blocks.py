@@ -1,0 +1,295 @@
+"""Making instances: `attn : Attention[D, H](mask = causal)`.
+
+Formals are bound to the maker's dims (one that is bound to a dim already taken by another formal gets a dim of its own, relabelled at
+the boundary), options to values, and the body's declarations are read: dims, checks, parameters, instances. What needs a call
+(tensors, dims of the signature) is kept for later. A parameter's id is its path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ..base.diagnostic import Label, did_you_mean
+from ..base.span import Span
+from ..ir.types import Dim, Dims, Layer, Use
+from ..language import syntax as s
+from . import arithmetic as a
+from . import dims as d
+from . import statements
+from .expressions import arguments
+from .frame import Arguments, Fault, Frame
+from .functions import checked
+from .load import Module
+from .primitives import not_yet
+from .values import Absent, Chain, Initialiser, Instance, Parameter, Primitive, Value, describe
+
+MAX_ELEMENTS = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A constructor read in its maker's frame: the block, its dims by formal, its options."""
+
+    decl: s.Block
+    module: Module
+    dims: dict[str, Dims]
+    args: Arguments
+    written: s.Constructor
+
+
+# ---- reading a constructor
+
+
+def choose(frame: Frame, written: s.Constructor) -> Choice:
+    """Find the block, evaluate its dims and options where they are written."""
+    decl, module = find_block(frame, written.name)
+    formals = [formal.name.text for formal in decl.formals]
+    bound: dict[str, Dims] = {}
+    for at, item in enumerate(written.dims):
+        if isinstance(item, s.DimBind):
+            name, dim = item.name.text, item.dim
+        elif at < len(formals):
+            name, dim = formals[at], item
+        else:
+            title = f"{decl.name} has the dims [{', '.join(formals)}], {len(written.dims)} are given"
+            raise frame.fault("E0308", title, item.span)
+        if name not in formals:
+            raise frame.fault("E0308", f"{decl.name} has no dim `{name}`", item.span, hint=did_you_mean(name, formals))
+        if name in bound:
+            raise frame.fault("E0308", f"{decl.name}'s dim {name} is given twice", item.span)
+        bound[name] = d.axes(frame, dim, name)
+    lacking = [f.name.text for f in decl.formals if f.default is None and f.name.text not in bound]
+    if lacking:
+        title = f"{decl.name} needs its dims [{', '.join(formals)}]: {', '.join(lacking)} is missing"
+        raise frame.fault("E0308", title, written.span, others=(Label(decl.name.span, "declared here"),))
+    return Choice(decl, module, bound, arguments(frame, written.args), written)
+
+
+def find_block(frame: Frame, name: s.QName) -> tuple[s.Block, Module]:
+    """The block of a name, `Linear` or `std.Linear`."""
+    last = name.parts[-1].text
+    module = frame.module.used(name.parts[0].text) if len(name.parts) == 2 else frame.module
+    found = () if module is None else module.find(last)
+    if len(found) > 1:
+        hint = f"write {found[0][1].name}.{last}"
+        raise frame.fault("E0106", f"`{last}` is declared in several of the files used", name.span, hint=hint)
+    if not found:
+        blocks = {n for n in frame.module.visible() if isinstance(frame.module.find(n)[0][0], s.Block)}
+        raise frame.fault("E0101", f"there is no block `{name}`", name.span, hint=did_you_mean(last, blocks))
+    decl, home = found[0]
+    if isinstance(decl, s.Fn):
+        hint = f"functions are not made, they are applied: y = {last}(x)"
+        raise frame.fault("E0105", f"`{last}` is a function, not a block", name.span, hint=hint)
+    if not isinstance(decl, s.Block):
+        raise not_yet(frame, "a model within a model", name.span)
+    return decl, home
+
+
+# ---- making
+
+
+def make_block(frame: Frame, choice: Choice, path: str, bank: Dims = (), layer: Layer | None = None) -> Instance:
+    """An instance with its parameters and all that it owns."""
+    decl, span = choice.decl, choice.written.span
+    inner = frame.inside(choice.module, f"block {decl.name}", span, path=path, bank=bank, layer=layer)
+    instance = Instance(decl, choice.module, path, span, inner.names, inner.dims, bank=bank)
+    making = frame.context.making
+    if any(decl is open_ for open_ in making):
+        raise frame.fault("E0312", f"{decl.name} contains itself", span, others=(Label(decl.name.span, "this block"),))
+    making.append(decl)
+    try:
+        _bind_dims(inner, instance, choice.dims)
+        _bind_options(frame, inner, decl.options, choice)
+        late = signature_names(decl) - set(inner.dims)
+        declarations(inner, instance, late)
+    finally:
+        making.pop()
+    return instance
+
+
+def signature_names(decl: s.Block | s.Model) -> set[str]:
+    """Names of dims in the signature: what only a call binds, unless it is a formal."""
+    ports = [dim for port in decl.signature.ports for dim in port.dims or ()]
+    outs = [dim for out in decl.signature.outs for dim in out.dims]
+    return {name for dim in (*ports, *outs) for name in d.names_in(dim)}
+
+
+def _bind_dims(inner: Frame, instance: Instance, given: dict[str, Dims]) -> None:
+    """Each formal in order. A dim that another formal has taken is made anew inside, and relabelled at the boundary."""
+    taken: set[Dim] = set()
+    for formal in instance.decl.formals if isinstance(instance.decl, s.Block) else ():
+        name = formal.name.text
+        outer = given.get(name)
+        if outer is None:
+            _checks_first(inner, instance, given)
+            assert formal.default is not None, "nothing is missing"
+            outer = d.axes(inner, formal.default, name)
+        axes: list[Dim] = []
+        for dim in outer:
+            own = dim
+            if dim in taken:
+                called = name if len(outer) == 1 else dim.name.rsplit(".", 1)[-1]
+                own = inner.output.dims.fresh(called, dim.size, inner.path)
+                if name in given:
+                    instance.boundary[own] = dim
+            taken.add(own)
+            axes.append(own)
+        inner.dims[name] = tuple(axes)
+
+
+def _checks_first(inner: Frame, instance: Instance, given: dict[str, Dims]) -> None:
+    """Checks on what is given come before what is worked out from it: their words are better than arithmetic's."""
+    if not set(given) <= set(inner.dims):
+        return
+    for statement in instance.decl.body.statements:
+        if isinstance(statement, s.Check) and d.names_in(statement.condition) <= set(inner.dims):
+            statements.check(inner, statement)
+
+
+def _bind_options(frame: Frame, inner: Frame, options: Sequence[s.Option], choice: Choice) -> None:
+    """Positional options in order, the others by name; defaults see the dims and the options before them."""
+    names = [option.name.text for option in options]
+    what = choice.decl.name.text
+    if len(choice.args.positional) > len(names):
+        at = choice.args.positional[len(names)][1]
+        raise frame.fault("E0302", f"{what} has {len(names)} options, {len(choice.args.positional)} are given", at)
+    given = dict(zip(names, choice.args.positional, strict=False))
+    for name, (value, at) in choice.args.named.items():
+        if name not in names:
+            ports = {port.name.text for port in choice.decl.signature.ports}
+            hint = did_you_mean(name, names)
+            hint = f"`{name}` is an input: give it where the instance is applied" if name in ports else hint
+            others = (Label(choice.decl.name.span, "its options stand here"),)
+            raise frame.fault("E0301", f"{what} has no option `{name}`", at, hint=hint, others=others)
+        if name in given:
+            raise frame.fault("E0302", f"`{name}` is given twice", at)
+        given[name] = (value, at)
+    bind_options(frame, inner, options, given, what, choice.written.span)
+
+
+def bind_options(
+    frame: Frame, inner: Frame, options: Sequence[s.Option], given: dict[str, tuple[Value, Span]], what: str, span: Span
+) -> None:
+    """Options that are given, then the defaults of the others, in the order in which they are declared."""
+    for option in options:
+        name = option.name.text
+        if name in given:
+            inner.names[name] = checked(frame, option, *given[name])
+        elif option.default is not None:
+            inner.names[name] = checked(inner, option, inner.evaluate(option.default), option.span)
+        else:
+            raise frame.fault("E0302", f"{what} needs the option `{name}`", span)
+
+
+# ---- declarations of a body
+
+
+def declarations(inner: Frame, instance: Instance, late: set[str]) -> None:
+    """Read what a body declares; keep what needs a call."""
+    decl = instance.decl
+    assigned = {t.text for st in decl.body.statements if isinstance(st, s.Assign) for t in st.targets}
+    inits: list[s.Init] = []
+    for statement in decl.body.statements:
+        try:
+            if isinstance(statement, s.DimDef | s.Check) and not _ready(statement, late | assigned):
+                instance.later.append(statement)
+                late |= _defines(statement)
+            elif isinstance(statement, s.DimDef | s.Check):
+                statements.run_statement(inner, statement)
+            elif isinstance(statement, s.Param):
+                _parameter(inner, instance, statement)
+            elif isinstance(statement, s.Instance):
+                d.taken(inner, statement.name)
+                inner.names[statement.name.text] = inner.context.rules.make(inner, statement)
+            elif isinstance(statement, s.Init):
+                inits.append(statement)
+            elif not isinstance(statement, s.Sizes):
+                instance.later.append(statement)
+        except Fault:
+            if isinstance(statement, s.Check):
+                raise
+            statements.give_up(inner, statement)
+    for init in inits:
+        initialise(inner, init)
+
+
+def _ready(statement: s.DimDef | s.Check, late: set[str]) -> bool:
+    parts = [binding.dim for binding in statement.bindings] if isinstance(statement, s.DimDef) else [statement.condition]
+    return not any(d.names_in(part) & late for part in parts)
+
+
+def _defines(statement: s.Statement) -> set[str]:
+    return {binding.name.text for binding in statement.bindings} if isinstance(statement, s.DimDef) else set()
+
+
+def _parameter(inner: Frame, instance: Instance, statement: s.Param) -> None:
+    name = statement.name.text
+    d.taken(inner, statement.name)
+    if statement.condition is not None:
+        wanted = a.decided(inner, inner.evaluate(statement.condition), statement.condition.span)
+        if not wanted:
+            inner.names[name] = Absent(name, statement.condition.span)
+            return
+    dims = inner.bank + tuple(axis for dim in statement.dims for axis in d.axes(inner, dim))
+    twice = [dim for at, dim in enumerate(dims) if dim in dims[:at]]
+    if twice:
+        title = f"the parameter `{name}` has the axis {twice[0]} twice"
+        hint = f"give one of them another name: dim J = {twice[0]}"
+        raise inner.fault("E0204", title, statement.span, hint=hint)
+    free = [dim for dim in dims if dim.size is None]
+    if free:
+        title = f"the size of {free[0]} must be known, because the parameter `{name}` is shaped by it"
+        raise inner.fault("E0213", title, statement.span)
+    elements = d.total(dims) or 1
+    if elements > MAX_ELEMENTS:
+        raise inner.fault("E0205", f"the parameter `{name}` would have {elements:,} elements", statement.span)
+    init = initialiser(inner, statement.init)
+    path = f"{inner.path}.{name}" if inner.path else name
+    instance.parameters.append(Parameter(path, dims, init, statement.span))
+    inner.names[name] = Use(path, 0, dims, inner.context.dtype)
+
+
+def initialiser(frame: Frame, expr: s.Expr) -> Initialiser:
+    """`zeros`, `normal(0.02)`, `kaiming`, or a number."""
+    value = frame.evaluate(expr)
+    if isinstance(value, Initialiser):
+        return value
+    if isinstance(value, Primitive) and value.name in ("zeros", "ones", "kaiming"):
+        return Initialiser(value.name)
+    if isinstance(value, Primitive) and value.name == "normal":
+        return Initialiser("normal", (0.02,))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return Initialiser({0: "zeros", 1: "ones"}.get(value, "constant"), () if value in (0, 1) else (float(value),))
+    words = "zeros, ones, normal(…), uniform(…), kaiming or a number"
+    raise frame.fault("E0303", f"this is {describe(value)}, no initialiser", expr.span, expected=words)
+
+
+def initialise(frame: Frame, statement: s.Init) -> None:
+    """`init blocks.*.attn.o.w ~ normal(0.01)`: remembered, and applied when all parameters are known."""
+    value = initialiser(frame, statement.value)
+    prefix = tuple(frame.path.split(".")) if frame.path else ()
+    for path in statement.paths:
+        frame.context.inits.append((path, (*prefix, *(step.text for step in path.steps)), value, frame))
+
+
+# ---- what an instance owns
+
+
+def all_parameters(instance: Instance | Chain) -> Iterator[tuple[str, Parameter, Layer | None]]:
+    """Every parameter by its id, in the order of the text; the layers of a chain one after the other."""
+    if isinstance(instance, Chain):
+        made = [list(all_parameters(template)) for template in instance.templates]
+        for index, kind in enumerate(instance.kinds):
+            at = len(instance.templates[kind].path)
+            for path, parameter, _ in made[kind]:
+                yield f"{instance.path}.{index}{path[at:]}", parameter, Layer(instance.path, index)
+        return
+    own = {parameter.path: parameter for parameter in instance.parameters}
+    for value in instance.names.values():
+        if isinstance(value, Use) and value.node in own:
+            yield value.node, own[value.node], None
+        elif isinstance(value, Instance | Chain):
+            yield from all_parameters(value)
+
+

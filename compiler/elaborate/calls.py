@@ -1,0 +1,259 @@
+"""Applying an instance: `attn(ln1(x))`.
+
+Ports bind to arguments, the signature's dims to the caller's dims of the same name (or as `enc[T = S](x)` says). Inside, only
+those can be named; every other axis is carried through. If a carried axis is one that the block knows under its own name, it is
+called otherwise inside and gets its name back at the boundary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..base.diagnostic import Label, did_you_mean
+from ..base.span import Span
+from ..ir.types import Dim, Dims, DType, Use
+from ..language import syntax as s
+from . import arithmetic as a
+from . import dims as d
+from . import statements
+from .frame import Arguments, Frame
+from .misfit import result_misfit
+from .primitives import not_yet
+from .values import Instance, Value, describe, show_dims
+from .views import check_limit
+
+Given = dict[str, tuple[Value, Span]]
+
+
+@dataclass(slots=True)
+class Boundary:
+    """How axes are called on both sides. `apart`: carried axes that have another name inside."""
+
+    apart: dict[Dim, Dim] = field(default_factory=dict[Dim, Dim])
+    carried: list[Dim] = field(default_factory=list[Dim])
+
+
+def bind_ports(frame: Frame, instance: Instance, args: Arguments, span: Span) -> Given:
+    """Arguments by the name of their port."""
+    decl = instance.decl
+    ports = {port.name.text: port for port in decl.signature.ports}
+    if len(args.positional) > len(ports):
+        title = f"{instance.name} takes {len(ports)} inputs, {len(args.positional)} are given"
+        raise frame.fault("E0302", title, args.positional[len(ports)][1])
+    given: Given = dict(zip(ports, args.positional, strict=False))
+    for name, arg in args.named.items():
+        if name not in ports:
+            raise _no_input(frame, instance, name, arg[1], span)
+        if name in given:
+            raise frame.fault("E0302", f"`{name}` is given twice", arg[1])
+        given[name] = arg
+    for name, port in ports.items():
+        if name not in given and port.default is None:
+            raise frame.fault("E0302", f"{instance.name} needs its input `{name}`", span)
+    return given
+
+
+def _no_input(frame: Frame, instance: Instance, name: str, at: Span, span: Span) -> Exception:
+    decl = instance.decl
+    ports = [port.name.text for port in decl.signature.ports]
+    callee = _callee(span)
+    if name in (option.name.text for option in decl.options):
+        hint = f"options go where it is made: `{instance.name}[…]({at.text})`"
+        others = (Label(instance.made, "made here"),)
+        return frame.fault("E0313", f"`{callee}` has no input `{name}`", at, hint=hint, others=others)
+    return frame.fault("E0301", f"`{callee}` has no input `{name}`", at, hint=did_you_mean(name, ports))
+
+
+def _callee(span: Span) -> str:
+    return span.text.split("(")[0].split("[")[0].strip() or "it"
+
+
+def apply_instance(
+    frame: Frame, instance: Instance, items: tuple[s.ViewItem, ...], given: Given, span: Span
+) -> Value:
+    """The block's results, called as the caller calls their axes."""
+    title = f"block {instance.name}" if isinstance(instance.decl, s.Block) else f"model {instance.name}"
+    inner = frame.inside(
+        instance.module, title, span, path=instance.path, names=dict(instance.names), dims=dict(instance.dims),
+        bank=instance.bank,
+    )  # fmt: skip
+    _bind_signature(frame, inner, instance, items, given, span)
+    boundary = Boundary()
+    for port in instance.decl.signature.ports:
+        inner.names[port.name.text] = _port_value(frame, inner, instance, port, given, boundary, span)
+    inner.carried = boundary.carried
+    results = statements.run_body(inner, instance.later)
+    outs = instance.decl.signature.outs
+    if results is None:
+        raise inner.fault("E0112", f"{title} returns nothing", instance.decl.name.span)
+    if len(results) != len(outs):
+        said = f"{title} returns {len(results)} values, its signature says {len(outs)}"
+        raise inner.fault("E0310", said, results[0][1])
+    values = tuple(
+        _result(frame, inner, instance, out, value, at, boundary)
+        for out, (value, at) in zip(outs, results, strict=True)
+    )
+    return values[0] if len(values) == 1 else values
+
+
+# ---- dims of the signature
+
+
+def _bind_signature(
+    frame: Frame, inner: Frame, instance: Instance, items: tuple[s.ViewItem, ...], given: Given, span: Span
+) -> None:
+    explicit = _explicit(frame, instance, items)
+    for port in instance.decl.signature.ports:
+        if port.name.text not in given or not isinstance(given[port.name.text][0], Use):
+            continue
+        for dim in port.dims or ():
+            for name in sorted(d.names_in(dim) - set(inner.dims) - {*inner.names}):
+                bound = explicit.get(name) or frame.dims.get(name)
+                if bound is None:
+                    raise _mixes(frame, instance, name, port, given[port.name.text][0], span)
+                inner.dims[name] = bound
+    for out in instance.decl.signature.outs:
+        for name in {name for dim in out.dims for name in d.names_in(dim)} - set(inner.dims):
+            if name in explicit or name in frame.dims:
+                inner.dims[name] = explicit.get(name) or frame.dims[name]
+
+
+def _explicit(frame: Frame, instance: Instance, items: tuple[s.ViewItem, ...]) -> dict[str, Dims]:
+    """`enc[T = S](x)`"""
+    found: dict[str, Dims] = {}
+    for item in items:
+        if not isinstance(item, s.At) or not isinstance(item.value, s.Ref):
+            hint = "its dims are given where it is made; a call binds those of the signature: f[T = S](x)"
+            raise frame.fault("E0308", "an instance takes no dims here", item.span, hint=hint)
+        found[item.name.text] = d.axes(frame, s.DimRef(item.value.span, item.value.name))
+    names = {name for port in instance.decl.signature.ports for dim in port.dims or () for name in d.names_in(dim)}
+    for item in items:
+        if isinstance(item, s.At) and item.name.text not in names:
+            title = f"{instance.name} has no dim {item.name} in its signature"
+            raise frame.fault("E0308", title, item.span, hint=did_you_mean(item.name.text, names))
+    return found
+
+
+def _mixes(frame: Frame, instance: Instance, name: str, port: s.Port, value: Value, span: Span) -> Exception:
+    """A dim of the signature that the caller cannot name."""
+    assert isinstance(value, Use), "only tensors have axes"
+    callee = _callee(span)
+    if any(d.called(dim, name) for dim in (*frame.carried, *value.dims)):
+        title = f"`{callee}` mixes {name}, which is only carried through {frame.title}"
+        others = [Label(port.span, f"{instance.name} names {name} here")]
+        outside = next((call for call in frame.calls if not call.in_std), None)
+        if outside is not None:
+            others.append(Label(outside.span, f"{frame.title} is applied here"))
+        hint = f"add {name} to the signature of {frame.title}"
+        return frame.fault("E0202", title, span, "mixed here", others=others, hint=hint)
+    title = f"`{callee}` works along an axis {name}, and there is no dim {name} here"
+    hint = f"say which axis is meant: {callee}[{name} = …](…)"
+    others = (Label(port.span, f"{instance.name} names it here"),)
+    return frame.fault("E0201", title, span, found=show_dims(value.dims), hint=hint, others=others)
+
+
+# ---- arguments
+
+
+def _port_value(
+    frame: Frame, inner: Frame, instance: Instance, port: s.Port, given: Given, boundary: Boundary, span: Span
+) -> Value:
+    if port.name.text not in given:
+        assert port.default is not None, "nothing is missing"
+        return inner.evaluate(port.default)
+    value, at = given[port.name.text]
+    domain = port.domain.text if port.domain is not None else None
+    if domain == "bool" and isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = a.constant(frame, value, frame.context.dtype, at)
+    if not isinstance(value, Use):
+        raise a.not_a_tensor(frame, value, at)
+    _domain(frame, inner, instance, port, domain, value, at)
+    return _relabelled(frame, inner, instance, port, value, at, boundary)
+
+
+def _domain(
+    frame: Frame, inner: Frame, instance: Instance, port: s.Port, domain: str | None, value: Use, at: Span
+) -> None:
+    """`ids in V` takes whole numbers below V, `keep in bool` truth values."""
+    if domain is None:
+        return
+    if domain == "bool":
+        if value.dtype is not DType.BOOL:
+            title = f"`{port.name}` of {instance.name} is true or false, this is {describe(value)} of {value.dtype.value}"
+            raise frame.fault("E0303", title, at, hint="compare it: x > 0")
+        return
+    if value.dtype is not DType.I64:
+        title = f"`{port.name}` of {instance.name} takes ids, this is {describe(value)} of {value.dtype.value}"
+        raise frame.fault("E0303", title, at)
+    assert port.domain is not None, "a domain"
+    bound = d.axes(inner, s.DimRef(port.domain.span, domain))
+    outer = tuple(instance.boundary.get(dim, dim) for dim in bound)
+    limit = frame.output.limits.get(value.value)
+    if limit is not None and limit not in outer and d.total(outer) is not None:
+        named = ", ".join(f"{formal} = {d.total(axes)}" for formal, axes in instance.dims.items() if axes == bound)
+        check_limit(frame, value, bound, at, f"{instance.name} with {named}", instance.made)
+
+
+def _relabelled(
+    frame: Frame, inner: Frame, instance: Instance, port: s.Port, value: Use, at: Span, boundary: Boundary
+) -> Use:
+    """The argument under the block's own names."""
+    wanted = tuple(axis for dim in port.dims or () for axis in d.axes(inner, dim))
+    names = {instance.boundary.get(dim, dim): dim for dim in wanted}
+    if len(names) != len(wanted):
+        raise frame.fault("E0204", f"`{port.name}` of {instance.name} would have one axis twice", at)
+    lacking = [dim for dim in names if dim not in value.dims]
+    if lacking:
+        title = f"`{port.name}` of {instance.name} needs the axis {', '.join(dim.name for dim in lacking)}"
+        raise frame.fault(
+            "E0203", title, at, expected=show_dims(tuple(names)), found=show_dims(value.dims),
+            hint=_same_size(lacking[0], value), others=(Label(port.span, "its signature"),),
+        )  # fmt: skip
+    known = {dim for dims in inner.dims.values() for dim in dims}
+    for dim in value.dims:
+        if dim in names:
+            continue
+        if dim in known and dim not in boundary.apart and dim not in inner.bank:
+            boundary.apart[dim] = inner.output.dims.fresh(dim.name, dim.size, inner.path)
+        own = boundary.apart.get(dim, dim)
+        if own not in boundary.carried:
+            boundary.carried.append(own)
+    return value.relabel({**boundary.apart, **names})
+
+
+def _same_size(lacking: Dim, value: Use) -> str | None:
+    """An axis of another name and the same size may be the one that is meant."""
+    like = [dim for dim in value.dims if dim.size is not None and dim.size == lacking.size]
+    return f"if {like[0]} is meant: x[{like[0]} -> {lacking}]" if like else None
+
+
+# ---- results
+
+
+def _result(
+    frame: Frame, inner: Frame, instance: Instance, out: s.Out, value: Value, at: Span, boundary: Boundary
+) -> Use:
+    if any(isinstance(part, s.DimBinary) for dim in out.dims for part in s.walk(dim)):
+        raise not_yet(inner, "arithmetic in the dims of a result", out.span)
+    use = value if isinstance(value, Use) else a.tensor(inner, value, inner.context.dtype, at)
+    wanted = tuple(axis for dim in out.dims for axis in d.axes(inner, dim))
+    allowed = {*wanted, *boundary.carried, *inner.bank}
+    if set(wanted) - set(use.dims) or set(use.dims) - allowed:
+        raise result_misfit(inner, out, use, wanted, allowed, at)
+    back = {own: outer for outer, own in boundary.apart.items()} | instance.boundary
+    result = use.relabel(back)
+    if len(set(result.dims)) != len(result.dims):
+        twice = next(dim for i, dim in enumerate(result.dims) if dim in result.dims[:i])
+        title = f"the result of {instance.name} would have two axes {twice}"
+        hint = f"the argument carries {twice} already: give it another name first"
+        raise frame.fault("E0204", title, frame_span(inner), hint=hint)
+    if out.domain is not None and out.domain.text in inner.dims:
+        frame.output.limits[result.value] = inner.dims[out.domain.text][0]
+    return result
+
+
+def frame_span(inner: Frame) -> Span:
+    """Where a frame was called."""
+    return inner.calls[0].span

@@ -1,0 +1,446 @@
+"""A model of a spec as a graph.
+
+In: a spec, a model's name, a row of its sizes, dims, options. Out: the forward graph (inputs with `batch` in front, parameters,
+nodes, outputs by port) and the facts about it that weights, reports and recipes need. Raises SpecError with everything that is
+wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..base.diagnostic import Diagnostic, SpecError, did_you_mean
+from ..base.span import Span
+from ..ir.graph import Graph
+from ..ir.types import Dim, DType, Node, Phase, TensorType, Use
+from ..language import syntax as s
+from . import chain, functions, primitives
+from . import dims as d
+from .blocks import all_parameters, bind_options, declarations
+from .calls import Given, apply_instance
+from .expressions import EXPRESSIONS, arguments
+from .frame import Context, Fault, Frame, Rules
+from .load import Module, Spec
+from .primitives import PRIMITIVES, not_yet
+from .structure import arranged
+from .values import Chain, Instance, Value, describe, function_text
+from .writer import DimNames, Writer
+
+BATCH = "batch"
+RULES = Rules(
+    EXPRESSIONS, functions.apply_function, chain.call, primitives.call, chain.make, frozenset(PRIMITIVES)
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PortFact:
+    """An input or output: its dims by name, and what its ids are below."""
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: DType
+    below: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChainFact:
+    """A repetition: where, over which dim, how often, of which block."""
+
+    path: str
+    dim: str
+    count: int
+    block: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What is known of a model beside its graph. `dims` are the names that the model's own text knows."""
+
+    model: str
+    size: str | None
+    parameters: int
+    options: Mapping[str, str]
+    inputs: tuple[PortFact, ...]
+    outputs: tuple[PortFact, ...]
+    taps: tuple[str, ...]
+    chains: tuple[ChainFact, ...]
+    dims: Mapping[str, Dim]
+    parameter_dims: Mapping[str, tuple[str, ...]] = field(repr=False)
+
+
+@dataclass(slots=True)
+class Elaborated:
+    """A model applied to its inputs, still open: a recipe's loss is written on top of it."""
+
+    context: Context
+    writer: Writer
+    frame: Frame
+    instance: Instance
+    inputs: dict[str, Use]
+    outputs: dict[str, Use]
+    facts: ModelFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked for."""
+
+    size: str | None = None
+    dims: Mapping[str, int] = field(default_factory=dict[str, int])
+    options: Mapping[str, object] = field(default_factory=dict[str, object])
+    training: bool = False
+    dtype: DType = DType.F32
+
+
+def elaborate_model(
+    spec: Spec, model: str | None = None, *, size: str | None = None, dims: Mapping[str, int] | None = None,
+    options: Mapping[str, object] | None = None, training: bool = False, dtype: DType = DType.F32,
+) -> tuple[Graph, ModelFacts]:  # fmt: skip
+    """The forward graph of a model. Free dims that `dims` does not bind keep the size None.
+
+    Options are numbers, texts, booleans, None, or expressions of the syntax tree. Raises SpecError.
+    """
+    made = open_model(spec, model, Request(size, dims or {}, options or {}, training, dtype))
+    taps = export_taps(made)
+    made.context.sink.raise_if_errors()
+    return made.writer.finish(made.instance.name, {**made.outputs, **taps}), made.facts
+
+
+def open_model(spec: Spec, model: str | None, request: Request) -> Elaborated:
+    """Elaborate a model and leave its graph open. Raises SpecError."""
+    context = Context(spec, RULES, request.training, request.dtype)
+    try:
+        return _open(context, spec, model, request)
+    except Fault:
+        assert context.sink.errors, "a fault is reported"
+        raise SpecError(context.sink.items) from None
+    except RecursionError:
+        context.sink.add(Diagnostic("E0311", "the spec is nested too deeply to be elaborated"))
+        raise SpecError(context.sink.items) from None
+
+
+def _open(context: Context, spec: Spec, model: str | None, request: Request) -> Elaborated:
+    decl, module, layers = _find_model(spec, model)
+    writer = Writer(context.dims)
+    frame = Frame(context, writer, module, f"model {decl.name}")
+    name = layers[0][0].name.text if layers else decl.name.text
+    instance = Instance(decl, module, "", decl.name.span, frame.names, frame.dims)
+    row = _size_row(frame, decl, request.size)
+    _bind_model_dims(frame, decl, row, request.dims)
+    _bind_model_options(frame, decl, layers, row, request.options)
+    declarations(frame, instance, set())
+    for derived, _ in layers:
+        _derived_body(frame, instance, derived)
+    total = _write_parameters(frame, writer, instance)
+    context.sink.raise_if_errors()
+    inputs = {port.name.text: _input(frame, writer, port) for port in decl.signature.ports}
+    given: Given = {port.name.text: (inputs[port.name.text], port.span) for port in decl.signature.ports}
+    value = _apply(frame, instance, given, decl.name.span)
+    context.sink.raise_if_errors()
+    outputs = _outputs(frame, decl, value)
+    facts = _facts(name, request.size or (row[0] if row else None), total, frame, instance, inputs, outputs, writer)
+    return Elaborated(context, writer, frame, instance, inputs, outputs, facts)
+
+
+def _apply(frame: Frame, instance: Instance, given: Given, span: Span) -> Value:
+    """The model reads its inputs; its own frame has no caller to show."""
+    kept, frame.dims = frame.dims, dict(frame.dims)
+    try:
+        return apply_instance(frame, instance, (), given, span)
+    finally:
+        frame.dims = kept
+
+
+# ---- which model
+
+
+def _find_model(spec: Spec, name: str | None) -> tuple[s.Model, Module, list[tuple[s.Derived, Module]]]:
+    """The model, and the derived ones between it and the name, outermost first."""
+    models = spec.models
+    if not models:
+        raise SpecError(Diagnostic("E0110", "the spec declares no model"))
+    chosen = name if name is not None else next(iter(models))
+    layers: list[tuple[s.Derived, Module]] = []
+    module = spec.main
+    while True:
+        found = [pair for pair in module.find(chosen) if isinstance(pair[0], s.Model | s.Derived)]
+        if not found:
+            raise SpecError(_no_model(chosen, models, layers))
+        decl, module = found[0]
+        if isinstance(decl, s.Model):
+            return decl, module, layers
+        if any(decl is known for known, _ in layers) or not isinstance(decl, s.Derived):
+            sink = Diagnostic("E0312", f"{chosen} is derived from itself")
+            raise SpecError(sink)
+        layers.append((decl, module))
+        chosen = decl.base.name.parts[-1].text
+
+
+def _no_model(name: str, models: Mapping[str, object], layers: Sequence[tuple[s.Derived, Module]]) -> Diagnostic:
+    from_span = layers[-1][0].base.span if layers else None
+    hint = did_you_mean(name, models)
+    expected = "one of " + ", ".join(models)
+    return diagnostic_at("E0110", f"there is no model `{name}`", from_span, hint=hint, expected=expected)
+
+
+def diagnostic_at(code: str, title: str, span: Span | None, **more: str | None) -> Diagnostic:
+    """A diagnostic that may have no place (what the command line asks for)."""
+    from ..base.diagnostic import Label
+
+    labels = () if span is None else (Label(span),)
+    return Diagnostic(code, title, labels, **more)  # type: ignore[arg-type]
+
+
+# ---- sizes
+
+
+def _size_row(frame: Frame, decl: s.Model, size: str | None) -> tuple[str, dict[str, tuple[s.Cell, Span]]] | None:
+    """The cells of the row that is asked for, the first row if none is."""
+    tables = [st for st in decl.body.statements if isinstance(st, s.Sizes)]
+    if not tables:
+        if size is not None:
+            frame.report("E0111", f"{decl.name} has no sizes, so there is no `{size}`", decl.name.span)
+            raise Fault
+        return None
+    table = tables[0]
+    if len(tables) > 1:
+        frame.report("E0102", "a model has one table of sizes", tables[1].span)
+    _check_table(frame, table)
+    rows = {row.label.text: row for row in table.rows}
+    label = size if size is not None else next(iter(rows))
+    if label not in rows:
+        hint, known = did_you_mean(label, rows), ", ".join(rows)
+        raise frame.fault("E0111", f"{decl.name} has no size `{label}`", table.span, hint=hint, expected=known)
+    row = rows[label]
+    return label, {col.text: (cell, cell.span) for col, cell in zip(table.columns, row.cells, strict=True)}
+
+
+def _check_table(frame: Frame, table: s.Sizes) -> None:
+    broken = False
+    seen: set[str] = set()
+    for row in table.rows:
+        if len(row.cells) != len(table.columns):
+            broken = True
+            title = f"the row `{row.label}` has {len(row.cells)} cells, there are {len(table.columns)} columns"
+            frame.report("E0214", title, row.span, expected=" ".join(col.text for col in table.columns))
+        if row.label.text in seen:
+            broken = True
+            frame.report("E0102", f"the size `{row.label}` is there twice", row.label.span)
+        seen.add(row.label.text)
+    columns = [col.text for col in table.columns]
+    for at, column in enumerate(table.columns):
+        if column.text in columns[:at]:
+            broken = True
+            frame.report("E0102", f"the column `{column}` is there twice", column.span)
+    if broken:
+        raise Fault
+
+
+def _bind_model_dims(
+    frame: Frame, decl: s.Model, row: tuple[str, dict[str, tuple[s.Cell, Span]]] | None, given: Mapping[str, int]
+) -> None:
+    """`batch`, the sizes, what is given, and the free dims of the ports."""
+    options = {option.name.text for option in decl.options}
+    frame.dims[BATCH] = (d.fresh(frame, BATCH, given.get(BATCH), decl.name.span),)
+    for name, (cell, span) in (row[1] if row else {}).items():
+        if name in options:
+            continue
+        if not isinstance(cell, s.Number) or not isinstance(cell.value, int):
+            raise frame.fault("E0214", f"`{name}` is a dim, so its sizes are whole numbers", span)
+        frame.dims[name] = (d.fresh(frame, name, given.get(name, cell.value), span),)
+    local = {b.name.text for st in decl.body.statements if isinstance(st, s.DimDef) for b in st.bindings}
+    used = {part.name for part in s.walk(decl.body) if isinstance(part, s.DimRef | s.Ref)}
+    ports = [part.name for port in decl.signature.ports for dim in port.dims or () for part in s.walk(dim)
+             if isinstance(part, s.DimRef)]  # fmt: skip
+    domains = [port.domain.text for port in decl.signature.ports if port.domain and port.domain.text != "bool"]
+    for name in given:
+        if name in frame.dims:
+            continue
+        if name in local or name not in {*used, *ports, *domains}:
+            known = {*frame.dims, *ports, *domains}
+            title = f"{decl.name} fixes {name} itself" if name in local else f"{decl.name} has no dim `{name}`"
+            raise frame.fault("E0201", title, decl.name.span, hint=did_you_mean(name, known))
+        frame.dims[name] = (d.fresh(frame, name, given[name], decl.name.span),)
+    for name in ports:
+        if name not in frame.dims and name not in local:
+            frame.dims[name] = (d.fresh(frame, name, None, decl.signature.span),)
+
+
+# ---- options
+
+
+def _bind_model_options(
+    frame: Frame, decl: s.Model, layers: list[tuple[s.Derived, Module]],
+    row: tuple[str, dict[str, tuple[s.Cell, Span]]] | None, given: Mapping[str, object],
+) -> None:  # fmt: skip
+    """Options of the outermost declaration are given from outside; a derived model gives its base's."""
+    current: dict[str, tuple[Value, Span]] = {}
+    for at, (derived, module) in enumerate(layers):
+        outer = Frame(frame.context, frame.output, module, f"model {derived.name}", dims=frame.dims)
+        known = _from_outside(outer, derived.options, given, derived.name) if at == 0 else current
+        bind_options(outer, outer, derived.options, known, derived.name.text, derived.name.span)
+        if derived.base.dims:
+            raise not_yet(outer, "dims of a derived model's base", derived.base.span)
+        frame.names.update({name: value for name, value in outer.names.items() if name not in frame.names})
+        args = arguments(outer, derived.base.args)
+        base = layers[at + 1][0] if at + 1 < len(layers) else decl
+        current = _arguments_by_name(outer, base, args.positional, args.named)
+    if not layers:
+        current = _from_outside(frame, decl.options, given, decl.name)
+    columns = {name: cell for name, cell in (row[1] if row else {}).items() if name not in frame.dims}
+    for name, (cell, span) in columns.items():
+        current.setdefault(name, (frame.evaluate(cell), span))
+    own = Frame(frame.context, frame.output, frame.module, frame.title, dims=frame.dims)
+    bind_options(frame, own, decl.options, current, decl.name.text, decl.name.span)
+    frame.names.update(own.names)
+
+
+def _arguments_by_name(
+    frame: Frame, base: s.Model | s.Derived, positional: Sequence[tuple[Value, Span]], named: Mapping[str, tuple[Value, Span]]
+) -> dict[str, tuple[Value, Span]]:
+    names = [option.name.text for option in base.options]
+    if len(positional) > len(names):
+        raise frame.fault("E0302", f"{base.name} has {len(names)} options", positional[len(names)][1])
+    for name, (_, span) in named.items():
+        if name not in names:
+            raise frame.fault("E0301", f"{base.name} has no option `{name}`", span, hint=did_you_mean(name, names))
+    return {**dict(zip(names, positional, strict=False)), **named}
+
+
+def _from_outside(
+    frame: Frame, options: Sequence[s.Option], given: Mapping[str, object], name: s.Name
+) -> dict[str, tuple[Value, Span]]:
+    known = [option.name.text for option in options]
+    found: dict[str, tuple[Value, Span]] = {}
+    for option, value in given.items():
+        if option not in known:
+            raise frame.fault("E0301", f"{name} has no option `{option}`", name.span, hint=did_you_mean(option, known))
+        if isinstance(value, s.Expr):
+            found[option] = (frame.evaluate(value), value.span)
+        else:
+            assert value is None or isinstance(value, bool | int | float | str), f"option {option} is plain"
+            found[option] = (value, name.span)
+    return found
+
+
+def _derived_body(frame: Frame, instance: Instance, derived: s.Derived) -> None:
+    """A derived model may initialise anew; what changes the text of its base comes later."""
+    from .blocks import initialise
+
+    for statement in derived.body.statements:
+        if isinstance(statement, s.Init):
+            initialise(frame, statement)
+        else:
+            raise not_yet(frame, f"`{type(statement).__name__.lower()}` in a derived model", statement.span)
+
+
+# ---- parameters, inputs, outputs
+
+
+def _write_parameters(frame: Frame, writer: Writer, instance: Instance) -> int:
+    """A node for each parameter; the `init` statement that matches last decides how it begins. How many elements."""
+    context = frame.context
+    context.sink.raise_if_errors()
+    unused = {id(path): (path, where) for path, _, _, where in context.inits}
+    total = 0
+    for name, parameter, layer in all_parameters(instance):
+        context.spend_nodes(frame, 1, parameter.span)
+        init: Value = parameter.init
+        steps = name.split(".")
+        for path, pattern, value, _ in context.inits:
+            if len(pattern) == len(steps) and all(p in ("*", step) for p, step in zip(pattern, steps, strict=True)):
+                init = value
+                unused.pop(id(path), None)
+        attrs = {"dims": parameter.dims, "dtype": context.dtype, "init": init.attr, "trained": True}  # type: ignore[union-attr]
+        out = TensorType(parameter.dims, context.dtype)
+        origin = frame.place(parameter.span).origin
+        owner = name.rpartition(".")[0]
+        writer.parameter(Node(name, "parameter", (), (out,), attrs, Phase.PREPARE, None, owner, layer, origin))
+        total += d.total(parameter.dims) or 1
+    for path, where in unused.values():
+        names = [name for name, _, _ in all_parameters(instance)]
+        hint = did_you_mean(path.text, names)
+        where.report("E0107", f"no parameter is called {path.text}", path.span, hint=hint)
+    return total
+
+
+def _input(frame: Frame, writer: Writer, port: s.Port) -> Use:
+    """An input of the model: data of a microbatch, `batch` in front."""
+    if port.default is not None:
+        raise not_yet(frame, "a model's input with a default", port.span)
+    dims = tuple(axis for dim in port.dims or () for axis in d.axes(frame, dim))
+    if not any(dim in dims for dim in frame.dims[BATCH]):
+        dims = (*frame.dims[BATCH], *dims)
+    if port.domain is None:
+        return writer.input(port.name.text, TensorType(dims, frame.context.dtype))
+    if port.domain.text == "bool":
+        return writer.input(port.name.text, TensorType(dims, DType.BOOL))
+    bound = d.axes(frame, s.DimRef(port.domain.span, port.domain.text))
+    use = writer.input(port.name.text, TensorType(dims, DType.I64), bound[0])
+    writer.limits[use.value] = bound[0]
+    return use
+
+
+def _outputs(frame: Frame, decl: s.Model, value: Value) -> dict[str, Use]:
+    """The outputs by name (`out`, `out.1`, … without one), axes in the order of the signature behind the carried ones."""
+    values = value if isinstance(value, tuple) else (value,)
+    found: dict[str, Use] = {}
+    for out, use in zip(decl.signature.outs, values, strict=True):
+        assert isinstance(use, Use), describe(use)
+        said = tuple(axis for dim in out.dims for axis in d.axes(frame, dim))
+        order = (*(dim for dim in use.dims if dim not in said), *said)
+        wanted = out.name.text if out.name is not None else "out"
+        name = wanted if wanted not in found else f"{wanted}.{len(found)}"
+        found[name] = arranged(frame, use, order, out.span, name)
+    return found
+
+
+def export_taps(made: Elaborated) -> dict[str, Use]:
+    """Exported values by name; where two have one name, the second is called by its path."""
+    found: dict[str, Use] = {}
+    for name, path, use in made.writer.taps:
+        free = name not in found and name not in made.outputs
+        found[name if free else f"{path}.{name}"] = use
+    return found
+
+
+# ---- facts
+
+
+def _facts(
+    model: str, size: str | None, total: int, frame: Frame, instance: Instance, inputs: Mapping[str, Use],
+    outputs: Mapping[str, Use], writer: Writer,
+) -> ModelFacts:  # fmt: skip
+    ports = tuple(_port_fact(name, use, writer) for name, use in inputs.items())
+    outs = tuple(_port_fact(name, use, writer) for name, use in outputs.items())
+    options = {name: _option_text(frame.names[name]) for name in (o.name.text for o in instance.decl.options)}
+    dims = {name: axes[0] for name, axes in frame.dims.items() if len(axes) == 1}
+    shapes = {node.id: tuple(dim.name for dim in node.outs[0].dims) for node in writer.parameters}
+    taps = tuple(name for name, _, _ in writer.taps)
+    return ModelFacts(model, size, total, options, ports, outs, taps, tuple(_chains(instance)), dims, shapes)
+
+
+def _port_fact(name: str, use: Use, writer: Writer) -> PortFact:
+    below = writer.limits.get(use.value)
+    return PortFact(name, tuple(dim.name for dim in use.dims), use.dtype, below.name if below else None)
+
+
+def _option_text(value: Value) -> str:
+    return function_text(value) or (str(value).lower() if isinstance(value, bool) else str(value))
+
+
+def _chains(instance: Instance) -> list[ChainFact]:
+    found: list[ChainFact] = []
+    for value in instance.names.values():
+        if isinstance(value, Chain):
+            assert value.dim.size is not None, "a chain's count is known"
+            found.append(ChainFact(value.path, value.dim.name, value.dim.size, value.templates[0].name))
+            for template in value.templates[:1]:
+                found += _chains(template)
+        elif isinstance(value, Instance):
+            found += _chains(value)
+    return found
+
+
+__all__ = ["DimNames", "ModelFacts", "Request", "elaborate_model", "export_taps", "open_model"]

@@ -1,0 +1,149 @@
+"""Statements of a body, read in order: `name = expr`, `dim`, `check`, `tap`, `return`.
+
+A faulty statement leaves its names unknown and the reading goes on, so that one run reports several faults.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from ..base.diagnostic import Label
+from ..base.span import Span
+from ..ir.types import Dim, Dims, Use
+from ..language import syntax as s
+from . import arithmetic as a
+from . import dims as d
+from .frame import Fault, Frame
+from .primitives import not_yet
+from .values import UNKNOWN, Value, describe
+
+_PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def carried(frame: Frame, values: Iterable[Value], named: Iterable[Dims]) -> list[Dim]:
+    """The axes that values bring along beyond those that have a name in the frame."""
+    known = {dim for dims in named for dim in dims}
+    return list(dict.fromkeys(d for v in values if isinstance(v, Use) for d in v.dims if d not in known))
+
+
+def body_value(frame: Frame, body: s.Expr | s.Body, hint: str | None = None) -> Value:
+    """What a function's body gives."""
+    if not isinstance(body, s.Body):
+        return frame.evaluate(body, hint)
+    results = run_body(frame, body.statements, hint)
+    if results is None:
+        raise frame.fault("E0112", f"{frame.title} returns nothing", body.span)
+    return results[0][0] if len(results) == 1 else tuple(value for value, _ in results)
+
+
+def run_body(
+    frame: Frame, written: Iterable[s.Statement], hint: str | None = None
+) -> list[tuple[Value, Span]] | None:
+    """Read statements; the values that are returned, or None. Raises Fault if one that counts could not be read."""
+    results: list[tuple[Value, Span]] | None = None
+    broken = False
+    for statement in written:
+        if results is not None:
+            frame.report("E0113", "nothing can stand after `return`", statement.span)
+            break
+        try:
+            if isinstance(statement, s.Return):
+                results = _returned(frame, statement, hint)
+            else:
+                run_statement(frame, statement)
+        except Fault:
+            broken = broken or isinstance(statement, s.Return | s.Check)
+            give_up(frame, statement)
+    if broken:
+        raise Fault
+    return results
+
+
+def _returned(frame: Frame, statement: s.Return, hint: str | None) -> list[tuple[Value, Span]]:
+    name = hint if len(statement.values) == 1 else None
+    values = [(frame.evaluate(value, name), value.span) for value in statement.values]
+    if len(values) == 1 and isinstance(values[0][0], tuple):
+        return [(value, values[0][1]) for value in values[0][0]]
+    return values
+
+
+def run_statement(frame: Frame, statement: s.Statement) -> None:
+    """Read one statement other than `return`. Raises Fault."""
+    if isinstance(statement, s.Assign):
+        _assign(frame, statement)
+    elif isinstance(statement, s.DimDef):
+        d.define(frame, statement)
+    elif isinstance(statement, s.Check):
+        check(frame, statement)
+    elif isinstance(statement, s.Tap):
+        _tap(frame, statement)
+    elif isinstance(statement, s.Scan | s.Next | s.Emit | s.State | s.Adapt):
+        word = type(statement).__name__.lower()
+        raise not_yet(frame, f"`{word}`", statement.span)
+    else:
+        word = {s.Instance: "an instance", s.Param: "a parameter"}.get(type(statement), "this")
+        raise frame.fault("E0114", f"{word} cannot stand in {frame.title}", statement.span, hint="blocks own, functions do not")
+
+
+def give_up(frame: Frame, statement: s.Statement) -> None:
+    """The names that a faulty statement would have made are unknown from here on."""
+    names: tuple[s.Name, ...] = ()
+    if isinstance(statement, s.Assign):
+        names = statement.targets
+    elif isinstance(statement, s.DimDef):
+        names = tuple(binding.name for binding in statement.bindings)
+    elif isinstance(statement, s.Param | s.Instance | s.State):
+        names = (statement.name,)
+    elif isinstance(statement, s.Scan):
+        names = tuple(part.name for part in statement.body.statements if isinstance(part, s.Emit))
+    for name in names:
+        if name.text not in frame.dims:
+            frame.names[name.text] = UNKNOWN
+
+
+def _assign(frame: Frame, statement: s.Assign) -> None:
+    targets = statement.targets
+    for target in targets:
+        d.taken(frame, target)
+    if len(targets) == 1:
+        frame.names[targets[0].text] = frame.evaluate(statement.value, targets[0].text)
+        return
+    value = frame.evaluate(statement.value)
+    if not isinstance(value, tuple):
+        raise frame.fault("E0310", f"{len(targets)} names for one value", statement.value.span, describe(value))
+    if len(value) != len(targets):
+        title = f"{len(targets)} names for {len(value)} values"
+        raise frame.fault("E0310", title, statement.value.span)
+    for target, part in zip(targets, value, strict=True):
+        frame.names[target.text] = part
+
+
+def _tap(frame: Frame, statement: s.Tap) -> None:
+    value = frame.evaluate(statement.value, statement.name.text)
+    use = value if isinstance(value, Use) else a.tensor(frame, value, frame.context.dtype, statement.value.span)
+    frame.output.taps.append((statement.name.text, frame.path, use))
+    frame.names.setdefault(statement.name.text, use)
+
+
+def check(frame: Frame, statement: s.Check) -> None:
+    """`check condition, "message with {H}"`: the spec's own fault, shown where the instance is made."""
+    condition = frame.evaluate(statement.condition)
+    if isinstance(condition, Use):
+        raise frame.fault("E0307", "a check is made while compiling; this is a tensor", statement.condition.span)
+    if a.decided(frame, condition, statement.condition.span):
+        return
+    message = _PLACE.sub(lambda found: _filled(frame, found), statement.message.value)
+    own = frame.calls[0].span if frame.calls else statement.span
+    others = (Label(statement.span, "checked here"),) if own is not statement.span else ()
+    frame.context.sink.error("E0211", message, own, "", others=others)
+    raise Fault
+
+
+def _filled(frame: Frame, found: re.Match[str]) -> str:
+    name = found[1]
+    if name in frame.dims:
+        size = d.total(frame.dims[name])
+        return name if size is None else str(size)
+    value = frame.names.get(name, name)
+    return str(value) if isinstance(value, str | int | float) else describe(value)
