@@ -1,7 +1,7 @@
-"""What this machine reaches: the matrix peak that MFU is reckoned by, memory bandwidth, elementwise rate, cost of a launch.
+"""What this machine reaches: the matrix peak that MFU is reckoned by, bandwidth, elementwise rate, cost of a launch.
 
-In: a device and an element type. Out: `Rates`, measured in about half a second by running the very things that a step is
-made of; the best of several runs counts, because everything that disturbs a run makes it slower.
+In: a device and an element type. Out: `Rates`, measured in about half a second by running the very things that a step
+is made of; the best of several runs counts, because everything that disturbs a run makes it slower.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .dtypes import torch_dtype
+from .execute import DTYPES
 
 BUDGET_S = 0.12  # for each of the four measurements
 COPY_BYTES = 1 << 25
@@ -33,7 +33,7 @@ class Rates:
 
 def measure(device: str = "cpu", dtype: str = "f32") -> Rates:
     """Measures this machine. The matrix product is square and large enough that its edges do not show."""
-    where, kind = torch.device(device), torch_dtype(dtype)
+    where, kind = torch.device(device), DTYPES[dtype]
     side = 8192 if where.type == "cuda" else 1024
     a, b = (torch.randn(side, side, device=where).to(kind) for _ in range(2))
     product = torch.empty_like(a)

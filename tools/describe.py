@@ -33,8 +33,11 @@ PAIRS = frozenset({"maximum", "minimum"})
 
 
 def short_name(node_id: str, path: str = "") -> str:
-    """The name as read from inside instance `path`: `blocks.0.attn.q` is `q` inside `blocks.0.attn`."""
-    return node_id.removeprefix(f"{path}.") if path else node_id
+    """The name as read from inside instance `path`: `blocks.0.attn.q` is `q` inside `blocks.0.attn`, gradients alike."""
+    if not path:
+        return node_id
+    kind, slash, name = node_id.rpartition("/")
+    return f"{kind}{slash}{name.removeprefix(f'{path}.')}"
 
 
 def dims_text(dims: Dims) -> str:
@@ -56,10 +59,10 @@ def computes(node: Node) -> str:
 
 def _operand(node: Node, use: Use) -> str:
     """An operand's name, short: what stands outside its own box, or the end of it."""
-    name = short_name(use.node, node.path)
-    while len(name) > NAME_WIDTH and "." in name:
+    kind, slash, name = short_name(use.node, node.path).rpartition("/")
+    while "." in name and (len(name) > NAME_WIDTH or name[0].isdecimal()):
         name = name.partition(".")[2]
-    return name
+    return f"{kind}{slash}{name}"
 
 
 def _first_dims(attrs: Mapping[str, Attr]) -> Dims:

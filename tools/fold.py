@@ -7,15 +7,15 @@ stays as it is. Arrows between one layer and the next are left out: the frame's 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
 from ..compiler.ir.graph import Graph
 from ..compiler.ir.types import Node
 from .describe import computes, dims_text, short_name
+from .layers import chains_of, first_layer
 from .numbers import compact
 from .picture import (
     Box,
@@ -48,7 +48,7 @@ class Place:
 
 def fold(graph: Graph) -> Picture:
     """The picture by blocks."""
-    chains = _chains(graph)
+    chains = chains_of(graph)
     places = dict(_places(graph, chains))
     staged = is_step(graph)
     asked = outputs_by_node(graph)
@@ -66,27 +66,11 @@ def fold(graph: Graph) -> Picture:
     return Picture(graph.name, boxes, arrows, frames_of(boxes, _chain_labels(boxes, chains)))
 
 
-def _chains(graph: Graph) -> dict[str, int]:
-    """Each repetition's path, its outer layers' numbers left out, and how many layers it has."""
-    found: dict[str, set[int]] = {}
-    for node in graph:
-        if node.layer is not None:
-            found.setdefault(node.layer.chain, set()).add(node.layer.index)
-    return {chain: len(layers) for chain, layers in found.items()}
-
-
-def _first_layer(name: str, chains: dict[str, int]) -> str:
-    """The name as it is in the first layer of every chain: `grad.blocks.7.h` is `grad.blocks.0.h`."""
-    for chain in chains:
-        name = re.sub(rf"(?<![\w]){re.escape(chain)}\.\d+(?=\.|$)", f"{chain}.0", name)
-    return name
-
-
-def _places(graph: Graph, chains: dict[str, int]) -> Iterator[tuple[str, Place]]:
-    """Every node's place. The k-th node of an operator in a layer matches the k-th in the first layer."""
+def _places(graph: Graph, chains: Mapping[str, int]) -> Iterator[tuple[str, Place]]:
+    """Every node's place. In a layer it is that of the node which has the same name in the first layer."""
     seen: Counter[tuple[str, ...]] = Counter()
     for node in graph:
-        path = _first_layer(node.path, chains)
+        path = first_layer(node.path, chains)
         parts = instances(path)
         in_layer = bool(parts) and any(parts[0] == f"{chain}.0" for chain in chains)
         inner = parts[1:] if in_layer else parts
@@ -95,8 +79,11 @@ def _places(graph: Graph, chains: dict[str, int]) -> Iterator[tuple[str, Place]]
             path = ".".join(parts[: 2 if in_layer else 1])
             yield node.id, Place(f"{phase} {path}", path, True)
         elif in_layer:
-            seen[node.path, phase, node.op] += 1
-            yield node.id, Place(f"{phase} {path} {node.op} {seen[node.path, phase, node.op]}", path, False)
+            alike = first_layer(node.id, chains)
+            if alike == node.id and path != node.path:  # its name does not tell the layer: count
+                seen[node.path, phase, node.op] += 1
+                alike = f"{node.op} {seen[node.path, phase, node.op]}"
+            yield node.id, Place(f"{phase} {path} {alike}", path, False)
         else:
             yield node.id, Place(f"{phase} {node.id}", path, False)
 
@@ -118,25 +105,25 @@ def _arrows(graph: Graph, places: dict[str, Place]) -> Iterator[tuple[str, str]]
 
 def _instance_box(place: Place, nodes: list[Node], staged: bool, asked: dict[str, tuple[str, ...]]) -> Box:
     names = [name for node in nodes for name in asked.get(node.id, ())]
-    first_layer = [node for node in nodes if node.path.startswith(place.path)] or nodes
-    parameters = [node for node in first_layer if node.op == "parameter"]
+    once = [node for node in nodes if node.path.startswith(place.path)] or nodes
+    parameters = [node for node in once if node.op == "parameter"]
     kind = (
         Kind.OUTPUT
         if names
         else Kind.PARAMETER
-        if parameters and len(parameters) == len(first_layer)
+        if parameters and len(parameters) == len(once)
         else Kind.COMPUTED
     )
     parts = instances(place.path)
     return Box(
         key=place.key,
-        inside=_summary(first_layer),
+        inside=_summary(once),
         name=parts[-1],
         note=" ".join([_parameters_text(parameters), *(f"output {n}" for n in names)]).strip(),
         kind=kind,
         phase=home_phase(nodes[0]),
         frame=frame_of(nodes[0], staged, ".".join(parts[:-1])),
-        tooltip=f"{place.path}: {len(first_layer)} nodes",
+        tooltip=f"{place.path}: {len(once)} nodes",
     )
 
 
@@ -176,7 +163,7 @@ def _node_box(place: Place, node: Node, staged: bool, asked: tuple[str, ...], la
     )
 
 
-def _chain_labels(boxes: tuple[Box, ...], chains: dict[str, int]) -> dict[tuple[str, ...], str]:
+def _chain_labels(boxes: tuple[Box, ...], chains: Mapping[str, int]) -> dict[tuple[str, ...], str]:
     """`blocks ×12` instead of `blocks.0`."""
     keys = {box.frame[:depth] for box in boxes for depth in range(1, len(box.frame) + 1)}
     return {key: f"{chain} ×{count}" for key in keys for chain, count in chains.items() if key[-1] == f"{chain}.0"}

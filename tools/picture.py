@@ -96,7 +96,7 @@ def kind_of(node: Node, asked: tuple[str, ...]) -> Kind:
 
 
 def home_phase(node: Node) -> Phase:
-    """The phase that a node is drawn in: parameters stand where they are used first, optimizer state where it changes."""
+    """The phase that a node is drawn in: parameters where they are used first, optimizer state where it changes."""
     return {"parameter": Phase.FORWARD, "state": Phase.UPDATE}.get(node.op, node.phase)
 
 

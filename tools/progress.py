@@ -1,13 +1,13 @@
 """What a person sees while a model trains: a bar on a terminal, plain lines elsewhere, and at the end what came of it.
 
-In: the records of a run (step, evaluation, summary) as they come. Out: text on a stream. MFU is the model FLOPs of a step
-over its seconds and this machine's measured matrix peak.
+In: the records of a run (step, evaluation, summary) as they come. Out: text on a stream. MFU is the model FLOPs of a
+step over its seconds and this machine's measured matrix peak.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -51,8 +51,8 @@ def evaluation_words(record: EvalRecord) -> str:
 def comparison(summary: Summary) -> str:
     """One line: what was foretold beside what was measured."""
     foretold: Mapping[str, float] = summary.predicted
-    pairs = [
-        ("parameters", foretold.get("parameters"), float(summary.parameters), lambda n: f"{int(n):,}"),
+    pairs: list[tuple[str, float | None, float | None, Callable[[float], str]]] = [
+        ("parameters", foretold.get("parameters"), summary.parameters, "{:,.0f}".format),
         ("step time", foretold.get("step_seconds"), summary.step_seconds, seconds_text),
         ("peak memory", foretold.get("peak_bytes"), summary.peak_bytes, bytes_text),
     ]

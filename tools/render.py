@@ -62,6 +62,7 @@ GRAPH = {
     "tooltip": " ",
 }
 NODE = {"shape": "plain", "fontname": FONT, "fontsize": "11", "fontcolor": INK}
+ACROSS = {"color": "#aab4bf", "style": "dashed", "penwidth": "0.7"}  # from one phase to another: what is kept
 EDGE = {"color": "#7a8694", "arrowsize": "0.55", "penwidth": "0.9", "tooltip": " "}
 
 
@@ -71,8 +72,10 @@ def to_dot(picture: Picture) -> str:
     source = graphviz.Digraph(_id(picture.title), graph_attr=GRAPH, node_attr=NODE, edge_attr=EDGE)
     source.attr(label=_heading(picture, staged))
     _fill(source, picture, (), staged)
+    phases = {box.key: box.frame[0] if staged else "" for box in picture.boxes}
     for tail, head in picture.arrows:
-        source.edge(f"{_id(tail)}:box", f"{_id(head)}:box")
+        style = {} if phases[tail] == phases[head] else ACROSS
+        source.edge(f"{_id(tail)}:box", f"{_id(head)}:box", **style)
     return source.source
 
 
@@ -83,9 +86,10 @@ def _fill(source: graphviz.Digraph, picture: Picture, key: tuple[str, ...], stag
             source.node(_id(box.key), _label(box, staged), tooltip=graphviz.escape(box.tooltip))
     for frame in picture.frames:
         if frame.key[:-1] == key:
-            with source.subgraph(name=_id("cluster " + " / ".join(frame.key))) as inner:
-                inner.attr(**_frame_style(frame))
-                _fill(inner, picture, frame.key, staged)
+            inner = graphviz.Digraph(_id("cluster " + " / ".join(frame.key)))
+            inner.attr(**_frame_style(frame))
+            _fill(inner, picture, frame.key, staged)
+            source.subgraph(inner)
 
 
 def _frame_style(frame: Frame) -> dict[str, str]:

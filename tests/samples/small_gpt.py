@@ -66,7 +66,8 @@ class SmallGPT:
             seen = {self.t: self.s}
             y, _ = self.b(
                 "attention", q, k.relabel(seen), v.relabel(seen), *starts,
-                T=(self.t,), S=(self.s,), K=(self.k,), G=(self.h,), R=(self.r,), mask="causal", score=None, scale=0.35, drop=0.0,
+                T=(self.t,), S=(self.s,), K=(self.k,), G=(self.h,), R=(self.r,),
+                mask="causal", score=None, scale=0.35, drop=0.0,
             )  # fmt: skip
             return self.linear("o", y, heads, (self.d,))
 

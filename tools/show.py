@@ -1,0 +1,92 @@
+"""`partita show`: a model's parameters, FLOPs a token and memory, whole and by block."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from .arguments import add_spec, sets_of
+from .figures import BlockFigures, Figures, figures
+from .numbers import bytes_text, compact
+from .probe import probe_step
+from .specs import load_bound
+
+EXAMPLE = "partita show specs/models/gpt2.partita --size small"
+DEPTH = 1  # levels below a chain's layer (or below the model)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    add_spec(parser)
+    parser.add_argument("--json", action="store_true", help="all figures, exactly, as JSON")
+    parser.add_argument("--depth", type=int, default=DEPTH, metavar="N", help=f"levels inside a block (default {DEPTH})")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the table or the JSON."""
+    bound = load_bound(options.spec, sets_of(options), options.size)
+    found = figures(bound.model, bound.step or probe_step(bound.model), bound.assumed)
+    if options.json:
+        print(json.dumps(found.to_json(), indent=1))
+    else:
+        print_figures(found, options.depth, _console())
+    return 0
+
+
+def _console() -> Console:
+    """Wide enough for the table where no terminal sets the width."""
+    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
+def print_figures(found: Figures, depth: int, console: Console) -> None:
+    """The whole model in a few lines, then its blocks as a table."""
+    console.print(f"[bold]{found.name}[/bold]  {found.parameters:,} parameters ({compact(found.parameters)})")
+    frozen = found.parameters - found.trained_parameters
+    if frozen:
+        console.print(f"  not trained: {frozen:,}")
+    forward, step = found.flops_per_token, found.flops_per_token_step
+    console.print(f"  FLOPs a token: {compact(forward)} forward, {compact(step)} with the backward")
+    parts = ", ".join(f"{name.replace('_', ' ')} {bytes_text(size)}" for name, size in found.memory.items() if size)
+    console.print(f"  memory at the peak of a step: {bytes_text(found.memory_bytes)} = {parts}", soft_wrap=True)
+    if found.assumed:
+        console.print(f"  assumed: {', '.join(found.assumed)}")
+    console.print(_table(found, depth))
+    console.print("weights and kept: bytes of the parameters, and of activations that the forward keeps for the backward")
+
+
+def _table(found: Figures, depth: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("block", no_wrap=True)
+    for title in ("parameters", "share", "FLOPs/token", "+ backward", "weights", "kept"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in found.blocks:
+        level = _level(row)
+        if level <= depth + 1:
+            table.add_row(*_cells(row, level, found), style="bold" if not row.path else None)
+    return table
+
+
+def _level(row: BlockFigures) -> int:
+    """How deep a block lies; a chain and its layer are one level."""
+    return sum(not part.isdecimal() for part in row.path.split(".")) if row.path else 0
+
+
+def _cells(row: BlockFigures, level: int, found: Figures) -> list[str]:
+    parts = row.path.split(".")
+    last = parts[-1] if not parts[-1].isdecimal() else f"{parts[-2]} ×{row.layers}"
+    name = "  " * (level - 1) + last if row.path else found.name
+    share = row.parameters / found.parameters if found.parameters else 0.0
+    return [
+        name,
+        f"{row.parameters:,}",
+        f"{100 * share:.1f}%",
+        compact(row.flops_per_token),
+        compact(row.flops_per_token_step),
+        bytes_text(row.parameter_bytes),
+        bytes_text(row.kept_activation_bytes),
+    ]
