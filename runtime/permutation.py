@@ -24,11 +24,18 @@ def mix(value: Integers) -> Integers:
 
 def keyed(*keys: int) -> int:
     """One 32-bit key from several integers of up to 64 bits, each of whose bits matters."""
-    state = np.uint64(0x9E3779B9)
+    state = 0x9E3779B9
     for key in keys:
         for half in (key & 0xFFFFFFFF, (key >> 32) & 0xFFFFFFFF):
-            state = mix(np.asarray(state ^ np.uint64(half), dtype=np.uint64))[()]
-    return int(state)
+            state = _mix_one(state ^ half)
+    return state
+
+
+def _mix_one(value: int) -> int:
+    """`mix` of one number, without numpy's cost by call."""
+    value = ((value ^ (value >> 16)) * 0x21F0AAAD) & 0xFFFFFFFF
+    value = ((value ^ (value >> 15)) * 0x735A2D97) & 0xFFFFFFFF
+    return value ^ (value >> 15)
 
 
 def permute(positions: npt.ArrayLike, size: int, key: int) -> npt.NDArray[np.int64]:

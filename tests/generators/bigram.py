@@ -14,7 +14,7 @@ from pathlib import Path
 from partita.runtime.program import Allocate, Build, Initializer, Input, Parameter, Program, Run, State, to_json
 from partita.runtime.recipe import Checkpoints, Column, DataSource, Evaluation, Rows, Training, to_plain
 
-V, T, ROWS = 256, 16, 4
+V, T, ROWS = 128, 16, 4  # ASCII
 
 MODULES = {
     "forward": """

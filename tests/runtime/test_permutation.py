@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from partita.runtime.permutation import keyed, permute
+from partita.runtime.permutation import keyed, mix, permute
 
 SIZES = st.integers(1, 3000)
 KEYS = st.integers(0, 2**32 - 1)
@@ -34,6 +34,11 @@ def test_keys_and_positions_spread() -> None:
     # a random permutation's displacement averages size / 3; its neighbours are as far apart
     assert abs(np.abs(one - np.arange(size)).mean() - size / 3) < 30
     assert abs(np.abs(np.diff(one)).mean() - size / 3) < 30
+
+
+@given(KEYS)
+def test_one_number_mixed_as_many_are(value: int) -> None:
+    assert keyed(value) == mix(mix(np.array([0x9E3779B9 ^ value], dtype=np.uint64)))[0]
 
 
 def test_every_part_of_a_key_matters() -> None:
