@@ -209,7 +209,7 @@ UNARY = frozenset({*_NUMBERS, "floor"})
 
 
 def unary(frame: Frame, name: str, value: Value, span: Span, hint: str | None = None) -> Value:
-    """exp, log, … of a number or a tensor."""
+    """exp, log, … of a number or a tensor; floor gives whole numbers, which may index."""
     if isinstance(value, int | float):
         try:
             return math.floor(value) if name == "floor" else _NUMBERS[name](value)
@@ -217,8 +217,11 @@ def unary(frame: Frame, name: str, value: Value, span: Span, hint: str | None = 
             raise frame.fault("E0304", f"{name}({value}) is no real number", span) from None
     if not isinstance(value, Use):
         raise not_a_tensor(frame, value, span)
-    x = tensor(frame, value, float_dtype(frame, value), span)
-    return frame.emit1(name, x, span=span, hint=hint)
+    if name != "floor":
+        return frame.emit1(name, tensor(frame, value, float_dtype(frame, value), span), span=span, hint=hint)
+    if not value.dtype.is_float:
+        return value
+    return frame.emit1("cast", frame.emit1("floor", value, span=span), span=span, hint=hint, to=DType.I64)
 
 
 def negative(frame: Frame, value: Value, span: Span, hint: str | None = None) -> Value:

@@ -211,7 +211,8 @@ def _relabelled(
             "E0203", title, at, expected=show_dims(tuple(names)), found=show_dims(value.dims),
             hint=_same_size(lacking[0], value), others=(Label(port.span, "its signature"),),
         )  # fmt: skip
-    known = {dim for dims in inner.dims.values() for dim in dims}
+    whole = isinstance(instance.decl, s.Model)  # a model's text knows every dim by its name
+    known = set() if whole else {dim for dims in inner.dims.values() for dim in dims}
     for dim in value.dims:
         if dim in names:
             continue

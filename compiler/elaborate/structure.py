@@ -25,7 +25,7 @@ def arranged(frame: Frame, use: Use, dims: Dims, span: Span, hint: str | None = 
     order = tuple(dim for dim in dims if dim in use.dims)
     assert len(order) == len(use.dims), f"{use.node} has axes beyond {show_dims(dims)}"
     if order != use.dims:
-        use = frame.emit1("transpose", use, span=span, hint=hint, order=order)
+        use = frame.emit1("transpose", use, span=span, hint=hint, dims=order)
     return use if order == dims else frame.emit1("expand", use, span=span, hint=hint, dims=dims)
 
 
