@@ -1,9 +1,9 @@
 """From the `optimizer` of a record to groups: who updates which parameters, with which options.
 
-An optimizer is a function of the spec or of std, `fn adamw(p, g, m, v, step, lr, beta1 = 0.9, …)`: the parameter,
-its gradient, the states by name, the step counted from 1, the rate, the options. So a new one needs no line here.
-Two options are sugar: `betas = (a, b)` for beta1 and beta2, `no_decay = [patterns]` for groups of their own with
-`decay = 0`.
+An optimizer is a function of the spec or of std, `fn adamw(p, g, m, v, step, lr, beta1 = 0.9, …)`: the parameter, its
+gradient, its states by name, the step counted from 1 (where it wants it), the rate, its options. So a new one needs no
+line here. Two options are sugar: `betas = (a, b)` for beta1 and beta2, and `no_decay = [patterns]` for groups of their
+own with `decay = 0`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from .records import Section
 from .schema import SCHEDULE_FORMS
 
 LEADING = ("p", "g")
-SCALARS = ("step", "lr")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +32,7 @@ class Optimizer:
 
     name: str
     states: tuple[str, ...]
+    counts: bool
     options: tuple[s.Option, ...]
 
     @property
@@ -57,12 +57,11 @@ def _kind(option: s.Option) -> Real | Flag | Either:
 def optimizer(function: s.Fn) -> Optimizer | None:
     """The function as an optimizer; None if it has another shape."""
     names = tuple(item.name.text for item in function.options)
-    if names[:2] != LEADING or SCALARS[0] not in names:
+    if names[:2] != LEADING or "lr" not in names:
         return None
-    at = names.index(SCALARS[0])
-    if names[at : at + 2] != SCALARS:
-        return None
-    return Optimizer(function.name.text, names[2:at], function.options[at + 2 :])
+    rate = names.index("lr")
+    counts = names[rate - 1] == "step"
+    return Optimizer(function.name.text, names[2 : rate - counts], counts, function.options[rate + 1 :])
 
 
 def optimizers(spec: Spec) -> dict[str, Optimizer]:
@@ -131,7 +130,7 @@ class _Group:
             given["beta1"], given["beta2"] = betas
         defaults = {item.name.text: _default(item) for item in found.options if item.default is not None}
         options = cast("dict[str, Literal_]", {**defaults, **given})
-        last = OptimizerGroup(pattern, found.name, found.states, options, rate, span)
+        last = OptimizerGroup(pattern, found.name, found.states, options, rate, found.counts, span)
         if without and pattern != "*":
             self.sink.error(
                 "E0402", "`no_decay` stands only where one optimizer serves all", form.spans["no_decay"], "",

@@ -140,6 +140,7 @@ class Form:
 
     rest   the kind of further positional arguments; None if there are none
     after  the forms that may be piped into it
+    built  whether anything is done with it yet
     """
 
     name: str
@@ -147,6 +148,7 @@ class Form:
     doc: str
     rest: Kind | None = None
     after: tuple[str, ...] = ()
+    built: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,13 @@ LITERAL = Either((Real(), Flag(), Text(), Nothing()))
 
 
 # ---- in words
+
+
+def form_of(kind: Kind | None, name: str) -> Form | None:
+    """The form of that name among those of a kind."""
+    if isinstance(kind, Either):
+        return next((form for item in kind.kinds if (form := form_of(item, name)) is not None), None)
+    return next((form for form in kind.forms if form.name == name), None) if isinstance(kind, Forms) else None
 
 
 def describe(kind: Kind) -> str:

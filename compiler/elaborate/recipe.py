@@ -102,6 +102,7 @@ class OptimizerGroup:
     states    the names of its states, in order: for adamw m and v
     options   of the function, without lr
     schedule  of the learning rate, where the group has its own
+    counts    whether the function takes the step
     """
 
     pattern: str
@@ -109,6 +110,7 @@ class OptimizerGroup:
     states: tuple[str, ...]
     options: Mapping[str, Literal_]
     schedule: Schedule | None = None
+    counts: bool = True
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
@@ -119,7 +121,7 @@ class Precision:
     compute: DType = DType.F32
     params: DType = DType.F32
     reduce: DType = DType.F32
-    overrides: tuple[tuple[str, DType], ...] = ()
+    overrides: tuple[tuple[str, str], ...] = ()
     span: Span | None = field(default=None, compare=False, repr=False)
 
     @property

@@ -16,7 +16,7 @@ from ..base.diagnostic import Diagnostics, did_you_mean
 from ..ir.types import DType
 from ..language import syntax as s
 from .groups import optimizer_groups
-from .kinds import Applied, Named, Setting, Word, show
+from .kinds import Applied, Named, Setting, Word, form_of, show
 from .load import Spec
 from .merge import parse_set
 from .rates import read_schedule
@@ -35,6 +35,7 @@ from .recipe import (
     SourceKind,
 )
 from .records import Section, check_record, find
+from .schema import TRAIN, Schema
 from .units import Quantity
 
 T = TypeVar("T")
@@ -46,6 +47,8 @@ def load_recipe(spec: Spec, name: str | None = None, settings: Iterable[str] = (
     sink = Diagnostics()
     section = check_record(record, spec.records, sink, [parse_set(text) for text in settings])
     recipe = None if section is None else _Reading(spec, section, sink).recipe(record)
+    if section is not None:
+        _not_built(section, TRAIN, sink)
     sink.raise_if_errors()
     assert recipe is not None, "a recipe without errors"
     return recipe
@@ -178,6 +181,20 @@ def _in_rows(tokens: int, length: int) -> str:
     return f" (`batch = {tokens // length}`)" if length > 1 else ""
 
 
+def _not_built(section: Section, schema: Schema, sink: Diagnostics) -> None:
+    """What may be written but does nothing yet is refused, rather than passed over."""
+    for key in schema.keys:
+        if not key.built and key.name in section.spans:
+            sink.error("E0416", f"`{key.name}` is not built yet", section.place(key.name), "", hint="leave it out")
+        value = section.values.get(key.name)
+        form = form_of(key.kind, value.name) if isinstance(value, Applied) else None
+        if isinstance(value, Applied) and form is not None and not form.built:
+            sink.error("E0416", f"`{value.name}` is not built yet", value.span, "", hint="leave it out")
+        for inner in section.sections.get(key.name, ()):
+            if key.built and key.section is not None:
+                _not_built(inner, key.section, sink)
+
+
 def model_reference(expr: s.Node) -> ModelRef | None:
     """What `GPT2`, `GPT2.small`, `GPT2(drop = 0).small` and `GPT2.small(drop = 0)` refer to; None for anything else."""
     options: dict[str, s.Expr] = {}
@@ -234,7 +251,7 @@ def _precision(section: Section) -> Precision:
     span = section.spans.get("precision")
     if inner is not None:
         types = _types(inner.values)
-        overrides = tuple((item.key, DType(cast(Applied, item.value).name)) for item in inner.patterns)
+        overrides = tuple((item.key, cast(Applied, item.value).name) for item in inner.patterns)
         return replace(types, overrides=overrides, span=span)
     if not isinstance(form, Applied):
         return Precision(span=span)

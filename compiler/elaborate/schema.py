@@ -32,6 +32,7 @@ from .kinds import (
 from .units import Dimension
 
 FLOATS = ("f32", "f64", "bf16", "f16")
+FP8 = ("e4m3", "e5m2")
 TOKEN_TYPES = ("uint8", "uint16", "uint32", "int32", "int64")
 STEPS = Count(1, (Dimension.STEPS,))
 EVERY = Count(0, (Dimension.STEPS,))
@@ -47,6 +48,7 @@ class Key:
     default   what it is when it is not written; None may mean absent
     required  whether it must be written
     many      whether its section may occur several times, told apart by their arguments (`device H100 { … }`)
+    built     whether anything is done with it yet
     """
 
     name: str
@@ -56,6 +58,7 @@ class Key:
     required: bool = False
     section: Schema | None = None
     many: bool = False
+    built: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +100,16 @@ DATA_FORMS = Forms(
     ),
     "data",
 )
+_LENGTH = Argument("length", Either((Count(1), Choice(noun="a dim"))), "ids a row", True)
 ROW_FORMS = Forms(
     (
         Form(
             "chunk",
-            (Argument("length", Either((Count(1), Choice(noun="a dim"))), "ids a row", True),),
+            (_LENGTH,),
             "consecutive windows, read on over the ends of documents",
         ),
+        Form("pack", (_LENGTH,), "whole documents side by side", built=False),
+        Form("pad", (_LENGTH,), "a document a row", built=False),
     ),
     "rows",
 )
@@ -144,6 +150,16 @@ PRECISION_FORMS = Forms(
             "mixed",
             tuple(Argument(key.name, _TYPE, key.doc) for key in PRECISION_KEYS),
             "low where it does no harm",
+        ),
+        Form(
+            "fp8",
+            (
+                Argument("forward", Choice(FP8), "of activations and weights"),
+                Argument("backward", Choice(FP8), "of gradients"),
+                Argument("scale", Anything("a granularity such as block(128)"), "what shares a scale"),
+            ),
+            "8-bit contractions",
+            built=False,
         ),
     ),
     "a precision",
@@ -202,6 +218,15 @@ GENERATE = Schema(
         Key("seed", Count(0), "of the draws", 0),
     ),
 )
+EXPORT = Schema(
+    "export",
+    (
+        Key("every", STEPS, "how often"),
+        Key("format", Text(), "such as `safetensors`"),
+        Key("names", Text(), "whose names the weights get: a checkpoint of a weight map"),
+    ),
+)
+TRACE = Schema("trace", (Key("at", STEPS, "the first step", required=True), Key("steps", STEPS, "how many", 1)))
 OPTIMIZER = Schema("optimizer", (), patterns=Anything("an optimizer such as adamw(decay = 0.1)"))
 PRECISION = Schema("precision", PRECISION_KEYS, patterns=PRECISION_FORMS)
 _DEGREES = Bindings(Count(1))
@@ -249,8 +274,10 @@ TRAIN = Schema(
         Key("eval", None, "the held-out loss", section=EVAL),
         Key("log", None, "what is written down", section=LOG),
         Key("generate", None, "the sample that is drawn at the end", section=GENERATE),
-        Key("cluster", Choice(noun="a cluster's name"), "the machines that it is planned for"),
-        Key("plan", None, "what the planner must keep to", section=Schema("plan", PLAN_KEYS)),
+        Key("cluster", Choice(noun="a cluster's name"), "the machines that it is planned for", built=False),
+        Key("plan", None, "what the planner must keep to", section=Schema("plan", PLAN_KEYS), built=False),
+        Key("export", None, "weights written for others", section=EXPORT, built=False),
+        Key("trace", None, "a profile of some steps", section=TRACE, built=False),
     ),
 )
 DEVICE = Schema(

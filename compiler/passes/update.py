@@ -196,8 +196,9 @@ class _Step:
             (gradient,) = build("mul", gradient, self._as(scale, gradient.dtype), hint="clipped")
         states = [self._state(parameter, group, role) for role in group.states]
         schedule = group.schedule or self.options.schedule
-        step, speed = self._count(value.dtype), self._as(self._rate(schedule), value.dtype)
-        operands = [value, gradient, *(state.out() for state in states), step, speed]
+        speed = self._as(self._rate(schedule), value.dtype)
+        step = [self._count(value.dtype)] if group.counts else []
+        operands = [value, gradient, *(state.out() for state in states), *step, speed]
         results = self.options.optimize(build, self.bodies, group.function, operands, group.options)
         assert len(results) == 1 + len(states), f"{group.function} gives the parameter and its {len(states)} states"
         for target, result in zip([parameter, *states], results, strict=True):
