@@ -15,8 +15,8 @@ ENTRIES: tuple[Entry, ...] = (
         code="E0002",
         title="the line or the text ends too early",
         what="A statement is not complete at the end of its line.",
-        why="A newline ends a statement. It goes on only inside ( ) and [ ], after an operator or a comma, and where the "
-        "next line begins with an operator.",
+        why="A newline ends a statement. It goes on only inside ( ) and [ ], after an operator or a comma, and "
+        "where the next line begins with an operator.",
         bad="block Scale[D] : x[D] -> [D] {\n  param w[D]\n  return w * x\n}\n",
         mended="block Scale[D] : x[D] -> [D] {\n  param w[D] ~ ones\n  return w * x\n}\n",
     ),

@@ -148,7 +148,8 @@ class _Parser:
         new_declaration = before_line and _DECLARATION.match(self.text, line_start) is not None
         later = opening is not None and "\n" in self.text[opening.end : token.start]
         if opening is not None and (token.kind == END or new_declaration or (later and opening.kind != "LBRACE")):
-            found = Token(token.kind, token.text, line_start, token.end) if new_declaration else token
+            whole = self.text[line_start : token.end]
+            found = Token(token.kind, whole, line_start, token.end) if new_declaration else token
             problem = syntax_errors.never_closed(self.source, opening, _OPEN[opening.kind], found)
         else:
             wanted, literals = self._wanted(before), self.lexer.literals

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 GRAMMAR = Path(__file__).with_name("grammar.lark")
-FORMAT = 1  # of the cache file; one grammar gives equivalent tables under every version of lark
+FORMAT = 2  # of the cache file; one grammar gives equivalent tables under every version of lark
 END = "$END"
 NEWLINE = "_NL"
 
@@ -75,7 +75,7 @@ def load_tables(grammar: str, folder: Path) -> Tables:
     data = build_tables(grammar)
     with suppress(OSError):
         _write_atomically(path, _encode(data, grammar))
-    return _from_data(data)
+    return decode_tables(data)
 
 
 # ---- the cache file: a line that says what follows, then the tables
@@ -91,7 +91,7 @@ def _decode(text: str, grammar: str) -> Tables:
     head, _, body = text.partition("\n")
     if json.loads(head) != {"format": FORMAT, "crc": zlib.crc32(body.encode()), "grammar": grammar}:
         raise ValueError("another grammar's tables, or damaged")
-    return _from_data(json.loads(body))
+    return decode_tables(json.loads(body))
 
 
 def _write_atomically(path: Path, text: str) -> None:
@@ -107,7 +107,8 @@ def _write_atomically(path: Path, text: str) -> None:
         raise
 
 
-def _from_data(data: dict[str, Any]) -> Tables:
+def decode_tables(data: dict[str, Any]) -> Tables:
+    """Tables from JSON's types. Raises ValueError, TypeError or KeyError if they are none."""
     terminals = tuple(Terminal(str(name), str(pattern), literal) for name, pattern, literal in data["terminals"])
     rules = tuple(_rule_from(*rule) for rule in data["rules"])
     states: list[dict[str, int]] = data["states"]
@@ -133,7 +134,7 @@ def build_tables(grammar: str) -> dict[str, Any]:
     lark: Any = Lark(grammar, parser="lalr", lexer="contextual", maybe_placeholders=True)
     table = lark.parser.parser._parse_table
     number = {rule: index for index, rule in enumerate(lark.rules)}
-    order = {state: index for index, state in enumerate(table.states)}
+    order = {state: index for index, state in enumerate(_reached(table))}
 
     def target(action: Any, arg: Any) -> int:
         return order[arg] + 1 if str(action) == "Shift" else -number[arg] - 1
@@ -142,10 +143,22 @@ def build_tables(grammar: str) -> dict[str, Any]:
         "terminals": [_terminal(terminal) for terminal in sorted(lark.terminals, key=_precedence)],
         "ignored": sorted(lark.ignore_tokens),
         "rules": [_rule(rule) for rule in lark.rules],
-        "states": [{name: target(*do) for name, do in row.items()} for row in table.states.values()],
+        "states": [{name: target(*do) for name, do in sorted(table.states[state].items())} for state in order],
         "start": order[table.start_states["start"]],
         "end": order[table.end_states["start"]],
     }
+
+
+def _reached(table: Any) -> list[Any]:
+    """The states in the order in which they are reached, so that a grammar has one numbering (lark's own varies)."""
+    found = [table.start_states["start"]]
+    seen = set(found)
+    for state in found:
+        for _, (action, arg) in sorted(table.states[state].items()):
+            if str(action) == "Shift" and arg not in seen:
+                seen.add(arg)
+                found.append(arg)
+    return found
 
 
 def _precedence(terminal: Any) -> tuple[int, int, int, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from partita.compiler.base.catalogue import catalogue, explain
 from partita.compiler.base.diagnostic import SpecError
+from partita.compiler.base.entry import Entry
 from partita.compiler.base.span import Source
 from partita.compiler.language.parse import parse
 
@@ -34,7 +35,7 @@ def test_codes_are_well_formed():
 
 
 @pytest.mark.parametrize("entry", SYNTAX, ids=lambda entry: entry.code)
-def test_syntax_entries_are_true(entry):
+def test_syntax_entries_are_true(entry: Entry):
     assert entry.code in [item.code for item in parse(Source("bad", entry.bad)).diagnostics]
     assert parse(Source("mended", entry.mended)).diagnostics == ()
 
