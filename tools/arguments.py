@@ -54,7 +54,7 @@ def read_text(name: str) -> Source:
     try:
         return Source("<stdin>", data.decode("utf-8-sig"))
     except UnicodeDecodeError as fault:
-        raise SpecError(Diagnostic("E0013", f"standard input is not UTF-8 at byte {fault.start}")) from None
+        raise SpecError(Diagnostic("E0011", f"standard input is not UTF-8 at byte {fault.start}")) from None
 
 
 def write_text(path: Path, text: str) -> None:
