@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..compiler import pipeline
 from ..compiler.ir.graph import Graph
 from ..compiler.ir.parse import parse_graph
 from .arguments import add_spec, read_text, sets_of
 from .fault import CommandFault
 from .fold import fold
 from .picture import picture
+from .probe import probe_step
 from .render import FORMATS, draw, to_dot
+from .specs import bind
 
 EXAMPLE = "partita render specs/models/gpt2.partita --size small --fold -o gpt2.svg"
 MOST_NODES = 3000  # more are no picture but a wall, and minutes of layout
@@ -48,5 +49,5 @@ def graph_of(options: argparse.Namespace) -> Graph:
     """The graph that was asked for: of a spec, or of a graph's own text."""
     if options.spec.endswith(".graph"):
         return parse_graph(read_text(options.spec).text, options.spec)
-    loaded = pipeline.load(options.spec, sets_of(options), options.size)
-    return pipeline.step_graph(loaded) if options.stage == "step" else pipeline.model_graph(loaded)
+    bound = bind(options.spec, sets_of(options), options.size, options.model)
+    return probe_step(bound.model) if options.stage == "step" else bound.model

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
-from ..compiler.base.catalogue import CATALOGUE, entry_text
-from ..compiler.base.diagnostic import did_you_mean
-from .fault import CommandFault
+from ..compiler.base.catalogue import catalogue, explain
 
 EXAMPLE = "partita help E0001"
 
@@ -17,13 +16,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the entry, or the list."""
+    """Prints the entry, or the list. Raises SpecError for a code that does not exist."""
     if options.code is None:
-        for code, entry in sorted(CATALOGUE.items()):
+        for code, entry in catalogue().items():
             print(f"{code}  {entry.title}")
-        return 0
-    code = options.code.upper()
-    if code not in CATALOGUE:
-        raise CommandFault(f"no error has the code `{options.code}`", did_you_mean(code, CATALOGUE) or "`partita help`")
-    print(entry_text(code))
+    else:
+        sys.stdout.write(explain(options.code))
     return 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from ..compiler import pipeline
 from ..compiler.base.diagnostic import did_you_mean
 from ..compiler.ir.graph import Graph
 from ..compiler.ir.levels import GRADIENT, LOSS, MODEL, STEP, Level
@@ -16,6 +15,7 @@ from ..compiler.passes import PASSES
 from ..compiler.passes.definition import Pass, run_passes
 from .arguments import STDIN, add_spec, read_text, sets_of
 from .fault import CommandFault
+from .specs import bind
 
 EXAMPLE = "partita passes specs/models/gpt2.partita --size small --run differentiate,simplify"
 
@@ -62,7 +62,7 @@ def graph_of(options: argparse.Namespace) -> Graph:
     if options.spec == STDIN or options.spec.endswith(".graph"):
         source = read_text(options.spec)
         return parse_graph(source.text, source.path)
-    return pipeline.loss_graph(pipeline.load(options.spec, sets_of(options), options.size))
+    return bind(options.spec, sets_of(options), options.size).model
 
 
 def level_of(graph: Graph) -> Level:

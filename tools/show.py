@@ -14,7 +14,7 @@ from .arguments import add_spec, sets_of
 from .figures import BlockFigures, Figures, figures
 from .numbers import bytes_text, compact
 from .probe import probe_step
-from .specs import load_bound
+from .specs import bind
 
 EXAMPLE = "partita show specs/models/gpt2.partita --size small"
 DEPTH = 1  # levels below a chain's layer (or below the model)
@@ -23,14 +23,15 @@ DEPTH = 1  # levels below a chain's layer (or below the model)
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     add_spec(parser)
+    parser.add_argument("--model", metavar="NAME", help="which model, where the spec has several")
     parser.add_argument("--json", action="store_true", help="all figures, exactly, as JSON")
     parser.add_argument("--depth", type=int, default=DEPTH, metavar="N", help=f"levels inside a block (default {DEPTH})")
 
 
 def run(options: argparse.Namespace) -> int:
     """Prints the table or the JSON."""
-    bound = load_bound(options.spec, sets_of(options), options.size)
-    found = figures(bound.model, bound.step or probe_step(bound.model), bound.assumed)
+    bound = bind(options.spec, sets_of(options), options.size, options.model)
+    found = figures(bound.model, probe_step(bound.model), bound.assumed)
     if options.json:
         print(json.dumps(found.to_json(), indent=1))
     else:

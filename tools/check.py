@@ -1,0 +1,64 @@
+"""`partita check`: says everything that is wrong with specs, as text or as JSON for editors."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+
+from ..compiler.base.diagnostic import Diagnostic, Diagnostics, Severity, SpecError, render_all
+from ..compiler.elaborate.load import Spec, load
+from ..compiler.elaborate.models import elaborate_model
+from ..compiler.elaborate.recipes import check_records
+from ..compiler.language import syntax as s
+from .arguments import add_choices, read_text, sets_of
+from .specs import recipe_of
+
+EXAMPLE = "partita check specs/models/gpt2.partita"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("specs", metavar="SPEC", nargs="+", help="files to check; `-` reads standard input")
+    add_choices(parser)
+    parser.add_argument("--json", action="store_true", help="diagnostics as a JSON list")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Checks every file; 2 if any has an error."""
+    sets = sets_of(options)
+    found = [d for name in options.specs for d in check(name, sets, options.size)]
+    if options.json:
+        print(json.dumps([d.to_json() for d in found], indent=1))
+    elif found:
+        print(render_all(found, sys.stderr.isatty() and "NO_COLOR" not in os.environ), file=sys.stderr)
+    else:
+        count = len(options.specs)
+        print("no errors" if count == 1 else f"no errors in {count} specs")
+    return 2 if any(d.severity is Severity.ERROR for d in found) else 0
+
+
+def check(name: str, sets: tuple[tuple[str, str], ...] = (), size: str | None = None) -> list[Diagnostic]:
+    """All diagnostics of one spec: syntax, names, dims of every model of its own, records."""
+    sink = Diagnostics()
+    try:
+        spec, found = load(read_text(name))
+        sink.extend(found)
+        if spec is not None:
+            _check_spec(spec, sets, size, sink)
+    except SpecError as fault:
+        sink.extend(fault.diagnostics)
+    return list(sink)
+
+
+def _check_spec(spec: Spec, sets: tuple[tuple[str, str], ...], size: str | None, sink: Diagnostics) -> None:
+    for declared in spec.main.file.declarations:
+        if isinstance(declared, s.Model | s.Derived):
+            try:
+                elaborate_model(spec, declared.name.text, size=size)
+            except SpecError as fault:
+                sink.extend(fault.diagnostics)
+    check_records(spec, sink)
+    if sets and not sink.errors:
+        recipe_of(spec, sets)

@@ -1,0 +1,105 @@
+"""A spec opened for the tools: its model's graph with every size bound, and its recipe's step where it has one.
+
+In: a path, a row of sizes, `--set` pairs. Out: graphs. A spec with one `train` record is taken at that record's word;
+else free dims get a default, which is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ..compiler.base.diagnostic import SpecError
+from ..compiler.elaborate.load import Spec, load
+from ..compiler.elaborate.models import BATCH, ModelFacts, elaborate_model
+from ..compiler.elaborate.recipe import Recipe
+from ..compiler.elaborate.recipes import load_recipe
+from ..compiler.ir.graph import Graph
+from ..compiler.language.syntax import Record
+from .arguments import read_text
+from .fault import CommandFault
+
+DEFAULT_LENGTH = 1024  # of a free axis, where the model does not say how long it can be
+CONTEXT = "N"  # what the models of specs/ call the longest row that their table of positions allows
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A model's forward graph, all sizes bound. `assumed` says which sizes nobody asked for."""
+
+    model: Graph
+    facts: ModelFacts
+    assumed: tuple[str, ...]
+    recipe: Recipe | None
+
+
+def open_spec(path: str) -> Spec:
+    """The spec. Raises SpecError with everything that cannot be read."""
+    spec, diagnostics = load(read_text(path))
+    if spec is None:
+        raise SpecError(diagnostics)
+    return spec
+
+
+def bind(path: str, sets: Iterable[tuple[str, str]], size: str | None, name: str | None = None) -> Bound:
+    """The forward graph of a spec's model: as its recipe trains it, where it has one."""
+    spec = open_spec(path)
+    recipe = recipe_of(spec, sets)
+    if recipe is not None:
+        dims = {**recipe.dims, BATCH: recipe.rows_per_microbatch}
+        ref = recipe.model
+        graph, facts = elaborate_model(
+            spec, ref.name, size=size or ref.size, dims=dims, options=ref.options, training=True, dtype=recipe.precision.single
+        )
+        return Bound(graph, facts, (), recipe)
+    dims, choices = chosen(sets)
+    _, facts = elaborate_model(spec, name, size=size, dims=dims, options=choices)
+    defaults = {dim: _default(dim, facts) for dim, value in facts.dims.items() if value.size is None}
+    graph, facts = elaborate_model(spec, name, size=size, dims={**dims, **defaults}, options=choices)
+    return Bound(graph, facts, tuple(f"{dim} = {value}" for dim, value in defaults.items()), None)
+
+
+def recipe_of(spec: Spec, sets: Iterable[tuple[str, str]], name: str | None = None) -> Recipe | None:
+    """The recipe of that name, or the only one of the spec's own file; None if it has none."""
+    own = [d.name.text for d in spec.main.file.declarations if isinstance(d, Record) and d.kind.text == "train"]
+    if name is None and not own:
+        return None
+    if name is None and len(own) > 1:
+        raise CommandFault(f"{spec.main.source.path} has {len(own)} recipes", f"--recipe {' or --recipe '.join(own)}")
+    return load_recipe(spec, name or own[0], [f"{path}={value}" for path, value in sets])
+
+
+def chosen(sets: Iterable[tuple[str, str]]) -> tuple[dict[str, int], dict[str, object]]:
+    """Dims (`--set dims.T=256`) and options (`--set drop=0`) of a model without a recipe."""
+    dims: dict[str, int] = {}
+    choices: dict[str, object] = {}
+    for path, text in sets:
+        head, dot, name = path.partition(".")
+        if head == "dims" and dot:
+            if not text.isdecimal() or not 0 < int(text) < 1 << 40:
+                raise CommandFault(f"`--set {path}={text}`: a dim's size is a whole number", f"--set {path}=256")
+            dims[name] = int(text)
+        elif dot:
+            raise CommandFault(f"`--set {path}=…`: the spec has no recipe", "a model has options and dims (dims.T=256)")
+        else:
+            choices[path] = _literal(text)
+    return dims, choices
+
+
+def _literal(text: str) -> bool | int | float | str | None:
+    words: Mapping[str, bool | None] = {"true": True, "false": False, "none": None}
+    if text in words:
+        return words[text]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _default(dim: str, facts: ModelFacts) -> int:
+    if dim == BATCH:
+        return 1
+    context = facts.dims.get(CONTEXT)
+    return context.size if context is not None and context.size is not None else DEFAULT_LENGTH
