@@ -82,8 +82,8 @@ def apply_instance(
     for port in instance.decl.signature.ports:
         inner.names[port.name.text] = _port_value(frame, inner, instance, port, given, boundary, span)
     inner.carried = boundary.carried
-    results = statements.run_body(inner, instance.later)
     outs = instance.decl.signature.outs
+    results = statements.run_body(inner, instance.later, _name_of_result(instance))
     if results is None:
         raise inner.fault("E0112", f"{title} returns nothing", instance.decl.name.span)
     if len(results) != len(outs):
@@ -94,6 +94,13 @@ def apply_instance(
         for out, (value, at) in zip(outs, results, strict=True)
     )
     return values[0] if len(values) == 1 else values
+
+
+def _name_of_result(instance: Instance) -> str | None:
+    """A model's only output names the node that gives it."""
+    outs = instance.decl.signature.outs
+    single = isinstance(instance.decl, s.Model) and len(outs) == 1
+    return outs[0].name.text if single and outs[0].name is not None else None
 
 
 # ---- dims of the signature

@@ -40,6 +40,10 @@ class DimNames:
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
+    def claim(self, name: str) -> None:
+        """Keep a name from being given out."""
+        self._taken.add(name)
+
     def fresh(self, name: str, size: int | None, path: str = "") -> Dim:
         wanted = name if name not in self._taken else f"{path}.{name}" if path else name
         chosen, number = wanted, 0
@@ -218,6 +222,7 @@ class BuildWriter:
         return None
 
     def body(self, key: str, graph: Graph) -> None:
+        assert self._bodies.get(key, graph) is graph, f"another body is called {key}"
         self._bodies[key] = graph
 
 
