@@ -64,19 +64,24 @@ class Batches:
     def batch(self, step: int, microbatch: int) -> dict[str, torch.Tensor]:
         """What the program's data inputs get: i64 tensors of their shapes. Raises E0503 for an id out of range."""
         first = (step * self.microbatches + microbatch) * self.rows
-        window_rows = np.stack([self._row(first + row) for row in range(self.rows)])
+        places = self._places(np.arange(first, first + self.rows))
+        window_rows = np.stack([self.windows.read(window, phase) for window, phase in places])
         return {item.name: self._column(item, window_rows) for item in self.inputs}
 
-    def _row(self, index: int) -> npt.NDArray[np.int64]:
-        """The row at a position of the whole run, counted from 0 over all steps."""
+    def _places(self, indices: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+        """(window, phase) of each row, given its position in the whole run, counted from 0 over all steps."""
         count = self.windows.count
         if self.seed is None:  # `total` rows spread over the windows; wrapped where there are fewer windows
             total = self.steps * self.microbatches * self.rows
-            return self.windows.read(index * count // total if total <= count else index % count, 0)
-        epoch, position = divmod(index, count)
-        key = keyed(self.seed, epoch)
-        phase = keyed(self.seed, epoch, 1) % self.windows.phases  # other cuts each epoch
-        return self.windows.read(int(permute(position, count, key)), phase)
+            windows = indices * count // total if total <= count else indices % count
+            return [(window, 0) for window in windows.tolist()]
+        places: list[tuple[int, int]] = []
+        epochs, positions = np.divmod(indices, count)
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+            phase = keyed(self.seed, epoch, 1) % self.windows.phases  # other cuts each epoch
+            windows = permute(positions[epochs == epoch], count, keyed(self.seed, epoch))
+            places += [(window, phase) for window in windows.tolist()]
+        return places
 
     def _column(self, item: Input, window_rows: npt.NDArray[np.int64]) -> torch.Tensor:
         shifted = self.columns[item.name].rule == "next"
