@@ -2,4 +2,124 @@
 
 from .entry import Entry
 
-ENTRIES: tuple[Entry, ...] = ()
+ENTRIES: tuple[Entry, ...] = (
+    Entry(
+        code="E0500",
+        title="the build's training record is malformed",
+        what="A build folder's record of the training is not what the runtime reads.",
+        why="It was edited, or written by another version. Compile again.",
+    ),
+    Entry(
+        code="E0501",
+        title="the data was not found",
+        what="No file fits the path or pattern that the recipe names.",
+        why="Paths are relative to the data root (--data-root), the current folder by default.",
+    ),
+    Entry(
+        code="E0502",
+        title="the data is empty or too short for one row",
+        what="The files hold nothing, or fewer tokens than one row of the batch takes.",
+        why="A row has the length that the recipe's `dims` give, and its target is one further.",
+    ),
+    Entry(
+        code="E0503",
+        title="a token is out of range",
+        what="The data holds an id that the model's vocabulary does not have.",
+        why=(
+            "Mostly the data was made with another tokenizer, or the type of the file's numbers is another "
+            "(uint16, uint32)."
+        ),
+    ),
+    Entry(
+        code="E0504",
+        title="a path leaves the folder that was named",
+        what="The path, or a link on it, leads out of the folder that it must stay in.",
+        why="A spec is input like any other; it may not read or write wherever it likes.",
+    ),
+    Entry(
+        code="E0505",
+        title="the runtime does not know this source, row rule or column",
+        what="The recipe names a way of reading data that this runtime does not have.",
+        why="The message lists those that it has.",
+    ),
+    Entry(
+        code="E0506",
+        title="a data file cannot be read",
+        what="The file may not be read, is no regular file, or is not what it should be.",
+        why="The message has the system's own words.",
+    ),
+    Entry(
+        code="E0510",
+        title="there is no checkpoint to resume from",
+        what="--resume was given, and the folder holds no complete checkpoint.",
+        why="Train first, or leave --resume out.",
+    ),
+    Entry(
+        code="E0511",
+        title="the checkpoint is of another model",
+        what="Its parameters are not those of this model, or have other shapes.",
+        why="Resuming it would leave some parameters untrained and others unread.",
+    ),
+    Entry(
+        code="E0512",
+        title="the checkpoint cannot be written",
+        what="The disk is full, the folder may not be written, or the checkpoint exists already.",
+        why="The last complete checkpoint is untouched.",
+    ),
+    Entry(
+        code="E0513",
+        title="the checkpoint is damaged or of another format",
+        what="A file of the checkpoint is missing, cut short, or of another version.",
+        why="Remove that folder; the one before it is complete.",
+    ),
+    Entry(
+        code="E0514",
+        title="the run's folder already holds checkpoints",
+        what="A new run would write over an older one.",
+        why="Resume it, or name another folder.",
+    ),
+    Entry(
+        code="E0515",
+        title="the run was begun with another seed",
+        what="--resume found another seed than the recipe's.",
+        why="The order of the data follows from the seed, so the run would not go on as it began.",
+    ),
+    Entry(
+        code="E0520",
+        title="the loss is not finite",
+        what="The loss became infinite or no number.",
+        why="A lower learning rate, a longer warm-up or clipping may help.",
+    ),
+    Entry(
+        code="E0521",
+        title="the build lacks a program",
+        what="The build folder was compiled without what this command runs.",
+        why="Compile a train record to train, a language model to generate.",
+    ),
+    Entry(
+        code="E0522",
+        title="an initializer is unknown",
+        what="The program names a way to initialise a parameter that this runtime does not have.",
+        why="It was compiled by another version.",
+    ),
+    Entry(
+        code="E0523",
+        title="the folder is not a build, or was changed since",
+        what="The folder's files are not those that the compiler wrote.",
+        why="A build folder is code, so it runs only as it was written. Compile again.",
+    ),
+    Entry(
+        code="E0530",
+        title="an optional package is missing",
+        what="The recipe asks for something that an optional package does.",
+        why="The message says what to install.",
+    ),
+    Entry(
+        code="E0540",
+        title="the prompt does not fit the model",
+        what=(
+            "The prompt is empty, holds characters that the vocabulary lacks, or an option of generate is out of range."
+        ),
+        why="Generation goes on from at least one token.",
+    ),
+)

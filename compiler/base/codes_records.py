@@ -2,11 +2,21 @@
 
 from .entry import Entry
 
-_LINES = (
+_LINES: tuple[str, ...] = (
     "use std",
     "",
+    "model Bigram : tokens[T] in V -> logits[T, V] {",
+    "  sizes {",
+    "           V    D",
+    "    small  256  16",
+    "  }",
+    "  table : Embedding[V, D]",
+    "  head  : Linear[D, V]",
+    "  return head(table(tokens))",
+    "}",
+    "",
     "train demo {",
-    "  model = GPT2.small",
+    "  model = Bigram.small",
     "  dims = [T = 128]",
     '  data { read = text("data/*.txt"), rows = chunk(T), target = next(tokens) }',
     "  loss = mean(cross_entropy[V](logits, target))",
@@ -39,7 +49,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         code="E0401",
         title="no such key or option",
-        what="A record, a section or a form such as `adamw(…)` has something written in it that it does not know.",
+        what="A record, a section or a form such as `adamw(…)` holds something that it does not know.",
         why="A misspelt key that is passed over trains another model than the one that was meant.",
         bad=_recipe("stesp = 2000"),
         mended=_recipe("steps = 2000"),
@@ -47,7 +57,8 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         code="E0402",
         title="a value of the wrong type",
-        what="A key holds something that it cannot be: a string where a number belongs, a section where a value belongs.",
+        what="A key holds something that it cannot be: a string where a number belongs, a section where a value "
+        "belongs.",
         why="`expected` and `found` name both; nothing is converted behind your back.",
         bad=_recipe('clip = "1.0"'),
         mended=_recipe("clip = 1.0"),
@@ -56,7 +67,8 @@ ENTRIES: tuple[Entry, ...] = (
         code="E0403",
         title="a wrong unit",
         what="A quantity is in a unit of another dimension, or has a unit where a plain number belongs, or has none.",
-        why="80 GB and 80 GiB differ by six gigabytes, 4 Mtokens and 4 million rows by far more: units are never guessed.",
+        why="80 GB and 80 GiB differ by six gigabytes, 4 Mtokens and 4 million rows by far more: units are never "
+        "guessed.",
         bad="cluster desk {\n  device RTX4090 { memory = 24, bandwidth = 1008 GiB, bf16 = 165 TFLOP/s }\n}\n",
         mended="cluster desk {\n  device RTX4090 { memory = 24 GiB, bandwidth = 1008 GB/s, bf16 = 165 TFLOP/s }\n}\n",
     ),
@@ -96,7 +108,8 @@ ENTRIES: tuple[Entry, ...] = (
         code="E0408",
         title="a batch that does not come out even",
         what="The batch is no whole number of rows, or its rows do not divide into the microbatches.",
-        why="Rounding would change the batch that the learning rate was chosen for; the message names the nearest that fit.",
+        why="Rounding would change the batch that the learning rate was chosen for; the message names the "
+        "nearest that fit.",
         bad=_recipe("batch = 10_000 tokens"),
         mended=_recipe("batch = 9984 tokens"),
     ),
@@ -110,15 +123,15 @@ ENTRIES: tuple[Entry, ...] = (
         code="E0410",
         title="a setting that cannot be read",
         what="`--set` takes `path=value`: keys with dots between them, an equals sign, and one value of the language.",
-        why="`--set eval.every=100`, `--set dims.T=256` and `--set 'lr=warmup(1e-3, 100 steps)'` are checked as if they "
-        "stood in the record.",
+        why="`--set eval.every=100`, `--set dims.T=256` and `--set 'lr=warmup(1e-3, 100 steps)'` are checked "
+        "as if they stood in the record.",
     ),
     Entry(
         code="E0411",
-        title="no such form",
-        what="A value names an optimizer, a schedule or a kind of data that does not exist here.",
-        why="Optimizers are functions of std or of the spec that take (p, g, states …, step, lr, options …); the others are "
-        "listed in the message.",
+        title="no such model, optimizer or form",
+        what="A value names a model, an optimizer, a schedule or a kind of data that does not exist here.",
+        why="Optimizers are functions of std or of the spec that take (p, g, states …, step, lr, options …); "
+        "the others are listed in the message.",
         bad=_recipe("optimizer = adanw(decay = 0.1)"),
         mended=_recipe("optimizer = adamw(decay = 0.1)"),
     ),

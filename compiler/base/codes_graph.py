@@ -1,0 +1,30 @@
+"""Entries E09, graphs and passes. See catalogue.py."""
+
+from .entry import Entry
+
+ENTRIES: tuple[Entry, ...] = (
+    Entry(
+        code="E0901",
+        title="no graph text",
+        what="The text describes no graph, or one that does not hold together.",
+        why="Graphs print as text and parse back; a text that was edited must still be one.",
+    ),
+    Entry(
+        code="E0911",
+        title="a batch that does not divide",
+        what="The batch does not split into so many equal microbatches.",
+        why="Every microbatch has the same shape. The message names the nearest ones that do.",
+    ),
+    Entry(
+        code="E0912",
+        title="a step that cannot be microbatched",
+        what="Something in the model or the loss needs the whole batch at once.",
+        why="The mean of the microbatches' results would be another number.",
+    ),
+    Entry(
+        code="E0913",
+        title="a policy that is not there",
+        what="There is no rematerialization policy of this name.",
+        why="The message names those that there are.",
+    ),
+)
