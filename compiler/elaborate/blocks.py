@@ -215,7 +215,9 @@ def declarations(inner: Frame, instance: Instance, late: set[str]) -> None:
 
 
 def _ready(statement: s.DimDef | s.Check, late: set[str]) -> bool:
-    parts = [binding.dim for binding in statement.bindings] if isinstance(statement, s.DimDef) else [statement.condition]
+    parts = (
+        [binding.dim for binding in statement.bindings] if isinstance(statement, s.DimDef) else [statement.condition]
+    )
     return not any(d.names_in(part) & late for part in parts)
 
 
@@ -291,5 +293,3 @@ def all_parameters(instance: Instance | Chain) -> Iterator[tuple[str, Parameter,
             yield value.node, own[value.node], None
         elif isinstance(value, Instance | Chain):
             yield from all_parameters(value)
-
-

@@ -68,9 +68,7 @@ def _callee(span: Span) -> str:
     return span.text.split("(")[0].split("[")[0].strip() or "it"
 
 
-def apply_instance(
-    frame: Frame, instance: Instance, items: tuple[s.ViewItem, ...], given: Given, span: Span
-) -> Value:
+def apply_instance(frame: Frame, instance: Instance, items: tuple[s.ViewItem, ...], given: Given, span: Span) -> Value:
     """The block's results, called as the caller calls their axes."""
     title = f"block {instance.name}" if isinstance(instance.decl, s.Block) else f"model {instance.name}"
     inner = frame.inside(
@@ -188,7 +186,9 @@ def _domain(
         return
     if domain == "bool":
         if value.dtype is not DType.BOOL:
-            title = f"`{port.name}` of {instance.name} is true or false, this is {describe(value)} of {value.dtype.value}"
+            title = (
+                f"`{port.name}` of {instance.name} is true or false, this is {describe(value)} of {value.dtype.value}"
+            )
             raise frame.fault("E0303", title, at, hint="compare it: x > 0")
         return
     if value.dtype is not DType.I64:

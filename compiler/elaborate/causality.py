@@ -52,9 +52,9 @@ class _Sight:
         if node.op not in _REDUCTIONS:
             return False
         over = _dims(node.attrs, "V" if node.op == "logsumexp" else "over")
-        return any(
-            positions and positions <= over for positions in map(self.positions, node.uses)
-        ) and not any(self.positions(use) - over for use in node.uses)
+        return any(positions and positions <= over for positions in map(self.positions, node.uses)) and not any(
+            self.positions(use) - over for use in node.uses
+        )
 
 
 def _keeps(node: Node, seen: set[Dim]) -> bool:

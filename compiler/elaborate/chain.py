@@ -191,7 +191,9 @@ class _Application:
             attrs = {**node.attrs, "key": name} if "key" in node.attrs else node.attrs
             uses = tuple(moved(use) for use in node.uses)
             path = prefix + node.path[at:]
-            self.writer.add(Node(name, node.op, uses, node.outs, attrs, node.phase, node.body, path, place, node.origin))
+            self.writer.add(
+                Node(name, node.op, uses, node.outs, attrs, node.phase, node.body, path, place, node.origin)
+            )
         for name, path, use in layer.region.taps:
             taps.setdefault((name, path[at:]), []).append(moved(use))
         return [moved(use) for use in layer.results]

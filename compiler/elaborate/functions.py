@@ -49,7 +49,12 @@ def bind_dims(
 
 
 def _formal_axes(
-    frame: Frame, formal: s.Formal, item: s.ViewItem, items: Sequence[s.ViewItem], bound: Mapping[str, Dims], args: Arguments
+    frame: Frame,
+    formal: s.Formal,
+    item: s.ViewItem,
+    items: Sequence[s.ViewItem],
+    bound: Mapping[str, Dims],
+    args: Arguments,
 ) -> Dims:
     if not isinstance(item, s.Dim):
         raise frame.fault("E0207", "a function takes dims in its brackets", item.span)
@@ -59,9 +64,7 @@ def _formal_axes(
     return d.axes(frame, item, formal.name.text)
 
 
-def _rename_hint(
-    name: str, items: Sequence[s.ViewItem], bound: Mapping[str, Dims], args: Arguments
-) -> str | None:
+def _rename_hint(name: str, items: Sequence[s.ViewItem], bound: Mapping[str, Dims], args: Arguments) -> str | None:
     """If two arguments have an axis in common that is bound already, the second may want another name for it."""
     for item, dims in zip(items, bound.values(), strict=False):
         have = [span for value, span in args.positional if isinstance(value, Use) and set(dims) <= set(value.dims)]
@@ -97,7 +100,9 @@ def bind_args(frame: Frame, function: Function, args: Arguments, span: Span) -> 
     given += [(name, *arg) for name, arg in args.named.items()]
     for name, value, at in given:
         if name not in options:
-            raise frame.fault("E0301", f"`{function.name}` has no option `{name}`", at, hint=did_you_mean(name, options))
+            raise frame.fault(
+                "E0301", f"`{function.name}` has no option `{name}`", at, hint=did_you_mean(name, options)
+            )
         if name in bound:
             raise frame.fault("E0302", f"`{name}` is given twice", at)
         bound[name] = checked(frame, options[name], value, at)
@@ -119,9 +124,17 @@ def checked(frame: Frame, option: s.Option, value: Value, span: Span) -> Value:
     }.get(wanted)
     if fits is None:
         assert option.type is not None, "a type that is not known"
-        raise frame.fault("E0309", f"there is no type `{wanted}`", option.type.span, expected="int, float, bool, text or fn")
+        raise frame.fault(
+            "E0309", f"there is no type `{wanted}`", option.type.span, expected="int, float, bool, text or fn"
+        )
     if not fits:
-        words = {"fn": "a function", "int": "a whole number", "float": "a number", "bool": "true or false", "text": "a text"}
+        words = {
+            "fn": "a function",
+            "int": "a whole number",
+            "float": "a number",
+            "bool": "true or false",
+            "text": "a text",
+        }
         title = f"`{option.name}` is {words[wanted or 'fn']}, this is {describe(value)}"
         raise frame.fault("E0303", title, span)
     return value

@@ -95,9 +95,7 @@ def _attribute(name: str, value: Value, inner: Frame) -> Attr:
     raise _Unsayable
 
 
-def _operands(
-    frame: Frame, function: Function, inner: Frame, attrs: Mapping[str, Attr], span: Span
-) -> dict[str, Use]:
+def _operands(frame: Frame, function: Function, inner: Frame, attrs: Mapping[str, Attr], span: Span) -> dict[str, Use]:
     """The tensors among the arguments. One that is left at its default (`keep = true`, `bias = none`) is no operand."""
     written = [option for option in function.decl.options if option.name.text not in attrs]
     values = {option.name.text: inner.names[option.name.text] for option in written}
@@ -173,5 +171,3 @@ def _starts(writer: Writer, inner: Frame) -> tuple[Dim, ...]:
     formals = [dim for dims in inner.dims.values() for dim in dims]
     found = [by_name[name] for name in writer.leaves if name in by_name]
     return (*(dim for dim in formals if dim in found), *(dim for dim in found if dim not in formals))
-
-

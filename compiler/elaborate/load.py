@@ -153,7 +153,9 @@ class _Loader:
             first = own.setdefault(decl.name.text, decl)
             if first is not decl:
                 others = (Label(first.name.span, "here first"),)
-                self.sink.error("E0102", f"`{decl.name}` is declared twice", decl.name.span, "again here", others=others)
+                self.sink.error(
+                    "E0102", f"`{decl.name}` is declared twice", decl.name.span, "again here", others=others
+                )
         return own
 
     def _use(self, use: s.Use) -> Module | None:
@@ -180,7 +182,9 @@ class _Loader:
             return None
         if source is None:
             name = "/".join(key) + SUFFIX
-            hint = "`use name` means a file beside the spec, `use a.b` one in the folder a below it; `use std` the library"
+            hint = (
+                "`use name` means a file beside the spec, `use a.b` one in the folder a below it; `use std` the library"
+            )
             self.sink.error("E0103", f"there is no {name} beside the spec", span, "used here", hint=hint)
             return None
         return self.module(key, source, is_std=False)

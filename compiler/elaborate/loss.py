@@ -15,8 +15,9 @@ from . import arithmetic as a
 from .causality import check_next_token
 from .frame import Fault, Frame
 from .load import Spec
-from .models import BATCH, Elaborated, ModelFacts, Request, export_taps, open_model
+from .models import Elaborated, ModelFacts, Request, export_taps, open_model
 from .recipe import Column, Recipe
+from .sizes import BATCH
 from .values import Value, show_dims
 
 

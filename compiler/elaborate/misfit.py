@@ -55,4 +55,3 @@ def _meeting(frame: Frame, use: Use, extra: Dim, at: Span) -> tuple[Span, Dims, 
                 seen.add(operand.node)
                 queue.append(operand.node)
     return None
-

@@ -10,24 +10,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..base.diagnostic import Diagnostic, SpecError, did_you_mean
+from ..base.diagnostic import Diagnostic, Label, SpecError, did_you_mean
 from ..base.span import Span
 from ..ir.graph import Graph
 from ..ir.types import Dim, DType, Node, Phase, TensorType, Use
 from ..language import syntax as s
 from . import chain, functions, primitives
 from . import dims as d
-from .blocks import all_parameters, bind_options, declarations
+from .blocks import all_parameters, declarations, initialise
 from .calls import Given, apply_instance
-from .expressions import EXPRESSIONS, arguments
+from .expressions import EXPRESSIONS
 from .frame import Context, Fault, Frame, Rules
 from .load import Module, Spec
 from .primitives import PRIMITIVES, not_yet
+from .sizes import BATCH, SizeRow, bind_model_dims, bind_model_options, size_row, sizes_of
 from .structure import arranged
 from .values import Chain, Instance, Value, describe, function_text
 from .writer import DimNames, Writer
 
-BATCH = "batch"
 RULES = Rules(
     EXPRESSIONS, functions.apply_function, chain.call, primitives.call, chain.make, frozenset(PRIMITIVES)
 )  # fmt: skip
@@ -80,6 +80,7 @@ class Elaborated:
     inputs: dict[str, Use]
     outputs: dict[str, Use]
     facts: ModelFacts
+    sizes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +110,17 @@ def elaborate_model(
 
 def open_model(spec: Spec, model: str | None, request: Request) -> Elaborated:
     """Elaborate a model and leave its graph open. Raises SpecError."""
-    context = Context(spec, RULES, request.training, request.dtype)
+    return _guarded(Context(spec, RULES, request.training, request.dtype), model, request, apply=True)
+
+
+def make_model(spec: Spec, model: str | None, request: Request) -> None:
+    """Make a model without applying it: its sizes, its blocks' checks, its parameters. Raises SpecError."""
+    _guarded(Context(spec, RULES, request.training, request.dtype), model, request, apply=False)
+
+
+def _guarded(context: Context, model: str | None, request: Request, apply: bool) -> Elaborated:
     try:
-        return _open(context, spec, model, request)
+        return _open(context, model, request, apply)
     except Fault:
         assert context.sink.errors, "a fault is reported"
         raise SpecError(context.sink.items) from None
@@ -120,27 +129,28 @@ def open_model(spec: Spec, model: str | None, request: Request) -> Elaborated:
         raise SpecError(context.sink.items) from None
 
 
-def _open(context: Context, spec: Spec, model: str | None, request: Request) -> Elaborated:
-    decl, module, layers = _find_model(spec, model)
+def _open(context: Context, model: str | None, request: Request, apply: bool) -> Elaborated:
+    decl, module, layers = _find_model(context.spec, model)
     writer = Writer(context.dims)
     frame = Frame(context, writer, module, f"model {decl.name}")
     name = layers[0][0].name.text if layers else decl.name.text
     instance = Instance(decl, module, "", decl.name.span, frame.names, frame.dims)
-    row = _size_row(frame, decl, request.size)
-    _bind_model_dims(frame, decl, row, request.dims)
-    _bind_model_options(frame, decl, layers, row, request.options)
+    row = size_row(frame, decl, request.size)
+    bind_model_dims(frame, decl, row, request.dims)
+    bind_model_options(frame, decl, layers, row, request.options)
     declarations(frame, instance, set())
     for derived, _ in layers:
-        _derived_body(frame, instance, derived)
+        _derived_body(frame, derived)
     total = _write_parameters(frame, writer, instance)
-    context.sink.raise_if_errors()
     inputs = {port.name.text: _input(frame, writer, port) for port in decl.signature.ports}
-    given: Given = {port.name.text: (inputs[port.name.text], port.span) for port in decl.signature.ports}
-    value = _apply(frame, instance, given, decl.name.span)
-    context.sink.raise_if_errors()
-    outputs = _outputs(frame, decl, value)
-    facts = _facts(name, request.size or (row[0] if row else None), total, frame, instance, inputs, outputs, writer)
-    return Elaborated(context, writer, frame, instance, inputs, outputs, facts)
+    outputs: dict[str, Use] = {}
+    if apply:
+        given: Given = {port.name.text: (inputs[port.name.text], port.span) for port in decl.signature.ports}
+        value = _apply(frame, instance, given, decl.name.span)
+        context.sink.raise_if_errors()
+        outputs = _outputs(frame, decl, value)
+    facts = _facts(name, row, total, frame, instance, inputs, outputs, writer)
+    return Elaborated(context, writer, frame, instance, inputs, outputs, facts, sizes_of(decl))
 
 
 def _apply(frame: Frame, instance: Instance, given: Given, span: Span) -> Value:
@@ -178,164 +188,22 @@ def _find_model(spec: Spec, name: str | None) -> tuple[s.Model, Module, list[tup
 
 
 def _no_model(name: str, models: Mapping[str, object], layers: Sequence[tuple[s.Derived, Module]]) -> Diagnostic:
-    from_span = layers[-1][0].base.span if layers else None
+    labels = (Label(layers[-1][0].base.span),) if layers else ()
     hint = did_you_mean(name, models)
     expected = "one of " + ", ".join(models)
-    return diagnostic_at("E0110", f"there is no model `{name}`", from_span, hint=hint, expected=expected)
+    return Diagnostic("E0110", f"there is no model `{name}`", labels, hint=hint, expected=expected)
 
 
-def diagnostic_at(code: str, title: str, span: Span | None, **more: str | None) -> Diagnostic:
-    """A diagnostic that may have no place (what the command line asks for)."""
-    from ..base.diagnostic import Label
-
-    labels = () if span is None else (Label(span),)
-    return Diagnostic(code, title, labels, **more)  # type: ignore[arg-type]
+# ---- parameters, inputs, outputs
 
 
-# ---- sizes
-
-
-def _size_row(frame: Frame, decl: s.Model, size: str | None) -> tuple[str, dict[str, tuple[s.Cell, Span]]] | None:
-    """The cells of the row that is asked for, the first row if none is."""
-    tables = [st for st in decl.body.statements if isinstance(st, s.Sizes)]
-    if not tables:
-        if size is not None:
-            frame.report("E0111", f"{decl.name} has no sizes, so there is no `{size}`", decl.name.span)
-            raise Fault
-        return None
-    table = tables[0]
-    if len(tables) > 1:
-        frame.report("E0102", "a model has one table of sizes", tables[1].span)
-    _check_table(frame, table)
-    rows = {row.label.text: row for row in table.rows}
-    label = size if size is not None else next(iter(rows))
-    if label not in rows:
-        hint, known = did_you_mean(label, rows), ", ".join(rows)
-        raise frame.fault("E0111", f"{decl.name} has no size `{label}`", table.span, hint=hint, expected=known)
-    row = rows[label]
-    return label, {col.text: (cell, cell.span) for col, cell in zip(table.columns, row.cells, strict=True)}
-
-
-def _check_table(frame: Frame, table: s.Sizes) -> None:
-    broken = False
-    seen: set[str] = set()
-    for row in table.rows:
-        if len(row.cells) != len(table.columns):
-            broken = True
-            title = f"the row `{row.label}` has {len(row.cells)} cells, there are {len(table.columns)} columns"
-            frame.report("E0214", title, row.span, expected=" ".join(col.text for col in table.columns))
-        if row.label.text in seen:
-            broken = True
-            frame.report("E0102", f"the size `{row.label}` is there twice", row.label.span)
-        seen.add(row.label.text)
-    columns = [col.text for col in table.columns]
-    for at, column in enumerate(table.columns):
-        if column.text in columns[:at]:
-            broken = True
-            frame.report("E0102", f"the column `{column}` is there twice", column.span)
-    if broken:
-        raise Fault
-
-
-def _bind_model_dims(
-    frame: Frame, decl: s.Model, row: tuple[str, dict[str, tuple[s.Cell, Span]]] | None, given: Mapping[str, int]
-) -> None:
-    """`batch`, the sizes, what is given, and the free dims of the ports."""
-    options = {option.name.text for option in decl.options}
-    frame.dims[BATCH] = (d.fresh(frame, BATCH, given.get(BATCH), decl.name.span),)
-    for name, (cell, span) in (row[1] if row else {}).items():
-        if name in options:
-            continue
-        if not isinstance(cell, s.Number) or not isinstance(cell.value, int):
-            raise frame.fault("E0214", f"`{name}` is a dim, so its sizes are whole numbers", span)
-        frame.dims[name] = (d.fresh(frame, name, given.get(name, cell.value), span),)
-    local = {b.name.text for st in decl.body.statements if isinstance(st, s.DimDef) for b in st.bindings}
-    used = {part.name for part in s.walk(decl.body) if isinstance(part, s.DimRef | s.Ref)}
-    ports = [part.name for port in decl.signature.ports for dim in port.dims or () for part in s.walk(dim)
-             if isinstance(part, s.DimRef)]  # fmt: skip
-    domains = [port.domain.text for port in decl.signature.ports if port.domain and port.domain.text != "bool"]
-    for name in given:
-        if name in frame.dims:
-            continue
-        if name in local or name not in {*used, *ports, *domains}:
-            known = {*frame.dims, *ports, *domains}
-            title = f"{decl.name} fixes {name} itself" if name in local else f"{decl.name} has no dim `{name}`"
-            raise frame.fault("E0201", title, decl.name.span, hint=did_you_mean(name, known))
-        frame.dims[name] = (d.fresh(frame, name, given[name], decl.name.span),)
-    for name in ports:
-        if name not in frame.dims and name not in local:
-            frame.dims[name] = (d.fresh(frame, name, None, decl.signature.span),)
-
-
-# ---- options
-
-
-def _bind_model_options(
-    frame: Frame, decl: s.Model, layers: list[tuple[s.Derived, Module]],
-    row: tuple[str, dict[str, tuple[s.Cell, Span]]] | None, given: Mapping[str, object],
-) -> None:  # fmt: skip
-    """Options of the outermost declaration are given from outside; a derived model gives its base's."""
-    current: dict[str, tuple[Value, Span]] = {}
-    for at, (derived, module) in enumerate(layers):
-        outer = Frame(frame.context, frame.output, module, f"model {derived.name}", dims=frame.dims)
-        known = _from_outside(outer, derived.options, given, derived.name) if at == 0 else current
-        bind_options(outer, outer, derived.options, known, derived.name.text, derived.name.span)
-        if derived.base.dims:
-            raise not_yet(outer, "dims of a derived model's base", derived.base.span)
-        frame.names.update({name: value for name, value in outer.names.items() if name not in frame.names})
-        args = arguments(outer, derived.base.args)
-        base = layers[at + 1][0] if at + 1 < len(layers) else decl
-        current = _arguments_by_name(outer, base, args.positional, args.named)
-    if not layers:
-        current = _from_outside(frame, decl.options, given, decl.name)
-    columns = {name: cell for name, cell in (row[1] if row else {}).items() if name not in frame.dims}
-    for name, (cell, span) in columns.items():
-        current.setdefault(name, (frame.evaluate(cell), span))
-    own = Frame(frame.context, frame.output, frame.module, frame.title, dims=frame.dims)
-    bind_options(frame, own, decl.options, current, decl.name.text, decl.name.span)
-    frame.names.update(own.names)
-
-
-def _arguments_by_name(
-    frame: Frame, base: s.Model | s.Derived, positional: Sequence[tuple[Value, Span]], named: Mapping[str, tuple[Value, Span]]
-) -> dict[str, tuple[Value, Span]]:
-    names = [option.name.text for option in base.options]
-    if len(positional) > len(names):
-        raise frame.fault("E0302", f"{base.name} has {len(names)} options", positional[len(names)][1])
-    for name, (_, span) in named.items():
-        if name not in names:
-            raise frame.fault("E0301", f"{base.name} has no option `{name}`", span, hint=did_you_mean(name, names))
-    return {**dict(zip(names, positional, strict=False)), **named}
-
-
-def _from_outside(
-    frame: Frame, options: Sequence[s.Option], given: Mapping[str, object], name: s.Name
-) -> dict[str, tuple[Value, Span]]:
-    known = [option.name.text for option in options]
-    found: dict[str, tuple[Value, Span]] = {}
-    for option, value in given.items():
-        if option not in known:
-            raise frame.fault("E0301", f"{name} has no option `{option}`", name.span, hint=did_you_mean(option, known))
-        if isinstance(value, s.Expr):
-            found[option] = (frame.evaluate(value), value.span)
-        else:
-            assert value is None or isinstance(value, bool | int | float | str), f"option {option} is plain"
-            found[option] = (value, name.span)
-    return found
-
-
-def _derived_body(frame: Frame, instance: Instance, derived: s.Derived) -> None:
+def _derived_body(frame: Frame, derived: s.Derived) -> None:
     """A derived model may initialise anew; what changes the text of its base comes later."""
-    from .blocks import initialise
-
     for statement in derived.body.statements:
         if isinstance(statement, s.Init):
             initialise(frame, statement)
         else:
             raise not_yet(frame, f"`{type(statement).__name__.lower()}` in a derived model", statement.span)
-
-
-# ---- parameters, inputs, outputs
 
 
 def _write_parameters(frame: Frame, writer: Writer, instance: Instance) -> int:
@@ -409,7 +277,7 @@ def export_taps(made: Elaborated) -> dict[str, Use]:
 
 
 def _facts(
-    model: str, size: str | None, total: int, frame: Frame, instance: Instance, inputs: Mapping[str, Use],
+    model: str, row: SizeRow | None, total: int, frame: Frame, instance: Instance, inputs: Mapping[str, Use],
     outputs: Mapping[str, Use], writer: Writer,
 ) -> ModelFacts:  # fmt: skip
     ports = tuple(_port_fact(name, use, writer) for name, use in inputs.items())
@@ -418,6 +286,7 @@ def _facts(
     dims = {name: axes[0] for name, axes in frame.dims.items() if len(axes) == 1}
     shapes = {node.id: tuple(dim.name for dim in node.outs[0].dims) for node in writer.parameters}
     taps = tuple(name for name, _, _ in writer.taps)
+    size = row.label if row is not None else None
     return ModelFacts(model, size, total, options, ports, outs, taps, tuple(_chains(instance)), dims, shapes)
 
 
@@ -434,10 +303,9 @@ def _chains(instance: Instance) -> list[ChainFact]:
     found: list[ChainFact] = []
     for value in instance.names.values():
         if isinstance(value, Chain):
-            assert value.dim.size is not None, "a chain's count is known"
-            found.append(ChainFact(value.path, value.dim.name, value.dim.size, value.templates[0].name))
-            for template in value.templates[:1]:
-                found += _chains(template)
+            template = value.templates[0]
+            found.append(ChainFact(value.path, value.dim.name, len(value.kinds), template.name))
+            found += _chains(template)
         elif isinstance(value, Instance):
             found += _chains(value)
     return found

@@ -37,9 +37,7 @@ def body_value(frame: Frame, body: s.Expr | s.Body, hint: str | None = None) -> 
     return results[0][0] if len(results) == 1 else tuple(value for value, _ in results)
 
 
-def run_body(
-    frame: Frame, written: Iterable[s.Statement], hint: str | None = None
-) -> list[tuple[Value, Span]] | None:
+def run_body(frame: Frame, written: Iterable[s.Statement], hint: str | None = None) -> list[tuple[Value, Span]] | None:
     """Read statements; the values that are returned, or None. Raises Fault if one that counts could not be read."""
     results: list[tuple[Value, Span]] | None = None
     broken = False
@@ -83,7 +81,9 @@ def run_statement(frame: Frame, statement: s.Statement) -> None:
         raise not_yet(frame, f"`{word}`", statement.span)
     else:
         word = {s.Instance: "an instance", s.Param: "a parameter"}.get(type(statement), "this")
-        raise frame.fault("E0114", f"{word} cannot stand in {frame.title}", statement.span, hint="blocks own, functions do not")
+        raise frame.fault(
+            "E0114", f"{word} cannot stand in {frame.title}", statement.span, hint="blocks own, functions do not"
+        )
 
 
 def give_up(frame: Frame, statement: s.Statement) -> None:

@@ -62,7 +62,13 @@ class Output(Protocol):
     taps: list[tuple[str, str, Use]]
 
     def write(
-        self, op: str, uses: tuple[Use, ...], attrs: Mapping[str, Attr], hint: str | None, body: str | None, place: Place
+        self,
+        op: str,
+        uses: tuple[Use, ...],
+        attrs: Mapping[str, Attr],
+        hint: str | None,
+        body: str | None,
+        place: Place,
     ) -> tuple[Use, ...]:
         """Add a node. Raises TypeRuleError if the operands do not fit."""
         ...
@@ -141,10 +147,18 @@ class Writer:
         self.parameters.append(node)
 
     def write(
-        self, op: str, uses: tuple[Use, ...], attrs: Mapping[str, Attr], hint: str | None, body: str | None, place: Place
+        self,
+        op: str,
+        uses: tuple[Use, ...],
+        attrs: Mapping[str, Attr],
+        hint: str | None,
+        body: str | None,
+        place: Place,
     ) -> tuple[Use, ...]:
         definition = REGISTRY[op]
-        assert attrs.keys() == definition.attrs.keys(), f"{op} has the attributes {sorted(definition.attrs)}, got {attrs}"
+        assert attrs.keys() == definition.attrs.keys(), (
+            f"{op} has the attributes {sorted(definition.attrs)}, got {attrs}"
+        )
         outs = definition.infer(tuple(use.type for use in uses), attrs)
         name = self.fresh(f"{place.path}.{hint or op}" if place.path else hint or op)
         if "key" in attrs:
@@ -207,7 +221,13 @@ class BuildWriter:
         self._bodies = bodies
 
     def write(
-        self, op: str, uses: tuple[Use, ...], attrs: Mapping[str, Attr], hint: str | None, body: str | None, place: Place
+        self,
+        op: str,
+        uses: tuple[Use, ...],
+        attrs: Mapping[str, Attr],
+        hint: str | None,
+        body: str | None,
+        place: Place,
     ) -> tuple[Use, ...]:
         REGISTRY[op].infer(tuple(use.type for use in uses), attrs)
         return self._build(op, *uses, hint=hint, body=body, **attrs)

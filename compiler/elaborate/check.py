@@ -1,0 +1,54 @@
+"""Everything that is wrong with a spec, without building anything from it.
+
+Each model of the main file is elaborated with the first row of its sizes, and made with every other row (so that the `check`s of its
+blocks see them); each recipe's loss is elaborated on its model. Several faults are reported in one run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..base.diagnostic import Diagnostic, Diagnostics, SpecError
+from ..base.span import Source
+from ..language import syntax as s
+from .load import Search, Spec, load
+from .loss import elaborate_loss
+from .models import Request, make_model, open_model
+from .recipes import check_records, load_recipe
+
+
+def check_text(text: str, path: str, search: Search | None = None) -> tuple[Diagnostic, ...]:
+    """The diagnostics of a text that goes by a path (beside which it finds what it uses)."""
+    spec, found = load(Source(path, text), search)
+    return tuple(found) if spec is None else (*found, *check_spec(spec))
+
+
+def check_spec(spec: Spec) -> tuple[Diagnostic, ...]:
+    """The diagnostics of a spec that could be read."""
+    sink = Diagnostics()
+    for decl in spec.main.own.values():
+        if isinstance(decl, s.Model | s.Derived):
+            _check_model(spec, decl.name.text, sink)
+    check_records(spec, sink)
+    if not sink.errors:
+        for (kind, name), record in spec.records.items():
+            if kind == "train" and any(record is decl for decl in spec.main.file.declarations):
+                _check_loss(spec, name, sink)
+    return tuple(sink)
+
+
+def _check_model(spec: Spec, name: str, sink: Diagnostics) -> None:
+    request = Request(training=True)
+    try:
+        sizes = open_model(spec, name, request).sizes
+        for size in sizes[1:]:
+            make_model(spec, name, replace(request, size=size))
+    except SpecError as error:
+        sink.extend(error.diagnostics)
+
+
+def _check_loss(spec: Spec, name: str, sink: Diagnostics) -> None:
+    try:
+        elaborate_loss(spec, load_recipe(spec, name))
+    except SpecError as error:
+        sink.extend(error.diagnostics)
