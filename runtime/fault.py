@@ -23,6 +23,7 @@ CODES = MappingProxyType(
         "E0513": "the checkpoint is damaged or of another format",
         "E0514": "the run's folder already holds checkpoints",
         "E0515": "the run was begun with another seed",
+        "E0516": "the run's folder cannot be written",
         "E0520": "the loss is not finite",
         "E0521": "the build lacks a program",
         "E0522": "an initializer is unknown",

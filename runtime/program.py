@@ -57,7 +57,7 @@ class Input:
     """A tensor that the data gives each microbatch, or a scalar that the runtime gives.
 
     `below` bounds ids: every element must be in [0, below). `source` says who gives it: `data`, or the runtime's own
-    `step` (0-based, i64 scalar), `seed` (i64 scalar), `start:<dim>` (the global offset of this part of a dim, i64 scalar).
+    i64 scalars `step` (0-based), `seed`, `start:<dim>` (the global offset of this part of a dim).
     """
 
     name: str
@@ -73,8 +73,8 @@ class Run:
     """Call `module.run([inputs])`, a boxed list that the callee empties; its results become `outputs`.
 
     A buffer in `frees` is dropped from the store before the call, so that the module owns the last reference and may
-    overwrite or free it. Integer literals that a shared module needs (the key of a layer's randomness) stand in `literals`
-    and follow the tensors in the list.
+    overwrite or free it. Integer literals that a shared module needs (the key of a layer's randomness) stand in
+    `literals` and follow the tensors in the list.
     """
 
     module: str
@@ -110,8 +110,8 @@ Instruction = Run | Allocate | Free
 class Program:
     """What one device does for one step: `prepare` once, `microbatch` for each microbatch, `update` once.
 
-    Accumulated values keep their buffer over the microbatches. `outputs` maps what is asked for (`loss`, `logits`, taps,
-    dumped values) to the buffer that holds it at the end.
+    Accumulated values keep their buffer over the microbatches. `outputs` maps what is asked for (`loss`, `logits`,
+    taps, dumped values) to the buffer that holds it at the end.
     """
 
     inputs: tuple[Input, ...]
@@ -164,7 +164,7 @@ def from_json(text: str) -> Build:
             recipe=data["recipe"],
             predictions=data["predictions"],
         )
-    except (KeyError, TypeError, ValueError) as fault:
+    except (AttributeError, KeyError, TypeError, ValueError) as fault:
         raise ProgramFormatError(f"not a program: {fault}") from fault
 
 
@@ -173,30 +173,22 @@ def _initializer(data: Any) -> Initializer:
 
 
 def _parameter(data: Any) -> Parameter:
-    return Parameter(
-        **{
-            **data,
-            "shape": tuple(data["shape"]),
-            "dims": tuple(data["dims"]),
-            "layout": tuple(data["layout"]),
-            "initializer": _initializer(data["initializer"]),
-        }
-    )
+    fields: dict[str, Any] = {**_tuples(data), "initializer": _initializer(data["initializer"])}
+    return Parameter(**fields)
 
 
 def _state(data: Any) -> State:
-    return State(
-        **{
-            **data,
-            "shape": tuple(data["shape"]),
-            "layout": tuple(data["layout"]),
-            "initializer": _initializer(data["initializer"]),
-        }
-    )
+    fields: dict[str, Any] = {**_tuples(data), "initializer": _initializer(data["initializer"])}
+    return State(**fields)
 
 
 def _input(data: Any) -> Input:
-    return Input(**{**data, "shape": tuple(data["shape"]), "dims": tuple(data["dims"])})
+    return Input(**_tuples(data))
+
+
+def _tuples(data: Any) -> dict[str, Any]:
+    """A record's fields, JSON's lists as the tuples that they were."""
+    return {key: tuple(cast(list[Any], value)) if isinstance(value, list) else value for key, value in data.items()}
 
 
 _INSTRUCTIONS: dict[str, type[Run] | type[Allocate] | type[Free]] = {"run": Run, "allocate": Allocate, "free": Free}
@@ -204,8 +196,7 @@ _INSTRUCTIONS: dict[str, type[Run] | type[Allocate] | type[Free]] = {"run": Run,
 
 def _instruction(data: Any) -> Instruction:
     kind = _INSTRUCTIONS[data["op"]]
-    fields = {key: tuple(cast(list[Any], value)) if isinstance(value, list) else value for key, value in data.items()}
-    return kind(**fields)
+    return kind(**_tuples(data))
 
 
 def _program(data: Any) -> Program:

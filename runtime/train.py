@@ -71,10 +71,14 @@ def train(build_folder: Path, options: Options, executable: Executable | None = 
     training = from_plain(executable.build.recipe)
     _check(executable, options)
     data = open_data(training, executable.build.programs, options.data_root)
-    with process_group(device), leave_on_signals() as leave:
-        store, first = _start(executable, training, options)
-        with _metrics(training, options, first) as metrics:
-            return _Run(executable, training, options, data, store, metrics, leave, first).go()
+    try:
+        with process_group(device), leave_on_signals() as leave:
+            store, first = _start(executable, training, options)
+            with _metrics(training, options, first) as metrics:
+                return _Run(executable, training, options, data, store, metrics, leave, first).go()
+    except OSError as fault:
+        reason = fault.strerror or str(fault)
+        raise RuntimeFault("E0516", f"{options.folder} cannot be written: {reason}", "name another folder") from fault
 
 
 def open_build(folder: Path, device: torch.device, compiled: bool = False) -> Executable:

@@ -216,6 +216,14 @@ def test_an_earlier_run_is_not_overwritten_unless_told(tmp_path: Path) -> None:
     assert len(_losses(tmp_path)) == 12
 
 
+def test_a_run_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(RuntimeFault, match="cannot be written") as caught:
+        _train(tmp_path)
+    assert caught.value.code == "E0516"
+    assert (tmp_path / "run").read_text() == "a file"
+
+
 def test_a_folder_that_was_changed_is_refused(tmp_path: Path) -> None:
     built = write_build(tmp_path / "build", bigram_build())
     (built / "program.json").write_text(json.dumps({}))
