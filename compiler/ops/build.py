@@ -6,7 +6,7 @@ edges. The elaborator, the passes and every gradient rule write with it. Operand
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -31,7 +31,8 @@ class Context:
 class Builder:
     """Implements the `Build` protocol over a `GraphBuilder`.
 
-    A new node's id is `path.hint` (or `path.op` without a hint), made unique; `at` gives it exactly.
+    A new node's id is `path.hint` (or `path.op` without a hint), made unique; parameters, states and clocks have theirs
+    as given.
     """
 
     def __init__(self, graph: GraphBuilder, context: Context | None = None) -> None:
@@ -53,23 +54,26 @@ class Builder:
         *operands: Use,
         hint: str | None = None,
         body: str | None = None,
-        at: str | None = None,
         **attrs: Attr,
     ) -> tuple[Use, ...]:
         """Apply an operator; an edge for each result."""
-        node = self.node(op, *operands, hint=hint, body=body, at=at, **attrs)
+        node = self._make(op, operands, attrs, hint=hint, body=body)
         return tuple(node.out(i) for i in range(len(node.outs)))
 
-    def node(
+    def node(self, op: str, *operands: Use, hint: str | None = None, body: str | None = None, **attrs: Attr) -> Node:
+        """Apply an operator; the node."""
+        return self._make(op, operands, attrs, hint=hint, body=body)
+
+    def _make(
         self,
         op: str,
-        *operands: Use,
+        operands: tuple[Use, ...],
+        attrs: Mapping[str, Attr],
+        *,
         hint: str | None = None,
         body: str | None = None,
         at: str | None = None,
-        **attrs: Attr,
     ) -> Node:
-        """Apply an operator; the node."""
         definition = find(op)
         assert attrs.keys() == definition.attrs.keys(), (
             f"{op} has the attributes {sorted(definition.attrs)}, got {sorted(attrs)}"
@@ -97,16 +101,16 @@ class Builder:
     def parameter(self, path: str, dims: Dims, dtype: DType, init: Attr = ("zeros",), trained: bool = True) -> Use:
         """A parameter, whose id is its path in the model."""
         with self.within(phase=Phase.PREPARE):
-            (found,) = self("parameter", at=path, dims=dims, dtype=dtype, init=init, trained=trained)
-        return found
+            attrs: dict[str, Attr] = {"dims": dims, "dtype": dtype, "init": init, "trained": trained}
+            return self._make("parameter", (), attrs, at=path).out()
 
     def state(
         self, name: str, dims: Dims, dtype: DType, init: Attr = ("zeros",), of: str | None = None, role: str = "m"
     ) -> Use:
         """A tensor that lives across steps beside the parameters, by its id (`adamw.m/<parameter>`)."""
         with self.within(phase=Phase.PREPARE):
-            (found,) = self("state", at=name, dims=dims, dtype=dtype, init=init, of=of, role=role)
-        return found
+            attrs: dict[str, Attr] = {"dims": dims, "dtype": dtype, "init": init, "of": of, "role": role}
+            return self._make("state", (), attrs, at=name).out()
 
     def input(self, name: str, dims: Dims, dtype: DType, below: Dim | None = None) -> Use:
         """A tensor of each microbatch, given under its name."""
@@ -117,8 +121,7 @@ class Builder:
         if op in self.graph:
             return self.graph[op].out()
         with self.within(phase=Phase.PREPARE):
-            (found,) = self(op, at=op)
-        return found
+            return self._make(op, (), {}, at=op).out()
 
     def output(self, name: str, use: Use) -> None:
         """Ask for a value under a name."""

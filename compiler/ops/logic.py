@@ -1,7 +1,5 @@
 """Comparisons, logic, and what stands between types: eq ne lt le gt ge, logical_*, where, cast, stop."""
 
-
-
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
