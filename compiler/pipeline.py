@@ -1,0 +1,209 @@
+"""The order of everything, on one screen: a spec's text to graphs, graphs through the passes, the step to a build folder.
+
+Nothing here decides anything: it calls the parts in order. torch is loaded only by `compile_recipe` and `module`, so that
+whoever checks, shows or draws a spec never waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .base.diagnostic import Diagnostic, Diagnostics, SpecError
+from .base.span import Source
+from .cost.flops import parameter_count, works
+from .cost.memory import step_memory
+from .cost.roofline import Machine, step_time
+from .elaborate.apply import Functions
+from .elaborate.load import Spec, load
+from .elaborate.loss import elaborate_loss
+from .elaborate.models import BATCH, elaborate_model
+from .elaborate.recipe import Recipe, plain
+from .elaborate.recipes import check_records
+from .ir.graph import Graph
+from .ir.levels import GRADIENT, LOSS, MODEL, STEP
+from .ir.types import DType, Phase
+from .language.parse import read_source
+from .language.syntax import Derived, Model
+from .passes import Pass, run_passes
+from .passes.differentiate import Differentiate
+from .passes.inline import Inline
+from .passes.microbatch import Microbatch
+from .passes.offsets import Offsets
+from .passes.rematerialize import Rematerialize
+from .passes.simplify import Simplify
+from .passes.update import Update
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
+
+    from ..runtime.program import Build
+
+After = Callable[[Pass, Graph], None]
+
+
+# ---- text to spec
+
+
+def open_spec(path: str | Path) -> Spec:
+    """The spec in a file and all that it uses. Raises SpecError with everything that cannot be read."""
+    spec, diagnostics = load(read_source(path))
+    if spec is None:
+        raise SpecError(diagnostics)
+    return spec
+
+
+def check_text(text: str, path: str = "<text>", size: str | None = None) -> list[Diagnostic]:
+    """Everything that is wrong with a spec: syntax, names, dims of every model of its own, records."""
+    return check_source(Source(path, text), size)
+
+
+def check_source(source: Source, size: str | None = None) -> list[Diagnostic]:
+    """The same for a text that was read already."""
+    sink = Diagnostics()
+    spec, found = load(source)
+    sink.extend(found)
+    if spec is not None:
+        for declared in spec.main.file.declarations:
+            if isinstance(declared, Model | Derived):
+                try:
+                    elaborate_model(spec, declared.name.text, size=size)
+                except SpecError as fault:
+                    sink.extend(fault.diagnostics)
+        check_records(spec, sink)
+    return list(sink)
+
+
+# ---- spec to graphs
+
+
+def with_size(recipe: Recipe, size: str | None) -> Recipe:
+    """The recipe for another row of its model's sizes, where one is asked for."""
+    return recipe if size is None else replace(recipe, model=replace(recipe.model, size=size))
+
+
+def forward_passes(cut: Sequence[str] = ()) -> list[Pass]:
+    """What every graph goes through: kernels that do not apply become their bodies, known starts fold."""
+    return [Inline(), Offsets(tuple(cut)), Simplify()]
+
+
+def step_passes(spec: Spec, recipe: Recipe) -> list[Pass]:
+    """What makes a loss into a training step: gradients, what is computed again, the update, microbatches."""
+    cut = (BATCH,) if recipe.microbatches > 1 else ()
+    return [
+        *forward_passes(cut),
+        Differentiate(),
+        Rematerialize(),
+        Update(recipe.optimizer, recipe.schedule, Functions(spec), recipe.clip),
+        Microbatch(recipe.microbatches),
+        Simplify(),
+    ]
+
+
+def step_graph(spec: Spec, recipe: Recipe, after: After | None = None) -> Graph:
+    """The whole training step of a recipe. Raises SpecError."""
+    loss, _ = elaborate_loss(spec, recipe)
+    return run_passes(loss, step_passes(spec, recipe), LOSS, after)
+
+
+def evaluate_graph(spec: Spec, recipe: Recipe) -> Graph:
+    """The loss alone, on one microbatch's rows, nothing dropped. Raises SpecError."""
+    rows = replace(recipe, batch=recipe.rows_per_microbatch, microbatches=1)
+    loss, _ = elaborate_loss(spec, rows, training=False)
+    return run_passes(loss, forward_passes(), LOSS)
+
+
+def predict_graph(spec: Spec, recipe: Recipe) -> Graph:
+    """The model's outputs for one row. Raises SpecError."""
+    ref = recipe.model
+    graph, _ = elaborate_model(
+        spec, ref.name, size=ref.size, dims={**recipe.dims, BATCH: 1}, options=ref.options,
+        dtype=recipe.precision.single,
+    )  # fmt: skip
+    return run_passes(graph, forward_passes(), MODEL)
+
+
+def model_graph(
+    spec: Spec, model: str | None = None, *, size: str | None = None, dims: Mapping[str, int] | None = None,
+    options: Mapping[str, object] | None = None, training: bool = False, dtype: DType = DType.F32,
+) -> Graph:  # fmt: skip
+    """A model's forward graph, ready to lower if every dim has a size. Raises SpecError."""
+    graph, _ = elaborate_model(spec, model, size=size, dims=dims, options=options, training=training, dtype=dtype)
+    return run_passes(graph, forward_passes(), MODEL)
+
+
+def gradient_graph(graph: Graph) -> Graph:
+    """A loss and the gradient of every trained parameter, for a graph with the output `loss`."""
+    return run_passes(graph, [Differentiate(), Simplify()], LOSS)
+
+
+# ---- graphs to programs
+
+
+def predictions(step: Graph, recipe: Recipe, machine: Machine | None = None) -> dict[str, float]:
+    """What the compiler foretells of a step; its seconds only where the machine's figures are known."""
+    found: dict[str, float] = {
+        "parameters": parameter_count(step),
+        "step_flops": model_flops(step),
+        "peak_bytes": step_memory(step).peak_bytes,
+        "tokens_per_step": recipe.batch * recipe.rows.length,
+    }
+    if machine is not None:
+        found["step_seconds"] = step_time(step, machine).seconds
+    return found
+
+
+def model_flops(step: Graph) -> int:
+    """FLOPs of the contractions of a whole step, as MFU counts them: nothing that is computed again counts."""
+    microbatch = {Phase.FORWARD, Phase.BACKWARD}
+    return sum(
+        work.model_flops * (step.microbatches if node.phase in microbatch else 1) for node, work in works(step)
+    )
+
+
+def compile_recipe(
+    spec: Spec,
+    recipe: Recipe,
+    folder: str | Path | None,
+    *,
+    device: str = "cpu",
+    machine: Machine | None = None,
+    dump: Sequence[str] = (),
+) -> Build:
+    """The build folder of a recipe: programs to train, evaluate and predict. Raises SpecError, OSError."""
+    from .lower.build import lower
+
+    step = step_graph(spec, recipe)
+    graphs = {"step": step, "evaluate": evaluate_graph(spec, recipe), "predict": predict_graph(spec, recipe)}
+    return lower(graphs, plain(recipe), predictions(step, recipe, machine), folder, device=device, dump=dump)
+
+
+def module(
+    spec: Spec, model: str | None = None, *, size: str | None = None, dims: Mapping[str, int],
+    options: Mapping[str, object] | None = None, training: bool = False, dtype: DType = DType.F32,
+) -> GraphModule:  # fmt: skip
+    """A model as a `torch.fx.GraphModule` with named parameters, for a loop of one's own. Raises SpecError."""
+    from .lower.module import module as lower_module
+
+    return lower_module(model_graph(spec, model, size=size, dims=dims, options=options, training=training, dtype=dtype))
+
+
+__all__ = [
+    "GRADIENT",
+    "STEP",
+    "check_source",
+    "check_text",
+    "compile_recipe",
+    "evaluate_graph",
+    "forward_passes",
+    "gradient_graph",
+    "model_graph",
+    "module",
+    "open_spec",
+    "predict_graph",
+    "predictions",
+    "step_graph",
+    "step_passes",
+]
