@@ -72,8 +72,8 @@ ENTRIES: tuple[Entry, ...] = (
         title="a kind that is not there",
         what="What stands after the colon of an option is no kind.",
         why="The kinds are int, float, bool, text and fn.",
-        bad="block A[D](act: function) : x[D] -> [D] {\n  return act(x)\n}\n",
-        mended="block A[D](act: fn) : x[D] -> [D] {\n  return act(x)\n}\n",
+        bad=("use std\n\nblock A[D](act: function = relu) : x[D] -> [D] {\n  return act(x)\n}\n"),
+        mended=("use std\n\nblock A[D](act: fn = relu) : x[D] -> [D] {\n  return act(x)\n}\n"),
     ),
     Entry(
         code="E0310",
@@ -170,7 +170,7 @@ ENTRIES: tuple[Entry, ...] = (
         code="E0316",
         title="the model sees what it is to predict",
         what="The loss compares the result at t with the token at t + 1, and the model looks at that token.",
-        why="It would learn to copy, reach a loss of nearly zero, and generate nonsense. Attention needs a causal mask.",
+        why="It would learn to copy, reach a loss near zero, and generate nonsense. Attention needs a causal mask.",
     ),
     Entry(
         code="E0399",

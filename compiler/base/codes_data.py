@@ -85,6 +85,12 @@ ENTRIES: tuple[Entry, ...] = (
         why="The order of the data follows from the seed, so the run would not go on as it began.",
     ),
     Entry(
+        code="E0516",
+        title="the run's folder cannot be written",
+        what="The folder in which the run keeps its checkpoints and logs cannot be made or written.",
+        why="The disk may be full, or the folder may belong to somebody else. Name another.",
+    ),
+    Entry(
         code="E0520",
         title="the loss is not finite",
         what="The loss became infinite or no number.",

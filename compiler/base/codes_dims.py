@@ -8,8 +8,8 @@ ENTRIES: tuple[Entry, ...] = (
         title="a dim that nothing binds",
         what="No dim of this name can be seen here.",
         why="Dims are those of the block's brackets, its signature, its `dim` statements and its table of sizes.",
-        bad="block A[D] : x[T, D] -> [T, D] {\n  return x / sqrt(E)\n}\n",
-        mended="block A[D] : x[T, D] -> [T, D] {\n  return x / sqrt(D)\n}\n",
+        bad=("block A[D] : x[D] -> [D] {\n  param w[E] ~ ones\n  return x\n}\n"),
+        mended=("block A[D] : x[D] -> [D] {\n  param w[D] ~ ones\n  return w * x\n}\n"),
     ),
     Entry(
         code="E0202",
@@ -26,6 +26,15 @@ ENTRIES: tuple[Entry, ...] = (
             "  attn : Attention[D, H](mask = causal)\n"
             "  return attn(x)\n"
             "}\n"
+            "\n"
+            "model M : x[T, D] -> [T, D] {\n"
+            "  sizes {\n"
+            "       D  H\n"
+            "    s  8  2\n"
+            "  }\n"
+            "  layer : Layer[D, H]\n"
+            "  return layer(x)\n"
+            "}\n"
         ),
         mended=(
             "use std\n"
@@ -33,6 +42,15 @@ ENTRIES: tuple[Entry, ...] = (
             "block Layer[D, H] : x[T, D] -> [T, D] {\n"
             "  attn : Attention[D, H](mask = causal)\n"
             "  return attn(x)\n"
+            "}\n"
+            "\n"
+            "model M : x[T, D] -> [T, D] {\n"
+            "  sizes {\n"
+            "       D  H\n"
+            "    s  8  2\n"
+            "  }\n"
+            "  layer : Layer[D, H]\n"
+            "  return layer(x)\n"
             "}\n"
         ),
     ),
@@ -68,8 +86,28 @@ ENTRIES: tuple[Entry, ...] = (
             "multiply to it."
         ),
         why="Nothing may be left over or invented.",
-        bad=("fn halves[D](x) {\n  dim A = 2, B = 3, E = 6\n  return concat[A + B -> E](x[D -> A], x[D -> B])\n}\n"),
-        mended=("fn halves[D](x) {\n  dim A = 2, B = 3, E = 5\n  return concat[A + B -> E](x[D -> A], x[D -> B])\n}\n"),
+        bad=(
+            "model M : x[D] -> [B] {\n"
+            "  sizes {\n"
+            "       D\n"
+            "    s  4\n"
+            "  }\n"
+            "  dim A = 1, B = 2\n"
+            "  a, b = split[D -> A + B](x)\n"
+            "  return b\n"
+            "}\n"
+        ),
+        mended=(
+            "model M : x[D] -> [B] {\n"
+            "  sizes {\n"
+            "       D\n"
+            "    s  4\n"
+            "  }\n"
+            "  dim A = 1, B = 3\n"
+            "  a, b = split[D -> A + B](x)\n"
+            "  return b\n"
+            "}\n"
+        ),
     ),
     Entry(
         code="E0207",
