@@ -107,13 +107,7 @@ def _instance_box(place: Place, nodes: list[Node], staged: bool, asked: dict[str
     names = [name for node in nodes for name in asked.get(node.id, ())]
     once = [node for node in nodes if node.path.startswith(place.path)] or nodes
     parameters = [node for node in once if node.op == "parameter"]
-    kind = (
-        Kind.OUTPUT
-        if names
-        else Kind.PARAMETER
-        if parameters and len(parameters) == len(once)
-        else Kind.COMPUTED
-    )
+    kind = Kind.OUTPUT if names else Kind.PARAMETER if parameters and len(parameters) == len(once) else Kind.COMPUTED
     parts = instances(place.path)
     return Box(
         key=place.key,

@@ -25,7 +25,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_spec(parser)
     parser.add_argument("--model", metavar="NAME", help="which model, where the spec has several")
     parser.add_argument("--json", action="store_true", help="all figures, exactly, as JSON")
-    parser.add_argument("--depth", type=int, default=DEPTH, metavar="N", help=f"levels inside a block (default {DEPTH})")
+    parser.add_argument(
+        "--depth", type=int, default=DEPTH, metavar="N", help=f"levels inside a block (default {DEPTH})"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -57,7 +59,9 @@ def print_figures(found: Figures, depth: int, console: Console) -> None:
     if found.assumed:
         console.print(f"  assumed: {', '.join(found.assumed)}")
     console.print(_table(found, depth))
-    console.print("weights and kept: bytes of the parameters, and of activations that the forward keeps for the backward")
+    console.print(
+        "weights and kept: bytes of the parameters, and of activations that the forward keeps for the backward"
+    )
 
 
 def _table(found: Figures, depth: int) -> Table:

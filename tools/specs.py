@@ -49,7 +49,13 @@ def bind(path: str, sets: Iterable[tuple[str, str]], size: str | None, name: str
         dims = {**recipe.dims, BATCH: recipe.rows_per_microbatch}
         ref = recipe.model
         graph, facts = elaborate_model(
-            spec, ref.name, size=size or ref.size, dims=dims, options=ref.options, training=True, dtype=recipe.precision.single
+            spec,
+            ref.name,
+            size=size or ref.size,
+            dims=dims,
+            options=ref.options,
+            training=True,
+            dtype=recipe.precision.single,
         )
         return Bound(graph, facts, (), recipe)
     dims, choices = chosen(sets)

@@ -1,0 +1,87 @@
+"""`partita compile`: writes the build folder that trains a model, and what is foretold of it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..compiler.cost.roofline import Machine
+from ..compiler.elaborate.load import Spec
+from ..compiler.elaborate.recipe import Recipe, plain
+from ..compiler.ir.types import DType
+from ..compiler.lower.build import lower
+from ..runtime.machine import Rates, measure
+from ..runtime.program import Build
+from .arguments import add_spec, sets_of
+from .fault import CommandFault
+from .numbers import bytes_text, compact, seconds_text
+from .specs import open_spec, recipe_of
+from .steps import evaluate_graph, predict_graph, predictions, step_graph
+
+EXAMPLE = "partita compile specs/recipes/docs_demo.partita -o out/demo/build"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    add_spec(parser)
+    parser.add_argument("--recipe", metavar="NAME", help="which recipe, where the spec has several")
+    parser.add_argument("-o", "--out", metavar="DIR", help="the build folder (default: out/RECIPE/build)")
+    parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu or cuda (default cpu)")
+    parser.add_argument("--dump", metavar="PATH", action="append", default=[], help="keep a named value as an output")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compiles; says what is foretold."""
+    spec, recipe = recipe_for(options)
+    folder = Path(options.out or f"out/{recipe.name}/build")
+    build = compile_recipe(spec, recipe, folder, measure(options.device), tuple(options.dump))
+    print(f"{folder}  {foretold(build)}")
+    return 0
+
+
+def recipe_for(options: argparse.Namespace) -> tuple[Spec, Recipe]:
+    """The spec and the recipe that a command line names."""
+    spec = open_spec(options.spec)
+    sets = [*sets_of(options)]
+    if options.size is not None:
+        named = recipe_of(spec, sets, options.recipe)
+        sets.append(("model", f"{named.model.name}.{options.size}" if named is not None else options.size))
+    recipe = recipe_of(spec, sets, options.recipe)
+    if recipe is None:
+        raise CommandFault(
+            f"{options.spec} has no recipe", "declare `train NAME { … }`, or name a file in specs/recipes"
+        )
+    return spec, recipe
+
+
+def compile_recipe(spec: Spec, recipe: Recipe, folder: Path, rates: Rates, dump: tuple[str, ...] = ()) -> Build:
+    """Writes the build folder. Raises SpecError; then nothing was written."""
+    graphs = {
+        "step": step_graph(spec, recipe),
+        "evaluate": evaluate_graph(spec, recipe),
+        "predict": predict_graph(spec, recipe),
+    }
+    for name in dump:
+        if name not in graphs["step"]:
+            raise CommandFault(f"no value `{name}` in the training step", "`partita passes SPEC` lists the values")
+    machine = Machine(
+        {DType(rates.dtype): rates.flops_per_s},
+        rates.elementwise_per_s,
+        rates.bandwidth_bytes_per_s,
+        rates.launch_s,
+    )
+    device = rates.device.partition(":")[0]
+    hopes = predictions(graphs["step"], recipe.batch * recipe.rows.length, machine, device)
+    try:
+        return lower(graphs, plain(recipe), hopes, folder, device=device, dump=dump)
+    except OSError as fault:
+        raise CommandFault(f"cannot write {folder}: {fault.strerror}", exit_code=1) from fault
+
+
+def foretold(build: Build) -> str:
+    """The predictions in a line."""
+    hopes = build.predictions
+    return (
+        f"{hopes['parameters']:,.0f} parameters, {compact(hopes['step_flops'], 'G')}FLOP a step in about "
+        f"{seconds_text(hopes['step_seconds'])}, peak memory {bytes_text(hopes['peak_bytes'])}"
+    )

@@ -1,0 +1,78 @@
+"""`partita train`: compiles a recipe, trains it, and says what came of it beside what was foretold."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..compiler.elaborate.recipe import Recipe
+from ..runtime import train as runtime
+from ..runtime.machine import measure
+from .arguments import add_spec, sets_of
+from .compile import compile_recipe, recipe_for
+from .fold import fold
+from .picture import picture
+from .progress import TrainingDisplay, Yardstick, comparison, evaluation_words
+from .render import draw, to_dot
+from .sample import sample_text
+from .specs import bind
+
+EXAMPLE = "partita train specs/recipes/docs_demo.partita --set steps=200 --out out/demo"
+FULL_PICTURE = 400  # nodes: a larger graph is drawn folded
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    add_spec(parser)
+    parser.add_argument("--recipe", metavar="NAME", help="which recipe, where the spec has several")
+    parser.add_argument("--out", metavar="DIR", help="the run's folder (default: out/RECIPE)")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    parser.add_argument("--overwrite", action="store_true", help="begin anew in a folder that holds a run")
+    parser.add_argument("--data-root", metavar="DIR", help="where the data's paths begin, instead of the spec's folder")
+    parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu or cuda (default cpu)")
+    parser.add_argument(
+        "--dump", metavar="PATH", action="append", default=[], help="write a named value of the first step"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Trains; the exit code is the run's."""
+    spec, recipe = recipe_for(options)
+    folder = Path(options.out or f"out/{recipe.name}")
+    rates = measure(options.device)
+    build = compile_recipe(spec, recipe, folder / "build", rates, tuple(options.dump))
+    display = TrainingDisplay(Yardstick(build.predictions["step_flops"], rates.flops_per_s))
+    display.say(f"{recipe.name}: {build.name}, {build.predictions['parameters']:,.0f} parameters, {recipe.steps} steps")
+    try:
+        result = runtime.train(
+            folder / "build",
+            runtime.Options(
+                folder=folder,
+                resume=options.resume,
+                overwrite=options.overwrite,
+                data_root=Path(options.data_root) if options.data_root else None,
+                device=options.device,
+                dump=tuple(options.dump),
+                on_step=display.step,
+                on_evaluate=display.evaluation,
+            ),
+        )
+    finally:
+        display.close()
+    if result.exit_code == 0:
+        conclude(options, recipe, folder, result)
+    return result.exit_code
+
+
+def conclude(options: argparse.Namespace, recipe: Recipe, folder: Path, result: runtime.Result) -> None:
+    """The last lines: held-out loss, a sample, where things lie, predicted beside measured."""
+    summary = result.summary
+    if summary.held_out is not None:
+        print(evaluation_words(summary.held_out))
+    if recipe.sample is not None and result.checkpoint is not None and recipe.source.kind != "tokens":
+        print(f"sample:\n{sample_text(folder / 'build', result.checkpoint, recipe.sample, options.device)}\n")
+    graph = bind(options.spec, sets_of(options), options.size).model
+    draw(to_dot(picture(graph) if len(graph) <= FULL_PICTURE else fold(graph)), folder / "graph.svg")
+    print(f"graph:      {folder / 'graph.svg'}")
+    print(f"checkpoint: {result.checkpoint}")
+    print(comparison(summary))
