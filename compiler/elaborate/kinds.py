@@ -177,11 +177,11 @@ LITERAL = Either((Real(), Flag(), Text(), Nothing()))
 # ---- in words
 
 
-def form_of(kind: Kind | None, name: str) -> Form | None:
-    """The form of that name among those of a kind."""
+def forms_of(kind: Kind | None) -> tuple[Form, ...]:
+    """All forms that a kind may take."""
     if isinstance(kind, Either):
-        return next((form for item in kind.kinds if (form := form_of(item, name)) is not None), None)
-    return next((form for form in kind.forms if form.name == name), None) if isinstance(kind, Forms) else None
+        return tuple(form for item in kind.kinds for form in forms_of(item))
+    return kind.forms if isinstance(kind, Forms) else ()
 
 
 def describe(kind: Kind) -> str:
@@ -216,7 +216,7 @@ def _describe_number(kind: Count | Real | Amount) -> str:
         return example(kind.dimension)
     if isinstance(kind, Real):
         return "a number" + _range(kind)
-    least = f", at least {kind.least}" if kind.least else ""
+    least = f" (at least {kind.least})" if kind.least else ""
     return " or ".join([f"a whole number{least}", *(example(unit) for unit in kind.units)])
 
 

@@ -16,7 +16,7 @@ from ..base.diagnostic import Diagnostics, did_you_mean
 from ..ir.types import DType
 from ..language import syntax as s
 from .groups import optimizer_groups
-from .kinds import Applied, Named, Setting, Word, form_of, show
+from .kinds import Applied, Named, Setting, Word, forms_of, one_of, show
 from .load import Spec
 from .merge import parse_set
 from .rates import read_schedule
@@ -124,6 +124,13 @@ class _Reading:
                 "E0402", "`model` cannot be this", expr.span, "",
                 expected="a model such as `GPT2`, `GPT2.small` or `GPT2(drop = 0).small`", found=show(expr),
             )  # fmt: skip
+        elif found.name not in self.spec.models:
+            models = tuple(self.spec.models)
+            self.sink.error(
+                "E0411", f"no model `{found.name}`", expr.span, "",
+                expected=one_of(models) or "a model of the spec, or of a file that it uses",
+                hint=did_you_mean(found.name, models),
+            )  # fmt: skip
         return found
 
     def _dims(self) -> dict[str, int]:
@@ -143,6 +150,8 @@ class _Reading:
             return None
         length = form.arguments["length"]
         if isinstance(length, Word):
+            if "dims" in self.section.spans and "dims" not in self.section.values:
+                return None
             if length.text not in dims:
                 self.sink.error(
                     "E0415", f"how long is a row? `dims` does not bind `{length.text}`", length.span, "",
@@ -187,9 +196,9 @@ def _not_built(section: Section, schema: Schema, sink: Diagnostics) -> None:
         if not key.built and key.name in section.spans:
             sink.error("E0416", f"`{key.name}` is not built yet", section.place(key.name), "", hint="leave it out")
         value = section.values.get(key.name)
-        form = form_of(key.kind, value.name) if isinstance(value, Applied) else None
-        if isinstance(value, Applied) and form is not None and not form.built:
-            sink.error("E0416", f"`{value.name}` is not built yet", value.span, "", hint="leave it out")
+        if isinstance(value, Applied) and any(not form.built for form in forms_of(key.kind) if form.name == value.name):
+            built = one_of(tuple(item.name for item in forms_of(key.kind) if item.built))
+            sink.error("E0416", f"`{value.name}` is not built yet", value.span, "", expected=built)
         for inner in section.sections.get(key.name, ()):
             if key.built and key.section is not None:
                 _not_built(inner, key.section, sink)

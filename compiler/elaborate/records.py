@@ -19,6 +19,7 @@ from .reading import Reader, Unread
 from .schema import SCHEMAS, Key, Schema
 
 MAX_EXTENDS = 50
+MAX_LISTED = 8  # keys that are listed beside a hint
 Records = Mapping[tuple[str, str], s.Record]
 
 
@@ -82,9 +83,11 @@ def resolve(record: s.Record, records: Records, sink: Diagnostics) -> tuple[s.Re
         following = _base(chain[-1], base, records, sink)
         if following is None:
             break
-        if following in chain or len(chain) >= MAX_EXTENDS:
-            way = " -> ".join(item.name.text for item in (*chain, following))
-            sink.error("E0407", f"records extend each other: {way}", base.span, "this closes the circle")
+        if following in chain:
+            _circle(chain[chain.index(following) :], sink)
+            break
+        if len(chain) >= MAX_EXTENDS:
+            sink.error("E0407", f"more than {MAX_EXTENDS} records extend each other", base.span, "")
             break
         chain.append(following)
     entries: tuple[s.RecordEntry, ...] = ()
@@ -92,6 +95,16 @@ def resolve(record: s.Record, records: Records, sink: Diagnostics) -> tuple[s.Re
         _duplicates(item.entries, sink)
         entries = merge(entries, item.entries)
     return entries
+
+
+def _circle(records: Sequence[s.Record], sink: Diagnostics) -> None:
+    """Told from the same record on, wherever it was entered, so that it is told once."""
+    first = min(range(len(records)), key=lambda at: records[at].name.span.start)
+    turned = [*records[first:], *records[:first]]
+    way = " -> ".join(record.name.text for record in (*turned, turned[0]))
+    last = turned[-1].base
+    assert last is not None, "the last of a circle extends the first"
+    sink.error("E0407", f"records extend each other: {way}", last.span, "this closes the circle")
 
 
 def _base(record: s.Record, base: s.Name, records: Records, sink: Diagnostics) -> s.Record | None:
@@ -135,7 +148,9 @@ def check_record(
             expected=one_of(tuple(SCHEMAS)), hint=did_you_mean(record.kind.text, SCHEMAS),
         )  # fmt: skip
         return None
+    before = len(sink.items)
     entries = resolve(record, records, sink)
+    whole = whole and not any(item.code in ("E0406", "E0407") for item in sink.items[before:])
     for override in overrides:
         entries = merge(entries, (override,))
     return Checker(sink, whole).section(schema, entries, record.name.span)
@@ -169,7 +184,7 @@ class Checker:
                 spans[name] = entry.value.span
                 self._value(key, entry, values)
         self._missing(schema, spans, span)
-        defaults = {key.name: key.default for key in schema.keys if key.default is not None and key.name not in spans}
+        defaults = {key.name: key.default for key in schema.keys if key.default is not None}
         return Section(schema.name, span, {**defaults, **values}, spans, tuple(patterns), tuple(columns), sections)
 
     def _read(self, expr: s.Node, kind: Kind, what: str) -> tuple[Setting] | None:
@@ -201,10 +216,12 @@ class Checker:
 
     def _unknown(self, schema: Schema, entry: s.RecordEntry) -> None:
         name = _written(entry)
-        expected = one_of(schema.names) if schema.names else 'patterns of paths such as "*.gain"'
+        hint = did_you_mean(name, schema.names)
+        listed = one_of(schema.names) if schema.names else 'patterns of paths such as "*.gain"'
+        expected = None if hint and len(schema.names) > MAX_LISTED else listed
         self.sink.error(
             "E0401", f"`{schema.name}` has no key `{name}`", entry.key.span, "",
-            expected=expected, hint=did_you_mean(name, schema.names),
+            expected=expected, hint=hint,
         )  # fmt: skip
 
     def _sub(self, key: Key, entry: s.RecordSub) -> tuple[Section, ...]:

@@ -253,7 +253,12 @@ TRAIN = Schema(
         Key("model", Anything("a model such as GPT2.small"), "what is trained", required=True),
         Key("dims", Bindings(Count(1)), "sizes of free dims, such as [T = 1024]"),
         Key("data", None, "what is read", required=True, section=DATA),
-        Key("loss", Anything("a loss such as mean(cross_entropy[V](logits, target))"), "made small", required=True),
+        Key(
+            "loss",
+            Anything("a loss such as mean(cross_entropy[V](logits, target))"),
+            "what is made small",
+            required=True,
+        ),
         Key(
             "batch", Count(1, (Dimension.TOKENS,)), "rows (or tokens, with the unit) of one step, in all", required=True
         ),

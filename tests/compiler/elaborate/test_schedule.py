@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from partita.compiler.base.diagnostic import Diagnostics
@@ -66,7 +67,8 @@ def test_rates_follow_the_formula(text: str):
     assert not sink.items
     b = Builder(GraphBuilder("schedule"))
     (step,) = b("cast", b.clock("step"), to=DType.F64)
-    b.output("lr", rate(b, schedule, step))
+    build: Any = b
+    b.output("lr", rate(build, schedule, step))
     graph = b.finish()
     for at in range(STEPS + 5):
         wanted = GOOD[text](at) if at < STEPS else rate_at(schedule, at)

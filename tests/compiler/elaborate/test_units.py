@@ -67,6 +67,8 @@ def test_constants(text: str, wanted: float):
     assert found.base == wanted
 
 
-@pytest.mark.parametrize("text", ["1 / 0", "9 ^ 9999999", "(-1) ^ 0.5", "a + 1", "2 * 3 steps", "1e308 ^ 2", "2.5 ^ 1000"])
+@pytest.mark.parametrize(
+    "text", ["1 / 0", "9 ^ 9999999", "(-1) ^ 0.5", "a + 1", "2 * 3 steps", "1e308 ^ 2", "2.5 ^ 1000"]
+)
 def test_what_is_no_constant(text: str):
     assert constant(value(text).value) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,9 @@ def optimize(
     """The optimizers of std, written out: adamw as its kernel, the others from primitives."""
     number = {name: float(str(value)) for name, value in options.items()}
     if function == "adamw":
-        return build("adamw", *operands, **number)
+        names = ("beta1", "beta2", "eps", "decay")
+        beta1, beta2, eps, decay = (number[name] for name in names)
+        return build("adamw", *operands, beta1=beta1, beta2=beta2, eps=eps, decay=decay)
     p, g, *_ = operands
     c = {name: constant(build, value, p.dtype) for name, value in number.items()}
     one = constant(build, 1.0, p.dtype)
@@ -106,13 +109,16 @@ def ours(
 
 
 def theirs(
-    groups: Sequence[tuple[type[torch.optim.Optimizer], dict[str, object], tuple[str, ...]]],
+    groups: Sequence[tuple[type[Any], dict[str, Any], tuple[str, ...]]],
     start: Mapping[str, np.ndarray], schedule: Schedule, clip: float | None, steps: int,
 ) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:  # fmt: skip
+    def rate_of(step: int) -> float:
+        return rate_at(schedule, step)
+
     tensors = {name: torch.tensor(array, requires_grad=name != "x") for name, array in start.items()}
     trained = [tensor for name, tensor in tensors.items() if name != "x"]
     optimizers = [kind([tensors[name] for name in names], lr=1.0, **options) for kind, options, names in groups]
-    rates = [torch.optim.lr_scheduler.LambdaLR(one, lambda step: rate_at(schedule, step)) for one in optimizers]
+    rates = [torch.optim.lr_scheduler.LambdaLR(one, rate_of) for one in optimizers]
     log: list[dict[str, float]] = []
     for _ in range(steps):
         y = torch.tanh(tensors["x"] @ tensors["w"] + tensors["bias.b"]) * tensors["u"] * tensors["u"]
@@ -121,7 +127,7 @@ def theirs(
             tensor.grad = torch.zeros_like(tensor)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(trained, math.inf if clip is None else clip)
-        log.append({"loss": loss.item(), "lr": rates[0].get_last_lr()[0], "grad_norm": norm.item()})
+        log.append({"loss": loss.item(), "lr": float(rates[0].get_last_lr()[0]), "grad_norm": norm.item()})
         for one, following in zip(optimizers, rates, strict=True):
             one.step()
             following.step()
@@ -129,7 +135,7 @@ def theirs(
 
 
 ALL = ("w", "u", "bias.b", "z")
-CASES = {
+CASES: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "adamw": (torch.optim.AdamW, {"betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}),
     "adam": (torch.optim.Adam, {"betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}),
     "sgd": (torch.optim.SGD, {"momentum": 0.9}),
