@@ -22,7 +22,7 @@ from .frame import Arguments, Fault, Frame
 from .functions import checked
 from .load import Module
 from .primitives import not_yet
-from .values import Absent, Chain, Initialiser, Instance, Parameter, Primitive, Value, describe
+from .values import UNKNOWN, Absent, Chain, Initialiser, Instance, Parameter, Primitive, Value, describe
 
 MAX_ELEMENTS = 2**62
 
@@ -98,6 +98,7 @@ def make_block(frame: Frame, choice: Choice, path: str, bank: Dims = (), layer: 
     if any(decl is open_ for open_ in making):
         raise frame.fault("E0312", f"{decl.name} contains itself", span, others=(Label(decl.name.span, "this block"),))
     making.append(decl)
+    frame.context.made.add(id(decl))
     try:
         _bind_dims(inner, instance, choice.dims)
         _bind_options(frame, inner, decl.options, choice)
@@ -178,6 +179,8 @@ def bind_options(
             inner.names[name] = checked(frame, option, *given[name])
         elif option.default is not None:
             inner.names[name] = checked(inner, option, inner.evaluate(option.default), option.span)
+        elif frame.context.probing:
+            inner.names[name] = UNKNOWN
         else:
             raise frame.fault("E0302", f"{what} needs the option `{name}`", span)
 
@@ -240,7 +243,7 @@ def _parameter(inner: Frame, instance: Instance, statement: s.Param) -> None:
         hint = f"give one of them another name: dim J = {twice[0]}"
         raise inner.fault("E0204", title, statement.span, hint=hint)
     free = [dim for dim in dims if dim.size is None]
-    if free:
+    if free and not inner.context.probing:
         title = f"the size of {free[0]} must be known, because the parameter `{name}` is shaped by it"
         raise inner.fault("E0213", title, statement.span)
     elements = d.total(dims) or 1

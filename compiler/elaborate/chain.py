@@ -48,23 +48,23 @@ def _count(frame: Frame, repeat: s.Repeat, name: str) -> Dim:
     if len(bound) != 1:
         raise frame.fault("E0207", f"a {repeat.kind} runs along one dim, not {show_dims(bound)}", repeat.count.span)
     (dim,) = bound
-    if dim.size is None:
+    if dim.size is None and not frame.context.probing:
         raise frame.fault("E0213", f"the size of {dim} must be known to make a {repeat.kind}", repeat.count.span)
-    if repeat.kind == "chain" and dim.size > MAX_NODES:
+    if repeat.kind == "chain" and dim.size is not None and dim.size > MAX_NODES:
         frame.context.spend_nodes(frame, dim.size, repeat.count.span)
     return dim
 
 
 def _chain(frame: Frame, statement: s.Instance, repeat: s.Repeat, path: str, dim: Dim) -> Chain:
-    assert dim.size is not None, "checked"
+    count = 1 if dim.size is None else dim.size
     chain = Chain(path, dim, [], [])
     if repeat.index is None:
         choice = choose(frame, statement.constructor)
         chain.templates.append(make_block(frame, choice, f"{path}.0", frame.bank, Layer(path, 0)))
-        chain.kinds = [0] * dim.size
+        chain.kinds = [0] * count
         return chain
     known: dict[object, int] = {}
-    for index in range(dim.size):
+    for index in range(count):
         frame.context.spend(frame, repeat.span)
         layer = replace(frame, names={**frame.names, repeat.index.text: index}, unnamed={})
         choice = choose(layer, statement.constructor)
@@ -208,7 +208,7 @@ class _Application:
         """A tap of every layer is stacked along the chain's dim."""
         inner = replace(self.frame, path=self.chain.path, layer=None)
         for (name, path), uses in taps.items():
-            if len(uses) != self.chain.dim.size or any(use.dims != uses[0].dims for use in uses):
+            if len(uses) != len(self.chain.kinds) or any(use.dims != uses[0].dims for use in uses):
                 title = f"`tap {name}` is not the same in every layer of the chain"
                 raise self.frame.fault("E0314", title, self.span)
             stacked = inner.emit1("stack", *uses, span=self.span, hint=name, dim=self.chain.dim)

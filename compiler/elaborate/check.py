@@ -1,7 +1,8 @@
 """Everything that is wrong with a spec, without building anything from it.
 
 Each model of the main file is elaborated with the first row of its sizes, and made with every other row (so that the `check`s of its
-blocks see them); each recipe's loss is elaborated on its model. Several faults are reported in one run.
+blocks see them); what no model makes or applies is looked at without sizes; each recipe's loss is elaborated on its model.
+Several faults are reported in one run.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from ..language import syntax as s
 from .load import Search, Spec, load
 from .loss import elaborate_loss
 from .models import Request, make_model, open_model
+from .probe import probe, probe_function
 from .recipes import check_records, load_recipe
 
 
@@ -26,9 +28,16 @@ def check_text(text: str, path: str, search: Search | None = None) -> tuple[Diag
 def check_spec(spec: Spec) -> tuple[Diagnostic, ...]:
     """The diagnostics of a spec that could be read."""
     sink = Diagnostics()
+    made: set[int] = set()
     for decl in spec.main.own.values():
         if isinstance(decl, s.Model | s.Derived):
-            _check_model(spec, decl.name.text, sink)
+            made |= _check_model(spec, decl.name.text, sink)
+    if not sink.errors:
+        for decl in spec.main.own.values():
+            if isinstance(decl, s.Block) and id(decl) not in made:
+                sink.extend(probe(spec, decl))
+            elif isinstance(decl, s.Fn) and id(decl) not in made:
+                sink.extend(probe_function(spec, decl))
     check_records(spec, sink)
     if not sink.errors:
         for (kind, name), record in spec.records.items():
@@ -37,14 +46,17 @@ def check_spec(spec: Spec) -> tuple[Diagnostic, ...]:
     return tuple(sink)
 
 
-def _check_model(spec: Spec, name: str, sink: Diagnostics) -> None:
+def _check_model(spec: Spec, name: str, sink: Diagnostics) -> set[int]:
+    """Adds what is wrong; gives the blocks that the model makes."""
     request = Request(training=True)
     try:
-        sizes = open_model(spec, name, request).sizes
-        for size in sizes[1:]:
+        opened = open_model(spec, name, request)
+        for size in opened.sizes[1:]:
             make_model(spec, name, replace(request, size=size))
     except SpecError as error:
         sink.extend(error.diagnostics)
+        return set()
+    return opened.context.made
 
 
 def _check_loss(spec: Spec, name: str, sink: Diagnostics) -> None:

@@ -64,11 +64,13 @@ class Context:
     rules: Rules
     training: bool
     dtype: DType
+    probing: bool = False  # a block is looked at without sizes: what only sizes decide is let through
     sink: Diagnostics = field(default_factory=Diagnostics)
     dims: DimNames = field(default_factory=DimNames)
     inits: list[tuple[s.Path, tuple[str, ...], Value, Frame]] = field(default_factory=list[Any])
     kernels: dict[Any, Any] = field(default_factory=dict[Any, Any])  # kernels.py's memory of bodies
     meetings: dict[str, tuple[Span, Dims, Dims]] = field(default_factory=dict[str, "tuple[Span, Dims, Dims]"])
+    made: set[int] = field(default_factory=set[int])  # ids of the blocks and functions in use
     making: list[s.Block] = field(default_factory=list[s.Block])  # blocks being made, outermost first
     steps: int = 0
     nodes: int = 0

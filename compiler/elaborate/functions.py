@@ -170,6 +170,7 @@ def apply_function(frame: Frame, function: Function, args: Arguments, span: Span
 def run(frame: Frame, function: Function, span: Span, hint: str | None) -> Value:
     """The value of a function that has all it needs."""
     decl = function.decl
+    frame.context.made.add(id(decl))
     if decl.body is None or (decl.kernel is not None and decl.kernel.forward is not None):
         raise not_yet(frame, f"the foreign kernel `{function.name}`", span)
     inner = frame.inside(function.module, f"fn {function.name}", span, dims=dict(function.dims or {}))

@@ -130,6 +130,8 @@ def check(frame: Frame, statement: s.Check) -> None:
     """`check condition, "message with {H}"`: the spec's own fault, shown where the instance is made."""
     condition = frame.evaluate(statement.condition)
     if isinstance(condition, Use):
+        if frame.context.probing:
+            return
         raise frame.fault("E0307", "a check is made while compiling; this is a tensor", statement.condition.span)
     if a.decided(frame, condition, statement.condition.span):
         return
