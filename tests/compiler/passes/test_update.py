@@ -12,14 +12,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from partita.compiler.base.diagnostic import SpecError
+from partita.compiler.base.span import Source
+from partita.compiler.elaborate.apply import Functions
+from partita.compiler.elaborate.load import load
 from partita.compiler.elaborate.recipe import OptimizerGroup, Schedule, Segment
-from partita.compiler.elaborate.schedule import constant, rate_at
+from partita.compiler.elaborate.schedule import rate_at
 from partita.compiler.interpret import interpret
 from partita.compiler.ir.graph import Graph, GraphBuilder
 from partita.compiler.ir.levels import LOSS
-from partita.compiler.ir.types import Dim, DType, Phase, Use
+from partita.compiler.ir.types import Dim, DType, Phase
 from partita.compiler.ops.build import Builder
-from partita.compiler.ops.definition import Build
 from partita.compiler.passes.definition import run_passes
 from partita.compiler.passes.differentiate import Differentiate
 from partita.compiler.passes.microbatch import Microbatch
@@ -29,37 +31,15 @@ ROWS, WIDTH, HIDDEN = 6, 4, 3
 WARMUP_COSINE = Schedule((Segment("warmup", 0, 0.0, 0.05, 2), Segment("cosine", 2, 0.05, 0.005, 5)))
 
 
-def optimize(
-    build: Build, bodies: dict[str, Graph], function: str, operands: Sequence[Use], options: Mapping[str, object]
-) -> Sequence[Use]:
-    """The optimizers of std, written out: adamw as its kernel, the others from primitives."""
-    number = {name: float(str(value)) for name, value in options.items()}
-    if function == "adamw":
-        names = ("beta1", "beta2", "eps", "decay")
-        beta1, beta2, eps, decay = (number[name] for name in names)
-        return build("adamw", *operands, beta1=beta1, beta2=beta2, eps=eps, decay=decay)
-    p, g, *_ = operands
-    c = {name: constant(build, value, p.dtype) for name, value in number.items()}
-    one = constant(build, 1.0, p.dtype)
+def standard() -> Functions:
+    spec, found = load(Source("test.partita", "use std\n"))
+    assert spec is not None, found
+    return Functions(spec)
 
-    def mul(a: Use, b: Use) -> Use:
-        return build("mul", a, b)[0]
 
-    (d,) = build("add", g, mul(p, c["decay"]))
-    if function == "sgd":
-        (n,) = build("add", mul(operands[2], c["momentum"]), d)
-        return build("sub", p, mul(n, operands[3]))[0], n
-    _, _, m, v, step, lr = operands
-    moments: list[Use] = []
-    for old, beta, new in ((m, c["beta1"], d), (v, c["beta2"], mul(d, d))):
-        moments.append(build("add", mul(old, beta), mul(new, build("sub", one, beta)[0]))[0])
-    corrected = [
-        build("div", value, build("sub", one, build("pow", beta, step)[0])[0])[0]
-        for value, beta in zip(moments, (c["beta1"], c["beta2"]), strict=True)
-    ]
-    (below,) = build("add", build("sqrt", corrected[1])[0], c["eps"])
-    (moved,) = build("sub", p, mul(build("div", corrected[0], below)[0], lr))
-    return moved, *moments
+def update(groups: Sequence[OptimizerGroup], clip: float | None = None) -> Update:
+    """The pass with the optimizers of std."""
+    return Update(tuple(groups), WARMUP_COSINE, standard(), clip)
 
 
 def group(function: str, pattern: str = "*", **options: float) -> OptimizerGroup:
@@ -85,8 +65,8 @@ def network(dtype: DType = DType.F64) -> Graph:
     return b.finish()
 
 
-def step_graph(update: Update, parts: int = 1) -> Graph:
-    passes = [Differentiate(), update, Microbatch(parts)] if parts > 1 else [Differentiate(), update]
+def step_graph(one: Update, parts: int = 1) -> Graph:
+    passes = [Differentiate(), one, Microbatch(parts)] if parts > 1 else [Differentiate(), one]
     return run_passes(network(), passes, LOSS)
 
 
@@ -154,7 +134,7 @@ def same(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> N
 def test_steps_equal_torch(function: str, seed: int, clip: float | None, steps: int):
     kind, options = CASES[function]
     start = values(seed)
-    graph = step_graph(Update((group(function),), WARMUP_COSINE, optimize, clip))
+    graph = step_graph(update([group(function)], clip))
     found, log = ours(graph, start, steps)
     wanted, their_log = theirs([(kind, dict(options), ALL)], start, WARMUP_COSINE, clip, steps)
     same(found, wanted)
@@ -165,7 +145,7 @@ def test_steps_equal_torch(function: str, seed: int, clip: float | None, steps: 
 def test_groups_take_the_first_pattern_that_fits():
     start = values(3)
     groups = (group("adamw", "*.b", decay=0.0), group("sgd", "u"), group("adamw", "*"))
-    found, _ = ours(step_graph(Update(groups, WARMUP_COSINE, optimize, 1.0)), start, 3)
+    found, _ = ours(step_graph(update(groups, 1.0)), start, 3)
     adamw, options = CASES["adamw"]
     wanted, _ = theirs(
         [
@@ -180,11 +160,11 @@ def test_groups_take_the_first_pattern_that_fits():
 
 def test_microbatches_equal_one_batch():
     start = values(5)
-    update = Update((group("adamw"),), WARMUP_COSINE, optimize, 1.0)
-    whole = interpret(step_graph(update), {**start, "step": 1})
+    one = update([group("adamw")], 1.0)
+    whole = interpret(step_graph(one), {**start, "step": 1})
     rows = start.pop("x")
     for parts in (2, 3, 6):
-        graph = step_graph(update, parts)
+        graph = step_graph(one, parts)
         pieces = [{"x": piece} for piece in np.split(rows, parts)]
         found = interpret(graph, {**start, "step": 1}, microbatches=pieces)
         for name, array in whole.items():
@@ -192,7 +172,7 @@ def test_microbatches_equal_one_batch():
 
 
 def test_states_are_named_after_optimizer_role_and_parameter():
-    graph = step_graph(Update((group("adamw"),), WARMUP_COSINE, optimize))
+    graph = step_graph(update([group("adamw")]))
     assert [node.id for node in graph.nodes("state")] == [f"adamw.{role}/{name}" for name in ALL for role in "mv"]
     state = graph["adamw.v/bias.b"]
     assert (state.attrs["of"], state.attrs["role"], state.attrs["init"]) == ("bias.b", "v", ("zeros",))
@@ -200,7 +180,7 @@ def test_states_are_named_after_optimizer_role_and_parameter():
 
 
 def test_gradients_are_accumulated_where_they_are_made():
-    graph = step_graph(Update((group("adamw"),), WARMUP_COSINE, optimize, 1.0))
+    graph = step_graph(update([group("adamw")], 1.0))
     order = [node.id for node in graph]
     for node in graph.nodes("accumulate"):
         assert order.index(node.id) - order.index(node.uses[0].node) == 1
@@ -210,7 +190,7 @@ def test_gradients_are_accumulated_where_they_are_made():
 
 def test_a_parameter_that_no_pattern_fits_is_an_error():
     with pytest.raises(SpecError) as caught:
-        step_graph(Update((group("adamw", "w"),), WARMUP_COSINE, optimize))
+        step_graph(update([group("adamw", "w")]))
     assert caught.value.diagnostics[0].code == "E0413"
     assert "`u`" in caught.value.diagnostics[0].title
 
@@ -223,7 +203,7 @@ def test_idle_groups():
 def test_a_rate_of_its_own():
     start = values(7)
     slow = OptimizerGroup("u", "sgd", ("m",), {"momentum": 0.9, "decay": 0.0}, WARMUP_COSINE.scaled(0.005), False)
-    found, _ = ours(step_graph(Update((slow, group("sgd")), WARMUP_COSINE, optimize)), start, 1)
-    plain, _ = ours(step_graph(Update((group("sgd"),), WARMUP_COSINE, optimize)), start, 1)
+    found, _ = ours(step_graph(update([slow, group("sgd")])), start, 1)
+    plain, _ = ours(step_graph(update([group("sgd")])), start, 1)
     np.testing.assert_allclose((found["u"] - start["u"]) * 10, plain["u"] - start["u"], rtol=1e-9)
     np.testing.assert_array_equal(found["w"], plain["w"])
