@@ -25,6 +25,7 @@ Module = Callable[[list[Any]], list[torch.Tensor]]
 Store = dict[str, torch.Tensor]
 
 MANIFEST = "manifest.json"
+BATCH = "batch"  # the dim that microbatches divide
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {
         "bool": torch.bool,
@@ -140,11 +141,20 @@ class Executable:
         buffers: Store = {**store, **self._scalars(program, step, seed, starts or {})}
         with torch.no_grad():
             self._run(program.prepare, buffers)
-            for microbatch in data:
+            for number, microbatch in enumerate(data):
                 buffers.update(self._data(program, microbatch))
+                self._advance(program, buffers, number)
                 self._run(program.microbatch, buffers)
             self._run(program.update, buffers)
         return {key: buffers[buffer] for key, buffer in program.outputs.items()}
+
+    def _advance(self, program: Program, buffers: Store, number: int) -> None:
+        """A later microbatch sees later rows: the start of the batch's dim moves by a microbatch's rows."""
+        name = f"start:{BATCH}"
+        if number and name in buffers:
+            sizes = [d.shape[d.dims.index(BATCH)] for d in program.inputs if BATCH in d.dims]
+            assert sizes, "the batch has a start, but no data"
+            buffers[name] = buffers[name] + sizes[0]
 
     def _scalars(self, program: Program, step: int, seed: int, starts: Mapping[str, int]) -> Store:
         values = {"step": step, "seed": seed}

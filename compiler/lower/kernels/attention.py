@@ -1,8 +1,8 @@
 """Kernels of attention and rotary.
 
 Attention: PyTorch's fused kernels over [batch, head, position, K] views of whatever layout the operands have; groups of
-query heads share a key-value head without copies on CPU. The start operands carry no tensor here: a plan that slices T
-gives both sides the same start, and the causal mask is aligned at its top left.
+query heads share a key-value head without copies on CPU. Where queries and keys start at the same position, a causal
+mask is the kernel's own (aligned at its top left); where they do not, it is an additive mask made from the two starts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import fx
 
 from ...ir.types import Dim, Dims, DType, Node
-from ..emit import Emitter, Rule, Value, count, meta, shape
+from ..emit import TORCH_DTYPES, Emitter, Rule, Value, count, meta, shape
 
 aten = torch.ops.aten
 
@@ -55,13 +55,19 @@ class Axes:
 
 
 def _take(e: Emitter, node: Node, values: Sequence[Value], operand: int, groups: Sequence[Dims]) -> fx.Node:
+    """An operand as [batch, head, position, K], or without K."""
     use = node.uses[operand]
     value = e.tensor(values[operand], use.dtype)
     wanted = tuple(d for group in groups for d in group)
     if set(use.dims) != set(wanted):
-        value = e.expand(e.align(value, use.dims, wanted), shape(wanted))
-        return e.reshape(value, [count(group) for group in groups])
-    return e.flatten(value, use.dims, groups)
+        found = e.expand(e.align(value, use.dims, wanted), shape(wanted))
+        found = e.reshape(found, [count(group) for group in groups])
+    else:
+        found = e.flatten(value, use.dims, groups)
+    # The kernels walk the last axis (K) without asking for its stride.
+    if len(groups) == 3 or meta(found).stride(-1) == 1:
+        return found
+    return e.call(aten.clone.default, found, memory_format=torch.contiguous_format)
 
 
 def _give(e: Emitter, value: fx.Node, groups: Sequence[Dims], dims: Dims) -> fx.Node:
@@ -69,21 +75,46 @@ def _give(e: Emitter, value: fx.Node, groups: Sequence[Dims], dims: Dims) -> fx.
     return e.permute(e.reshape(value, shape(order)), order, dims)
 
 
-def _options(node: Node) -> tuple[bool, float]:
-    mask = node.attrs["mask"]
-    assert mask in ("causal", "full"), f"{node.id}: no fused kernel for the mask {mask}"
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a fused kernel is told. `mask` is an additive [T, S] where the kernel's own causal mask does not fit."""
+
+    causal: bool
+    scale: float
+    mask: fx.Node | None
+
+
+def _options(e: Emitter, node: Node, values: Sequence[Value], axes: Axes) -> Options:
+    kind, scale = node.attrs["mask"], float(cast(float, node.attrs["scale"]))
+    assert kind in ("causal", "full"), f"{node.id}: no fused kernel for the mask {kind}"
     assert node.attrs["score"] is None and not node.attrs["drop"], f"{node.id}: no fused kernel for score or dropout"
-    return mask == "causal", float(cast(float, node.attrs["scale"]))
+    if kind == "full":
+        return Options(False, scale, None)
+    t_start, s_start = values[-2:]
+    literal = not isinstance(t_start, fx.Node) and not isinstance(s_start, fx.Node)
+    if node.uses[-2].value == node.uses[-1].value or (literal and t_start == s_start):
+        return Options(True, scale, None)
+    return Options(False, scale, _causal_mask(e, node, count(axes.t), count(axes.s), t_start, s_start))
+
+
+def _causal_mask(e: Emitter, node: Node, t: int, s: int, t_start: Value, s_start: Value) -> fx.Node:
+    """0 where the query's position is not before the key's, else -inf."""
+    rows = e.call(aten.arange.default, t, dtype=torch.int64, device=e.device)
+    columns = e.call(aten.arange.default, s, dtype=torch.int64, device=e.device)
+    rows = e.reshape(e.call(aten.add.Tensor, rows, t_start), [t, 1])
+    hidden = e.call(aten.lt.Tensor, rows, e.call(aten.add.Tensor, columns, s_start))
+    zeros = e.call(aten.zeros.default, [t, s], dtype=TORCH_DTYPES[node.outs[0].dtype], device=e.device)
+    return e.call(aten.masked_fill.Scalar, zeros, hidden, float("-inf"))
 
 
 def attention(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value | None]:
     """y = softmax(scale q kᵀ + mask) v; saves the log-sum-exp of the scores."""
     axes = Axes.of(node, node.uses[0].dims, node.uses[2].dims)
-    causal, scale = _options(node)
+    options = _options(e, node, values, axes)
     q = _take(e, node, values, 0, axes.queries)
     k = _take(e, node, values, 1, axes.keys)
     v = _take(e, node, values, 2, axes.keys)
-    y, lse = _cpu_forward(e, q, k, v, causal, scale) if e.device == "cpu" else _cuda_forward(e, q, k, v, causal, scale)
+    y, lse = (_cpu_forward if e.device == "cpu" else _cuda_forward)(e, q, k, v, options)
     saved = _give(e, lse, axes.sums, node.outs[1].dims) if e.wanted(1) else None
     return [_give(e, y, axes.queries, node.outs[0].dims), saved]
 
@@ -91,12 +122,12 @@ def attention(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value
 def attention_backward(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
     """The gradients of q, k and v from dy, q, k, v, y and the log-sum-exp."""
     axes = Axes.of(node, node.uses[1].dims, node.uses[3].dims)
-    causal, scale = _options(node)
+    options = _options(e, node, values, axes)
     dy, q, y = (_take(e, node, values, i, axes.queries) for i in (0, 1, 4))
     k, v = (_take(e, node, values, i, axes.keys) for i in (2, 3))
     lse = _take(e, node, values, 5, axes.sums)
     backward = _cpu_backward if e.device == "cpu" else _cuda_backward
-    dq, dk, dv = backward(e, (dy, q, k, v, y, lse), causal, scale)
+    dq, dk, dv = backward(e, (dy, q, k, v, y, lse), options)
     outs = node.outs
     return [
         _give(e, dq, axes.queries, outs[0].dims),
@@ -105,16 +136,21 @@ def attention_backward(e: Emitter, node: Node, values: Sequence[Value]) -> Seque
     ]
 
 
-def _cpu_forward(e: Emitter, q: fx.Node, k: fx.Node, v: fx.Node, causal: bool, scale: float) -> tuple[fx.Node, ...]:
-    return e.calls(aten._scaled_dot_product_flash_attention_for_cpu.default, q, k, v, 0.0, causal, scale=scale)
+def _masked(options: Options) -> dict[str, fx.Node]:
+    return {} if options.mask is None else {"attn_mask": options.mask}
 
 
-def _cpu_backward(e: Emitter, saved: tuple[fx.Node, ...], causal: bool, scale: float) -> tuple[fx.Node, ...]:
+def _cpu_forward(e: Emitter, q: fx.Node, k: fx.Node, v: fx.Node, options: Options) -> tuple[fx.Node, ...]:
+    op = aten._scaled_dot_product_flash_attention_for_cpu.default
+    return e.calls(op, q, k, v, 0.0, options.causal, **_masked(options), scale=options.scale)
+
+
+def _cpu_backward(e: Emitter, saved: tuple[fx.Node, ...], options: Options) -> tuple[fx.Node, ...]:
     op = aten._scaled_dot_product_flash_attention_for_cpu_backward.default
-    return e.calls(op, *saved, 0.0, causal, scale=scale)
+    return e.calls(op, *saved, 0.0, options.causal, **_masked(options), scale=options.scale)
 
 
-# ---- CUDA: flash for 16-bit types, the memory-efficient kernel for float32
+# ---- CUDA: flash for 16-bit types, the memory-efficient kernel for float32 and for masks
 
 
 def _half(value: fx.Node) -> bool:
@@ -141,34 +177,42 @@ def _fold(e: Emitter, q: fx.Node, dk: fx.Node, k: fx.Node) -> fx.Node:
     return e.call(aten.sum.dim_IntList, split, [2])
 
 
-def _cuda_forward(e: Emitter, q: fx.Node, k: fx.Node, v: fx.Node, causal: bool, scale: float) -> tuple[fx.Node, ...]:
+def _wide_mask(e: Emitter, q: fx.Node, mask: fx.Node | None) -> fx.Node | None:
+    """The mask for every batch row and head, without a copy."""
+    if mask is None:
+        return None
+    t, s = meta(mask).shape
+    return e.expand(mask, [*meta(q).shape[:2], t, s])
+
+
+def _cuda_forward(e: Emitter, q: fx.Node, k: fx.Node, v: fx.Node, options: Options) -> tuple[fx.Node, ...]:
     keys, values = _repeat(e, q, k), _repeat(e, q, v)
-    if _half(q):
-        found = e.calls(
-            aten._scaled_dot_product_flash_attention.default, q, keys, values, 0.0, causal, False, scale=scale
-        )
+    causal, scale = options.causal, options.scale
+    if _half(q) and options.mask is None:
+        op = aten._scaled_dot_product_flash_attention.default
+        found = e.calls(op, q, keys, values, 0.0, causal, False, scale=scale)
         return found[0], found[1]
     op = aten._scaled_dot_product_efficient_attention.default
-    y, lse, _, _ = e.calls(op, q, keys, values, None, True, 0.0, causal, scale=scale)
+    y, lse, _, _ = e.calls(op, q, keys, values, _wide_mask(e, q, options.mask), True, 0.0, causal, scale=scale)
     # This kernel pads the log-sum-exp to a multiple of 32 rows.
     return y, e.call(aten.slice.Tensor, lse, 2, 0, meta(q).shape[2])
 
 
-def _cuda_backward(e: Emitter, saved: tuple[fx.Node, ...], causal: bool, scale: float) -> tuple[fx.Node, ...]:
+def _cuda_backward(e: Emitter, saved: tuple[fx.Node, ...], options: Options) -> tuple[fx.Node, ...]:
     dy, q, k, v, y, lse = saved
     keys, values = _repeat(e, q, k), _repeat(e, q, v)
     t, s = meta(q).shape[2], meta(k).shape[2]
     seed: Any = e.full((), 0, DType.I64)
-    if _half(q):
+    if _half(q) and options.mask is None:
         op = aten._scaled_dot_product_flash_attention_backward.default
-        lse = e.contiguous(lse)
-        args = (dy, q, keys, values, y, lse, None, None, t, s, 0.0, causal, seed, seed)
-        dq, dk, dv = e.calls(op, *args, scale=scale)
+        args = (dy, q, keys, values, y, e.contiguous(lse), None, None, t, s, 0.0, options.causal, seed, seed)
+        dq, dk, dv = e.calls(op, *args, scale=options.scale)
     else:
         op = aten._scaled_dot_product_efficient_attention_backward.default
         lse = e.call(aten.constant_pad_nd.default, lse, [0, -t % 32], float("inf"))
-        args = (dy, q, keys, values, None, y, lse, seed, seed, 0.0, [True, True, True, False], causal)
-        dq, dk, dv, _ = e.calls(op, *args, scale=scale)
+        mask = _wide_mask(e, q, options.mask)
+        args = (dy, q, keys, values, mask, y, lse, seed, seed, 0.0, [True, True, True, False], options.causal)
+        dq, dk, dv, _ = e.calls(op, *args, scale=options.scale)
     return dq, _fold(e, q, dk, k), _fold(e, q, dv, v)
 
 

@@ -1,0 +1,65 @@
+"""Runs a graph as lowered: emitted, printed, imported and interpreted, in float64.
+
+In: a graph and arrays for its leaves by id. Out: its outputs and, by name, what it left in parameters and states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+
+import torch
+from partita.compiler.ir.graph import Graph, GraphBuilder
+from partita.compiler.ir.types import Attr, DType, Node, TensorType, Use
+from partita.compiler.lower.build import compile_graphs
+from partita.runtime.execute import DTYPES, executable
+
+from .values import Array
+
+
+def doubled(graph: Graph) -> Graph:
+    """The graph with every float32 a float64."""
+    builder = GraphBuilder(graph.name, graph.microbatches)
+    builder.extend(_node(node) for node in graph)
+    for name, use in graph.outputs.items():
+        builder.output(name, _use(use))
+    return builder.finish()
+
+
+def _wide(dtype: DType) -> DType:
+    return DType.F64 if dtype is DType.F32 else dtype
+
+
+def _use(use: Use) -> Use:
+    return replace(use, dtype=_wide(use.dtype))
+
+
+def _attr(value: Attr) -> Attr:
+    return _wide(value) if isinstance(value, DType) else value
+
+
+def _node(node: Node) -> Node:
+    outs = tuple(TensorType(t.dims, _wide(t.dtype)) for t in node.outs)
+    attrs = MappingProxyType({key: _attr(value) for key, value in node.attrs.items()})
+    return replace(node, uses=tuple(_use(u) for u in node.uses), outs=outs, attrs=attrs)
+
+
+def run_lowered(
+    graph: Graph, values: Mapping[str, Array], microbatches: Sequence[Mapping[str, Array]] | None = None
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The outputs, and the store after the run."""
+    build, sources = compile_graphs({"step": graph}, {}, {})
+    runnable = executable(build, sources)
+    program = build.programs["step"]
+    kept = [*build.parameters, *build.states]
+    store = {t.name: torch.tensor(values[t.name], dtype=DTYPES[t.dtype]) for t in kept}
+    names = {str(node.attrs["name"]): node.id for node in graph.nodes("input")}
+    parts = [values] * program.microbatches if microbatches is None else microbatches
+    data = [
+        {i.name: torch.tensor(part[names[i.name]], dtype=DTYPES[i.dtype]) for i in program.inputs if i.source == "data"}
+        for part in parts
+    ]
+    clock = {name: int(values.get(name, 0)) for name in ("step", "seed")}
+    outputs = runnable.run("step", store, data, **clock)
+    return {k: v.numpy() for k, v in outputs.items()}, {k: v.numpy() for k, v in store.items()}
