@@ -104,6 +104,20 @@ def checkpoint_folder(training: Training, folder: Path) -> Path:
     return _inside(folder, training.checkpoint.to or "checkpoints")
 
 
+def check_run_folder(training: Training, options: Options) -> None:
+    """Whether the run's folder holds what is to be resumed, or nothing that is to be kept. Raises E0504, E0510, E0514.
+
+    `train` asks this itself; who writes into the folder before (a compiler) asks it first.
+    """
+    folder = checkpoint_folder(training, options.folder)
+    if options.resume:
+        checkpoint.latest(folder)
+    elif checkpoint.checkpoints(folder) and not options.overwrite:
+        raise RuntimeFault(
+            "E0514", f"{folder} holds checkpoints of an earlier run", "resume it, or name another folder"
+        )
+
+
 def _inside(folder: Path, name: str) -> Path:
     if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
         raise RuntimeFault("E0504", f"{name!r} leaves the run's folder", "name another run's folder instead")
@@ -112,6 +126,7 @@ def _inside(folder: Path, name: str) -> Path:
 
 def _start(executable: Executable, training: Training, options: Options) -> tuple[Store, int]:
     """The store and the count of steps that are done: from a checkpoint, or as initialised."""
+    check_run_folder(training, options)
     folder = checkpoint_folder(training, options.folder)
     if options.resume:
         store = empty_store(executable.build, executable.device)
