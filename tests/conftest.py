@@ -1,4 +1,4 @@
-"""Hypothesis profiles: `default` repeats itself and fits the suite's time, `fuzz` looks for new cases for as long as it runs."""
+"""Hypothesis profiles: `default` repeats itself and fits the suite's time, `fuzz` looks for new cases."""
 
 from __future__ import annotations
 

@@ -31,10 +31,11 @@ class Level:
 
 _ONCE_AND_FORWARD = frozenset({Phase.PREPARE, Phase.FORWARD})
 _WITH_BACKWARD = _ONCE_AND_FORWARD | {Phase.BACKWARD}
+_UPDATES = frozenset({"adamw"})  # operators of the optimizer
 
-MODEL = Level("model", _ONCE_AND_FORWARD, frozenset({"accumulate"}), ())  # a model: forward alone, any outputs
-LOSS = Level("loss", _ONCE_AND_FORWARD, frozenset({"accumulate"}), ("loss",))  # and a recipe's loss
-GRADIENT = Level("gradient", _WITH_BACKWARD, frozenset(), ("loss", "grad/"))  # and the gradients of its parameters
+MODEL = Level("model", _ONCE_AND_FORWARD, _UPDATES, ())  # a model: forward alone, any outputs
+LOSS = Level("loss", _ONCE_AND_FORWARD, _UPDATES, ("loss",))  # and a recipe's loss
+GRADIENT = Level("gradient", _WITH_BACKWARD, _UPDATES, ("loss", "grad/"))  # and the gradients of its parameters
 STEP = Level("step", frozenset(Phase), frozenset(), ("loss",))  # and the optimizer: all that training does in a step
 
 LEVELS: Mapping[str, Level] = MappingProxyType({level.name: level for level in (MODEL, LOSS, GRADIENT, STEP)})

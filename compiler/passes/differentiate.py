@@ -39,6 +39,7 @@ class Differentiate:
     idempotent: ClassVar[bool] = False
 
     def __call__(self, graph: Graph) -> Graph:
+        assert graph.microbatches == 1, "gradients are taken of the whole batch; microbatch comes after"
         targets = self.wrt if self.wrt is not None else trained_parameters(graph)
         reverse = _Reverse(graph, graph.outputs[self.loss], targets)
         reverse.run()
@@ -67,6 +68,7 @@ class _Tape:
     source: Node  # the forward node whose backward is being written
     nodes: list[Node] = field(default_factory=list[Node])
     wanted: list[str] = field(default_factory=list[str])
+    named: set[int] = field(default_factory=set[int])
     order: list[int] = field(default_factory=list[int])
 
     def __call__(
@@ -84,9 +86,10 @@ class _Tape:
         return int(use.node[1:]) if use.node.startswith(_PROVISIONAL) else None
 
     def call_it(self, use: Use, name: str) -> None:
-        """Names the node after the value whose cotangent it is, unless it makes several."""
+        """Names the node after the first value whose cotangent it is, unless it makes several."""
         number = self.number(use)
-        if number is not None and len(self.nodes[number].outs) == 1:
+        if number is not None and len(self.nodes[number].outs) == 1 and number not in self.named:
+            self.named.add(number)
             self.wanted[number] = name
 
     def place(self, begin: int, first: Iterable[Use]) -> None:
@@ -157,7 +160,9 @@ class _Reverse:
 
     def _share(self, node: Node, cotangents: Sequence[Use | None], begin: int) -> None:
         """Applies the operator's rule; its results, in the producers' labels, join the parts of what it reads."""
-        rule = REGISTRY[node.op].gradient
+        definition = REGISTRY[node.op]
+        assert definition.covers(node), f"{node.op} ({node.id}) has no fused kernel: inline it before differentiating"
+        rule = definition.gradient
         assert not isinstance(rule, NotDifferentiable), f"{node.op} is active though it has no gradient"
         wants = [use.node in self.active and use.dtype.is_float for use in node.uses]
         results = rule(self.tape, node, cotangents, wants)

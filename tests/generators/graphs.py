@@ -1,8 +1,8 @@
 """Well-formed random forward graphs with a scalar loss, drawn operator by operator from a table of templates.
 
 In: hypothesis. Out: a graph with fan-out, tied parameters, reuse, odd and prime sizes, sizes of 1, renamed axes and
-kernel functions with bodies. Values stay small (what grows goes through tanh), and kinks are kept off the points where a
-graph's own structure would put values exactly on them, so that finite differences mean something.
+kernel functions with bodies. Values stay small (what grows goes through tanh), and kinks are kept off the points where
+a graph's own structure would put values exactly on them, so that finite differences mean something.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 from partita.compiler.ir.graph import Graph, GraphBuilder
-from partita.compiler.ir.types import Attr, Dim, Dims, DType, Layer, Node, Origin, Phase, TensorType, Use
+from partita.compiler.ir.types import Attr, Dim, Dims, DType, Layer, Node, Origin, Phase, Use
 from partita.compiler.ops.registry import REGISTRY
 
 from .bodies import body_of
@@ -384,7 +384,7 @@ def _cross_entropy(m: Maker) -> None:
 
 def _layer_norm(m: Maker) -> None:
     x = m.value()
-    dims = m.subset(x.dims, 1)
+    dims = m.subset(x.dims, 1)[:1]
     if dims:
         gain = m("parameter", hint="gain", init=("ones",), trained=True, dims=dims, dtype=FLOAT)
         bias = m("parameter", hint="bias", init=("zeros",), trained=True, dims=dims, dtype=FLOAT)

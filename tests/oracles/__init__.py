@@ -1,0 +1,1 @@
+"""What tests compare with. Knows nothing of where the graphs come from."""

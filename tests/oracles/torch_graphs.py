@@ -1,0 +1,306 @@
+"""A forward graph run by PyTorch in float64, so that its autograd says what the gradients are.
+
+In: a graph of forward nodes and arrays for its leaves. Out: the loss, and the gradient of every parameter. Written
+apart from the compiler's lowering and from the references: each operator is PyTorch's own function on named axes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from partita.compiler.ir.graph import Graph
+from partita.compiler.ir.types import Dim, Dims, DType, Node
+from partita.compiler.ops.registry import REGISTRY
+
+from .values import LEAVES, Array
+
+Tensor = torch.Tensor
+Rule = Callable[[Node, list[Tensor]], Tensor | Sequence[Tensor]]
+
+
+def torch_gradients(graph: Graph, values: Mapping[str, Array]) -> tuple[float, dict[str, Array]]:
+    """The loss and its gradient with respect to every trained parameter, by autograd."""
+    parameters = {
+        node.id: torch.tensor(values[node.id], requires_grad=True)
+        for node in graph.nodes("parameter")
+        if node.attrs["trained"]
+    }
+    known: dict[tuple[str, int], Tensor] = {}
+    for node in graph:
+        if node.op in LEAVES:
+            known[node.id, 0] = parameters.get(node.id, torch.tensor(values[node.id]))
+            continue
+        results = apply(node, [known[use.value] for use in node.uses])
+        for index, result in enumerate(results):
+            known[node.id, index] = result
+    loss = known[graph.outputs["loss"].value]
+    leaves = list(parameters.values())
+    found = torch.autograd.grad(loss, leaves, allow_unused=True) if loss.requires_grad else [None] * len(leaves)
+    gradients = {
+        name: (torch.zeros_like(leaf) if gradient is None else gradient).numpy()
+        for (name, leaf), gradient in zip(parameters.items(), found, strict=True)
+    }
+    return float(loss.detach()), gradients
+
+
+def apply(node: Node, operands: list[Tensor]) -> Sequence[Tensor]:
+    """One operator; its results in the order of the node's types."""
+    result = _RULES[node.op](node, operands)
+    return [result] if isinstance(result, Tensor) else list(result)
+
+
+# ---- axes
+
+
+def _align(x: Tensor, dims: Dims, target: Dims) -> Tensor:
+    """Axes in the order of `target`, of size one where x has none."""
+    x = x.permute([dims.index(dim) for dim in target if dim in dims])
+    for place, dim in enumerate(target):
+        if dim not in dims:
+            x = x.unsqueeze(place)
+    return x
+
+
+def _sizes(dims: Sequence[Dim]) -> list[int]:
+    return [dim.size or 0 for dim in dims]
+
+
+def _axes(node: Node, attr: str, operand: int = 0) -> tuple[int, ...]:
+    return tuple(node.uses[operand].dims.index(dim) for dim in _dims(node, attr))
+
+
+def _dims(node: Node, attr: str) -> Dims:
+    value: Any = node.attrs[attr]
+    return (value,) if isinstance(value, Dim) else tuple(value)
+
+
+def _elementwise(function: Callable[..., Tensor]) -> Rule:
+    def rule(node: Node, operands: list[Tensor]) -> Tensor:
+        out = node.outs[0].dims
+        every = [_align(x, use.dims, out) for x, use in zip(operands, node.uses, strict=True)]
+        return function(*every).expand(_sizes(out))
+
+    return rule
+
+
+def _einsum(node: Node, operands: list[Tensor]) -> Tensor:
+    letters: dict[Dim, str] = {}
+    for use in node.uses:
+        for dim in use.dims:
+            letters.setdefault(dim, chr(ord("a") + len(letters)))
+    terms = ",".join("".join(letters[dim] for dim in use.dims) for use in node.uses)
+    return torch.einsum(f"{terms}->{''.join(letters[dim] for dim in node.outs[0].dims)}", *operands)
+
+
+def _kind(dtype: DType) -> torch.dtype:
+    return torch.float64 if dtype.is_float else torch.bool if dtype is DType.BOOL else torch.int64
+
+
+# ---- operators
+
+
+def _constant(node: Node, _: list[Tensor]) -> Tensor:
+    value: Any = node.attrs["value"]
+    return torch.full(_sizes(node.outs[0].dims), value, dtype=_kind(node.outs[0].dtype))
+
+
+def _given(node: Node, operands: list[Tensor]) -> Tensor:
+    """Random numbers and positions are the reference's."""
+    arrays = [np.asarray(x.numpy()) for x in operands]
+    return torch.tensor(REGISTRY[node.op].reference(node, arrays)[0])
+
+
+def _merge(node: Node, operands: list[Tensor]) -> Tensor:
+    parts, into = _dims(node, "dims"), _dims(node, "into")[0]
+    out = node.outs[0].dims
+    at = out.index(into)
+    order = (*out[:at], *parts, *out[at + 1 :])
+    return _align(operands[0], node.uses[0].dims, order).reshape(_sizes(out))
+
+
+def _expand(node: Node, operands: list[Tensor]) -> Tensor:
+    out = node.outs[0].dims
+    return _align(operands[0], node.uses[0].dims, out).expand(_sizes(out))
+
+
+def _stack(node: Node, operands: list[Tensor]) -> Tensor:
+    dims = node.outs[0].dims[1:]
+    return torch.stack([_align(x, use.dims, dims) for x, use in zip(operands, node.uses, strict=True)])
+
+
+def _concat(node: Node, operands: list[Tensor]) -> Tensor:
+    out, (dim,), parts = node.outs[0].dims, _dims(node, "dim"), _dims(node, "parts")
+    at = out.index(dim)
+    pieces = [
+        _align(x, use.dims, (*out[:at], part, *out[at + 1 :]))
+        for x, use, part in zip(operands, node.uses, parts, strict=True)
+    ]
+    return torch.cat(pieces, at)
+
+
+def _one_hot(ids: Tensor, size: int) -> Tensor:
+    return torch.nn.functional.one_hot(ids, size).to(torch.float64)
+
+
+def _gather(node: Node, operands: list[Tensor]) -> Tensor:
+    """table · one-hot(ids): slow, and not how any kernel does it."""
+    table, ids = operands
+    (dim,) = _dims(node, "dim")
+    return _contract(
+        (table, node.uses[0].dims), (_one_hot(ids, dim.size or 0), (*node.uses[1].dims, dim)), node.outs[0].dims
+    )
+
+
+def _scatter(node: Node, operands: list[Tensor]) -> Tensor:
+    values, ids = operands
+    (dim,) = _dims(node, "dim")
+    return _contract(
+        (values, node.uses[0].dims), (_one_hot(ids, dim.size or 0), (*node.uses[1].dims, dim)), node.outs[0].dims
+    )
+
+
+def _contract(a: tuple[Tensor, Dims], b: tuple[Tensor, Dims], out: Dims) -> Tensor:
+    letters: dict[Dim, str] = {}
+    for dim in (*a[1], *b[1]):
+        letters.setdefault(dim, chr(ord("a") + len(letters)))
+    left, right, to = ("".join(letters[dim] for dim in dims) for dims in (a[1], b[1], out))
+    return torch.einsum(f"{left},{right}->{to}", a[0], b[0])
+
+
+# ---- kernel functions
+
+
+def _cross_entropy(node: Node, operands: list[Tensor]) -> Sequence[Tensor]:
+    logits, target = operands
+    (axis,) = _axes(node, "V")
+    kept = tuple(dim for dim in node.uses[0].dims if dim not in _dims(node, "V"))
+    target = _align(target, node.uses[1].dims, kept)
+    loss = torch.logsumexp(logits, axis) - logits.gather(axis, target.unsqueeze(axis)).squeeze(axis)
+    return [loss, torch.logsumexp(logits, axis)]
+
+
+def _layer_norm(node: Node, operands: list[Tensor]) -> Sequence[Tensor]:
+    x, gain, *bias = operands
+    over: Any = _axes(node, "D")
+    eps: Any = node.attrs["eps"]
+    mean, variance = x.mean(over, keepdim=True), x.var(over, unbiased=False, keepdim=True)
+    rstd = (variance + eps) ** -0.5
+    y = (x - mean) * rstd * _align(gain, node.uses[1].dims, node.uses[0].dims)
+    if bias:
+        y = y + _align(bias[0], node.uses[2].dims, node.uses[0].dims)
+    return [y, mean.squeeze(over), rstd.squeeze(over)]
+
+
+def _rms_norm(node: Node, operands: list[Tensor]) -> Sequence[Tensor]:
+    x, gain = operands
+    over: Any = _axes(node, "D")
+    eps: Any = node.attrs["eps"]
+    offset: Any = node.attrs["offset"]
+    rstd = (x.square().mean(over, keepdim=True) + eps) ** -0.5
+    return [x * rstd * (_align(gain, node.uses[1].dims, node.uses[0].dims) + offset), rstd.squeeze(over)]
+
+
+def _attention(node: Node, operands: list[Tensor]) -> Sequence[Tensor]:
+    """softmax(scale · q k) v, the scores written out."""
+    q, k, v, *starts = operands
+    (t,), (s,), channels = _dims(node, "T"), _dims(node, "S"), _dims(node, "K")
+    scale: Any = node.attrs["scale"]
+    q_dims, k_dims, v_dims = (use.dims for use in node.uses[:3])
+    rows = (*(dim for dim in q_dims if dim not in channels), s)
+    scores = scale * _contract((q, q_dims), (k, k_dims), rows)
+    if node.attrs["mask"] == "causal":
+        at_t = _align(starts[0] + torch.arange(t.size or 0), (t,), rows)
+        at_s = _align(starts[1] + torch.arange(s.size or 0), (s,), rows)
+        scores = scores.masked_fill(at_t < at_s, -math.inf)
+    weights = torch.softmax(scores, len(rows) - 1)
+    return [_contract((weights, rows), (v, v_dims), node.outs[0].dims), torch.logsumexp(scores, len(rows) - 1)]
+
+
+def _rotary(node: Node, operands: list[Tensor]) -> Tensor:
+    """Pairs as complex numbers, turned by exp(i t base^(-m/M))."""
+    x, start = operands
+    (t,), (k,) = _dims(node, "T"), _dims(node, "K")
+    base: Any = node.attrs["base"]
+    dims = node.uses[0].dims
+    rest = (*(dim for dim in dims if dim not in (t, k)), t, k)
+    x = _align(x, dims, rest)
+    pairs = (k.size or 0) // 2
+    if node.attrs["half"]:
+        z = torch.complex(x[..., :pairs], x[..., pairs:])
+    else:
+        z = torch.complex(x[..., ::2], x[..., 1::2])
+    angle = (start + torch.arange(t.size or 0)).to(torch.float64)[:, None] * base ** (
+        -torch.arange(pairs, dtype=torch.float64) / pairs
+    )
+    z = z * torch.polar(torch.ones_like(angle), angle)
+    y = torch.cat([z.real, z.imag], -1) if node.attrs["half"] else torch.stack([z.real, z.imag], -1).reshape(x.shape)
+    return _align(y, rest, dims)
+
+
+_F = torch.nn.functional
+_RULES: Mapping[str, Rule] = {
+    "constant": _constant,
+    "extent": lambda node, _: torch.tensor(math.prod(_sizes(_dims(node, "over")))),
+    "index": _given,
+    "random": _given,
+    "gaussian": _given,
+    "add": _elementwise(lambda *terms: sum(terms[1:], terms[0])),
+    "sub": _elementwise(torch.sub),
+    "mul": _elementwise(torch.mul),
+    "div": _elementwise(torch.div),
+    "rem": _elementwise(torch.remainder),
+    "pow": _elementwise(torch.pow),
+    "neg": _elementwise(torch.neg),
+    "exp": _elementwise(torch.exp),
+    "log": _elementwise(torch.log),
+    "sqrt": _elementwise(torch.sqrt),
+    "rsqrt": _elementwise(torch.rsqrt),
+    "tanh": _elementwise(torch.tanh),
+    "sigmoid": _elementwise(torch.sigmoid),
+    "erf": _elementwise(torch.erf),
+    "sin": _elementwise(torch.sin),
+    "cos": _elementwise(torch.cos),
+    "floor": _elementwise(torch.floor),
+    "abs": _elementwise(torch.abs),
+    "maximum": _elementwise(torch.maximum),
+    "minimum": _elementwise(torch.minimum),
+    "eq": _elementwise(torch.eq),
+    "ne": _elementwise(torch.ne),
+    "lt": _elementwise(torch.lt),
+    "le": _elementwise(torch.le),
+    "gt": _elementwise(torch.gt),
+    "ge": _elementwise(torch.ge),
+    "logical_and": _elementwise(torch.logical_and),
+    "logical_or": _elementwise(torch.logical_or),
+    "logical_not": _elementwise(torch.logical_not),
+    "where": _elementwise(torch.where),
+    "cast": lambda node, x: x[0].to(_kind(node.outs[0].dtype)),
+    "stop": _elementwise(torch.Tensor.detach),
+    "sum": lambda node, x: x[0].sum(_axes(node, "over")) if node.attrs["over"] else x[0],
+    "max": lambda node, x: x[0].amax(_axes(node, "over")) if node.attrs["over"] else x[0],
+    "dot": _einsum,
+    "split_dim": lambda node, x: x[0].reshape(_sizes(node.outs[0].dims)),
+    "merge_dims": _merge,
+    "expand": _expand,
+    "transpose": _expand,
+    "stack": _stack,
+    "unstack": lambda node, x: x[0].unbind(_axes(node, "dim")[0]),
+    "concat": _concat,
+    "split": lambda node, x: x[0].split(_sizes(_dims(node, "parts")), _axes(node, "dim")[0]),
+    "gather": _gather,
+    "scatter_add": _scatter,
+    "gelu": lambda node, x: _F.gelu(x[0]),
+    "gelu_tanh": lambda node, x: _F.gelu(x[0], approximate="tanh"),
+    "silu": lambda node, x: _F.silu(x[0]),
+    "softmax": lambda node, x: (x[0] - x[0].logsumexp(_axes(node, "S"), keepdim=True)).exp(),
+    "logsumexp": lambda node, x: x[0].logsumexp(_axes(node, "V")),
+    "cross_entropy": _cross_entropy,
+    "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
+    "attention": _attention,
+    "rotary": _rotary,
+}
