@@ -260,6 +260,8 @@ def truth(frame: Frame, value: Value, span: Span) -> Use:
         return constant(frame, value, DType.BOOL, span)
     if isinstance(value, Use) and value.dtype is DType.BOOL:
         return value
+    if value is UNKNOWN:
+        raise Fault
     hint = "compare it: x > 0" if isinstance(value, Use) else None
     raise frame.fault("E0303", f"true or false is needed, this is {describe(value)}", span, hint=hint)
 

@@ -25,6 +25,7 @@ from .primitives import not_yet
 from .values import UNKNOWN, Absent, Chain, Initialiser, Instance, Parameter, Primitive, Value, describe
 
 MAX_ELEMENTS = 2**62
+STEPS_OF_A_BLOCK = 20  # about what it costs to make one, in expressions
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ def make_block(frame: Frame, choice: Choice, path: str, bank: Dims = (), layer: 
     making = frame.context.making
     if any(decl is open_ for open_ in making):
         raise frame.fault("E0312", f"{decl.name} contains itself", span, others=(Label(decl.name.span, "this block"),))
+    frame.context.spend(frame, span, STEPS_OF_A_BLOCK)
     making.append(decl)
     frame.context.made.add(id(decl))
     try:
@@ -266,6 +268,8 @@ def initialiser(frame: Frame, expr: s.Expr) -> Initialiser:
         return Initialiser("normal", (0.02,))
     if isinstance(value, int | float) and not isinstance(value, bool):
         return Initialiser({0: "zeros", 1: "ones"}.get(value, "constant"), () if value in (0, 1) else (float(value),))
+    if value is UNKNOWN:
+        raise Fault
     words = "zeros, ones, normal(…), uniform(…), kaiming or a number"
     raise frame.fault("E0303", f"this is {describe(value)}, no initialiser", expr.span, expected=words)
 

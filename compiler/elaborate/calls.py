@@ -19,6 +19,7 @@ from . import statements
 from .frame import Arguments, Frame
 from .misfit import result_misfit
 from .primitives import not_yet
+from .structure import arranged
 from .values import Instance, Value, describe, show_dims
 from .views import check_limit
 
@@ -250,6 +251,9 @@ def _result(
     allowed = {*wanted, *boundary.carried, *inner.bank}
     if set(wanted) - set(use.dims) or set(use.dims) - allowed:
         raise result_misfit(inner, out, use, wanted, allowed, at)
+    if isinstance(instance.decl, s.Model):
+        order = (*(dim for dim in use.dims if dim not in wanted), *wanted)
+        use = arranged(inner, use, order, out.span, out.name.text if out.name is not None else None)
     back = {own: outer for outer, own in boundary.apart.items()} | instance.boundary
     result = use.relabel(back)
     if len(set(result.dims)) != len(result.dims):

@@ -33,8 +33,6 @@ _INITIALISERS = frozenset({"zeros", "ones", "kaiming", "normal"})
 def _ref(frame: Frame, expr: s.Ref, hint: str | None) -> Value:
     name = expr.name
     if name in frame.names:
-        if frame.names[name] is UNKNOWN:
-            raise Fault
         return frame.names[name]
     if name in frame.dims:
         return size_of(frame, frame.dims[name], expr.span)
@@ -82,6 +80,8 @@ def _member(frame: Frame, expr: s.Member, hint: str | None) -> Value:
     if isinstance(target, Chain):
         hint = "the layers of a chain have no names in expressions"
         raise frame.fault("E0107", f"`{expr.target.span.text}` is a chain", expr.name.span, hint=hint)
+    if target is UNKNOWN:
+        raise Fault
     if not isinstance(target, Instance):
         raise frame.fault("E0107", f"{describe(target)} has no parts", expr.name.span)
     value = target.names.get(name)

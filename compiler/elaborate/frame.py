@@ -20,7 +20,7 @@ from .load import Module, Spec
 from .values import Chain, Function, Instance, Value, show_dims
 from .writer import DimNames, Output, Place
 
-MAX_STEPS = 200_000  # expressions evaluated in one elaboration
+MAX_STEPS = 80_000  # expressions evaluated in one elaboration
 MAX_NODES = 2_000_000
 MAX_DEPTH = 120  # expressions and calls within each other
 
@@ -76,9 +76,9 @@ class Context:
     nodes: int = 0
     depth: int = 0
 
-    def spend(self, frame: Frame, span: Span) -> None:
+    def spend(self, frame: Frame, span: Span, steps: int = 1) -> None:
         """Count an expression; hostile specs end here."""
-        self.steps += 1
+        self.steps += steps
         if self.steps > MAX_STEPS:
             frame.report("E0311", "the spec grows without end", span, f"after {MAX_STEPS:,} steps still here")
             raise SpecError(self.sink.items)
@@ -109,7 +109,7 @@ class Frame:
     names    options, tensors, instances
     dims     what each dim's name stands for here
     carried  axes that values bring along and that cannot be named
-    calls    how this was reached, innermost first
+    calls    how this was reached, innermost first; origins: the same as places
     open     every axis may be named and reduced: true of a recipe's loss
     """
 
@@ -123,6 +123,7 @@ class Frame:
     carried: list[Dim] = field(default_factory=list[Dim])
     unnamed: dict[s.Node, Dim] = field(default_factory=dict[s.Node, Dim])
     calls: tuple[CallSite, ...] = ()
+    origins: tuple[Origin, ...] = ()
     bank: Dims = ()
     layer: Layer | None = None
     open: bool = False
@@ -130,8 +131,9 @@ class Frame:
     def inside(self, module: Module, title: str, span: Span, **changes: Any) -> Frame:
         """A frame for what is called or made at a place of this one; names and dims start empty."""
         calls = (CallSite(span, self.module.is_std, self.title), *self.calls)
+        origins = (_origin(span), *self.origins)
         fresh: dict[str, Any] = {"names": {}, "dims": {}, "carried": [], "unnamed": {}, "open": False, **changes}
-        return replace(self, module=module, title=title, calls=calls, **fresh)
+        return replace(self, module=module, title=title, calls=calls, origins=origins, **fresh)
 
     # ---- evaluation
 
@@ -167,7 +169,7 @@ class Frame:
         return use
 
     def place(self, span: Span) -> Place:
-        return Place(self.path, (_origin(span), *(_origin(call.span) for call in self.calls)), self.layer)
+        return Place(self.path, (_origin(span), *self.origins), self.layer)
 
     # ---- faults
 

@@ -24,7 +24,6 @@ from .frame import Context, Fault, Frame, Rules
 from .load import Module, Spec
 from .primitives import PRIMITIVES, not_yet
 from .sizes import BATCH, SizeRow, bind_model_dims, bind_model_options, size_row, sizes_of
-from .structure import arranged
 from .values import Chain, Instance, Value, describe, function_text
 from .writer import DimNames, Writer
 
@@ -141,14 +140,15 @@ def _open(context: Context, model: str | None, request: Request, apply: bool) ->
     declarations(frame, instance, set())
     for derived, _ in layers:
         _derived_body(frame, derived)
-    total = _write_parameters(frame, writer, instance)
+    total = _write_parameters(frame, writer, instance) if apply else 0
+    context.sink.raise_if_errors()
     inputs = {port.name.text: _input(frame, writer, port) for port in decl.signature.ports}
     outputs: dict[str, Use] = {}
     if apply:
         given: Given = {port.name.text: (inputs[port.name.text], port.span) for port in decl.signature.ports}
         value = _apply(frame, instance, given, decl.name.span)
         context.sink.raise_if_errors()
-        outputs = _outputs(frame, decl, value)
+        outputs = _outputs(decl, value)
     facts = _facts(name, row, total, frame, instance, inputs, outputs, writer)
     return Elaborated(context, writer, frame, instance, inputs, outputs, facts, sizes_of(decl))
 
@@ -250,17 +250,15 @@ def _input(frame: Frame, writer: Writer, port: s.Port) -> Use:
     return use
 
 
-def _outputs(frame: Frame, decl: s.Model, value: Value) -> dict[str, Use]:
-    """The outputs by name (`out`, `out.1`, … without one), axes in the order of the signature behind the carried ones."""
+def _outputs(decl: s.Model, value: Value) -> dict[str, Use]:
+    """The outputs by name; `out`, `out.1`, … without one."""
     values = value if isinstance(value, tuple) else (value,)
     found: dict[str, Use] = {}
     for out, use in zip(decl.signature.outs, values, strict=True):
         assert isinstance(use, Use), describe(use)
-        said = tuple(axis for dim in out.dims for axis in d.axes(frame, dim))
-        order = (*(dim for dim in use.dims if dim not in said), *said)
         wanted = out.name.text if out.name is not None else "out"
         name = wanted if wanted not in found else f"{wanted}.{len(found)}"
-        found[name] = arranged(frame, use, order, out.span, name)
+        found[name] = use
     return found
 
 

@@ -18,7 +18,7 @@ from . import arithmetic as a
 from . import dims as d
 from . import structure
 from .frame import Arguments, Fault, Frame
-from .values import Initialiser, Value, is_number
+from .values import UNKNOWN, Initialiser, Value, is_number
 from .views import need_axes
 
 
@@ -242,6 +242,8 @@ def _initialiser(frame: Frame, this: PrimitiveCall) -> Value:
     values = [value for value, _ in this.args.positional]
     operands(frame, this, min(max(len(values), low), high))
     numbers = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if UNKNOWN in values:
+        raise Fault
     if len(numbers) != len(values):
         raise frame.fault("E0303", f"`{this.name}` takes a number of the compile time", this.span)
     return Initialiser(this.name, tuple(numbers) or ((0.02,) if this.name == "normal" else ()))

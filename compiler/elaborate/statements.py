@@ -110,6 +110,8 @@ def _assign(frame: Frame, statement: s.Assign) -> None:
         frame.names[targets[0].text] = frame.evaluate(statement.value, targets[0].text)
         return
     value = frame.evaluate(statement.value)
+    if value is UNKNOWN:
+        raise Fault
     if not isinstance(value, tuple):
         raise frame.fault("E0310", f"{len(targets)} names for one value", statement.value.span, describe(value))
     if len(value) != len(targets):

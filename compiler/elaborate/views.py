@@ -12,8 +12,8 @@ from ..ir.types import Dim, Dims, DType, Use
 from ..language import syntax as s
 from . import dims as d
 from .arithmetic import constant
-from .frame import Frame
-from .values import Value, describe, show_dims
+from .frame import Fault, Frame
+from .values import UNKNOWN, Value, describe, show_dims
 
 
 def view(frame: Frame, value: Use, items: tuple[s.ViewItem, ...], hint: str | None) -> Use:
@@ -137,6 +137,8 @@ def _ids(frame: Frame, value: Value, bound: Dims, item: s.At) -> Use:
             title = f"{item.name} = {value} is outside of {show_dims(bound)}"
             raise frame.fault("E0208", title, item.value.span, "counting starts at 0")
         return constant(frame, value, DType.I64, item.value.span)
+    if value is UNKNOWN:
+        raise Fault
     if not isinstance(value, Use) or value.dtype is not DType.I64:
         title = f"an axis is indexed by whole numbers, this is {describe(value)}"
         raise frame.fault("E0208", title, item.value.span)

@@ -1,0 +1,187 @@
+"""Models of the repository: exact parameter counts, sound graphs, readable names, repetition as a fact."""
+
+from __future__ import annotations
+
+import pytest
+from samples.spec_texts import model_spec, text_spec
+from partita.compiler.base.diagnostic import SpecError
+from partita.compiler.elaborate.models import elaborate_model
+from partita.compiler.ir.levels import MODEL
+from partita.compiler.ir.types import Layer, Phase
+from partita.compiler.ir.verify import verify
+from partita.compiler.ops.check import check_node
+
+# Published weights' sizes, tied weights once: GPT-2, BERT (encoder without pooler, with its head), Llama 3 and Gemma 2 as counted by
+# transformers' classes; PaLM by its paper's formula (Chowdhery et al. 2022, table 1).
+COUNTS = [
+    ("gpt2", "GPT2", "small", 124_439_808),
+    ("gpt2", "GPT2", "medium", 354_823_168),
+    ("gpt2", "GPT2", "large", 774_030_080),
+    ("gpt2", "GPT2", "xl", 1_557_611_200),
+    ("llama3", "Llama3", "8B", 8_030_261_248),
+    ("llama3", "Llama3", "70B", 70_553_706_496),
+    ("llama3", "Llama3", "405B", 405_853_388_800),
+    ("llama3", "Llama31", "8B", 8_030_261_248),
+    ("palm", "PaLM", "8B", 8_632_012_800),
+    ("palm", "PaLM", "62B", 62_495_662_080),
+    ("palm", "PaLM", "540B", 540_356_474_880),
+    ("t5", "T5", "small", 60_506_624),
+    ("bloom", "BLOOM", "560m", 559_214_592),
+    ("vit", "ViT", "base", 86_567_656),
+    ("clip", "CLIP", None, 151_277_313),
+]
+
+
+@pytest.mark.parametrize(("file", "model", "size", "count"), COUNTS, ids=lambda value: str(value))
+def test_parameter_counts_are_exact(file: str, model: str, size: str | None, count: int):
+    graph, facts = elaborate_model(model_spec(file), model, size=size)
+    assert facts.parameters == count
+    assert list(verify(graph, MODEL, check_node)) == []
+
+
+def test_gpt3_175b_by_its_dims():
+    """Brown et al. 2020, table 2.1, with GPT-2's vocabulary and ties."""
+    dims = {"L": 96, "D": 12288, "H": 96, "F": 49152, "N": 2048}
+    graph, facts = elaborate_model(model_spec("gpt2"), dims=dims, training=True)
+    assert facts.parameters == 174_604_259_328
+    assert len(graph) > 96 * 30
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return elaborate_model(model_spec("llama3"), "Llama3", dims={"T": 16, "batch": 2})
+
+
+def test_ids_are_paths_and_variables(llama):
+    graph, _ = llama
+    for name in ("layers.0.attn.q.w", "layers.31.attn.q.dot", "layers.3.attn.qs", "layers.3.h", "embed.gather"):
+        assert name in graph
+    assert graph["layers.3.attn.q.dot"].path == "layers.3.attn.q"
+    assert graph["layers.3.h"].layer == Layer("layers", 3)
+    assert graph["layers.3.attn.q.w"].phase is Phase.PREPARE
+
+
+def test_origin_is_innermost_first_then_the_callers(llama):
+    graph, _ = llama
+    places = [origin.file.rsplit("/", 1)[-1] for origin in graph["layers.3.attn.q.dot"].origin]
+    assert places[0] == "linear.partita"
+    assert places[1] == "attention.partita"
+    assert places[-1] == "llama3.partita"
+
+
+def test_kernel_functions_are_nodes_with_bodies(llama):
+    graph, _ = llama
+    attention = graph["layers.0.attn.y"]
+    assert attention.op == "attention"
+    assert attention.attrs["mask"] == "causal"
+    assert [use.node for use in attention.uses[3:]] == ["start.T", "start.S"]
+    body = graph.bodies[attention.body]
+    assert [node.attrs["name"] for node in body.nodes("input")] == ["q", "k", "v", "start.T", "start.S"]
+    assert len(graph.nodes("rotary")) == 64
+    assert len(graph.bodies) == 5
+
+
+def test_facts(llama):
+    _, facts = llama
+    assert (facts.model, facts.size) == ("Llama3", "8B")
+    assert facts.options == {"rope": "rotary(base = 500000.0)"}
+    assert [(c.path, c.dim, c.count, c.block) for c in facts.chains] == [("layers", "L", 32, "Block")]
+    assert facts.inputs[0].below == "V"
+    assert facts.outputs[0].dims == ("batch", "T", "V")
+    assert facts.parameter_dims["layers.0.attn.k.w"] == ("D", "G", "K")
+
+
+def test_derived_model_scales_its_wavelengths():
+    graph, facts = elaborate_model(model_spec("llama3"), "Llama31", dims={"T": 16})
+    scale = graph["layers.0.attn.qs"].attrs["scale"]
+    assert scale == "llama3_scale(factor = 8.0)"
+    assert facts.model == "Llama31"
+
+
+def test_init_paths_decide():
+    graph, _ = elaborate_model(model_spec("gpt2"))
+    assert graph["blocks.5.attn.o.w"].attrs["init"] == ("normal", pytest.approx(0.02 / 24**0.5))
+    assert graph["blocks.5.attn.q.w"].attrs["init"] == ("normal", 0.02)
+    assert graph["blocks.5.ln1.gain"].attrs["init"] == ("ones",)
+
+
+def test_ties_are_one_parameter_used_twice():
+    graph, _ = elaborate_model(model_spec("gpt2"))
+    assert sorted(edge.consumer for edge in graph.users("wte.table")) == ["logits", "wte.gather"]
+
+
+def test_dropout_vanishes_unless_it_is_wanted():
+    spec = model_spec("gpt2")
+    assert elaborate_model(spec, training=False)[0].nodes("random") == []
+    assert elaborate_model(spec, training=True, options={"drop": 0})[0].nodes("random") == []
+    graph, _ = elaborate_model(spec, training=True)
+    keys = [node.attrs["key"] for node in graph.nodes("random")]
+    assert len(keys) == len(set(keys)) == 1 + 2 * 12
+    assert graph["blocks.0.attn.y"].attrs["drop"] == 0.1
+
+
+def test_free_dims_stay_free():
+    graph, _ = elaborate_model(model_spec("gpt2"))
+    assert graph.dims()["T"].size is None
+    assert graph.dims()["batch"].size is None
+
+
+def test_square_matrix_is_no_trace():
+    spec = text_spec("use std\nmodel M : x[T, D] -> [T, D] {\n  a : Linear[D, D](bias = false)\n  return a(x)\n}\n")
+    graph, facts = elaborate_model(spec, dims={"D": 8})
+    assert facts.parameters == 64
+    assert [dim.name for dim in graph["a.w"].outs[0].dims] == ["D", "O"]
+    assert [dim.name for dim in graph.outputs["out"].dims] == ["batch", "T", "D"]
+
+
+def test_applying_shares_and_making_does_not():
+    text = "use std\nmodel M : x[D] -> [D] {{\n  a : Linear[D, D]\n{made}  return {result}\n}}\n"
+    shared = text_spec(text.format(made="", result="a(a(x))"))
+    apart = text_spec(text.format(made="  b : Linear[D, D]\n", result="b(a(x))"))
+    assert elaborate_model(shared, dims={"D": 4})[1].parameters == 20
+    assert elaborate_model(apart, dims={"D": 4})[1].parameters == 40
+
+
+def test_bank_puts_its_dim_in_front():
+    text = """use std
+model M : x[T, D] -> [T, D] {
+  experts : bank E of GLU[D, F]
+  return mean[E](experts(x))
+}
+"""
+    graph, facts = elaborate_model(text_spec(text), dims={"E": 3, "D": 4, "F": 5})
+    assert facts.parameters == 3 * 3 * 4 * 5
+    assert [dim.name for dim in graph["experts.up.w"].outs[0].dims] == ["E", "D", "F"]
+    assert list(verify(graph, MODEL, check_node)) == []
+
+
+def test_taps_are_stacked_over_the_chain():
+    text = """block B[D] : x[D] -> [D] {
+  param w[D] ~ ones
+  tap seen = x * w
+  return x + seen
+}
+model M : x[T, D] -> [T, D] {
+  sizes {
+       L  D
+    s  3  4
+  }
+  layers : chain L of B[D]
+  return layers(x)
+}
+"""
+    graph, _ = elaborate_model(text_spec(text), dims={"T": 2})
+    assert [dim.name for dim in graph.outputs["seen"].dims] == ["L", "batch", "T", "D"]
+
+
+def test_layers_that_differ_by_their_index():
+    graph, _ = elaborate_model(model_spec("gemma2"), dims={"T": 4})
+    masks = [graph[f"layers.{index}.attn.y"].attrs["mask"] for index in range(3)]
+    assert masks == ["sliding(width = 4096)", "causal", "sliding(width = 4096)"]
+
+
+def test_unknown_names_from_outside():
+    spec = model_spec("gpt2")
+    for arguments in ({"model": "GPT3"}, {"size": "tiny"}, {"dims": {"Q": 3}}, {"options": {"dorp": 0}}):
+        with pytest.raises(SpecError):
+            elaborate_model(spec, **arguments)
