@@ -157,10 +157,7 @@ def predictions(step: Graph, recipe: Recipe, machine: Machine | None = None) -> 
 
 def model_flops(step: Graph) -> int:
     """FLOPs of the contractions of a whole step, as MFU counts them: nothing that is computed again counts."""
-    microbatch = {Phase.FORWARD, Phase.BACKWARD}
-    return sum(
-        work.model_flops * (step.microbatches if node.phase in microbatch else 1) for node, work in works(step)
-    )
+    return sum(work.model_flops for node, work in works(step) if node.phase in (Phase.FORWARD, Phase.BACKWARD))
 
 
 def compile_recipe(

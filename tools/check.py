@@ -7,13 +7,10 @@ import json
 import os
 import sys
 
-from ..compiler.base.diagnostic import Diagnostic, Diagnostics, Severity, SpecError, render_all
-from ..compiler.elaborate.load import Spec, load
-from ..compiler.elaborate.models import elaborate_model
-from ..compiler.elaborate.recipes import check_records
-from ..compiler.language import syntax as s
+from ..compiler import pipeline
+from ..compiler.base.diagnostic import Diagnostic, Severity, SpecError, render_all
 from .arguments import add_choices, read_text, sets_of
-from .specs import recipe_of
+from .specs import open_spec, recipe_of
 
 EXAMPLE = "partita check specs/models/gpt2.partita"
 
@@ -41,24 +38,11 @@ def run(options: argparse.Namespace) -> int:
 
 def check(name: str, sets: tuple[tuple[str, str], ...] = (), size: str | None = None) -> list[Diagnostic]:
     """All diagnostics of one spec: syntax, names, dims of every model of its own, records."""
-    sink = Diagnostics()
     try:
-        spec, found = load(read_text(name))
-        sink.extend(found)
-        if spec is not None:
-            _check_spec(spec, sets, size, sink)
+        source = read_text(name)
+        found = pipeline.check_source(source, size)
+        if sets and not any(d.severity is Severity.ERROR for d in found):
+            recipe_of(open_spec(source), sets, size)
     except SpecError as fault:
-        sink.extend(fault.diagnostics)
-    return list(sink)
-
-
-def _check_spec(spec: Spec, sets: tuple[tuple[str, str], ...], size: str | None, sink: Diagnostics) -> None:
-    for declared in spec.main.file.declarations:
-        if isinstance(declared, s.Model | s.Derived):
-            try:
-                elaborate_model(spec, declared.name.text, size=size)
-            except SpecError as fault:
-                sink.extend(fault.diagnostics)
-    check_records(spec, sink)
-    if sets and not sink.errors:
-        recipe_of(spec, sets)
+        return list(fault.diagnostics)
+    return found

@@ -5,18 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..compiler import pipeline
 from ..compiler.cost.roofline import Machine
 from ..compiler.elaborate.load import Spec
-from ..compiler.elaborate.recipe import Recipe, plain
+from ..compiler.elaborate.recipe import Recipe
 from ..compiler.ir.types import DType
-from ..compiler.lower.build import lower
 from ..runtime.machine import Rates, measure
 from ..runtime.program import Build
 from .arguments import add_spec, sets_of
 from .fault import CommandFault
 from .numbers import bytes_text, compact, seconds_text
 from .specs import open_spec, recipe_of
-from .steps import evaluate_graph, predict_graph, predictions, step_graph
 
 EXAMPLE = "partita compile specs/recipes/docs_demo.partita -o out/demo/build"
 
@@ -42,11 +41,7 @@ def run(options: argparse.Namespace) -> int:
 def recipe_for(options: argparse.Namespace) -> tuple[Spec, Recipe]:
     """The spec and the recipe that a command line names."""
     spec = open_spec(options.spec)
-    sets = [*sets_of(options)]
-    if options.size is not None:
-        named = recipe_of(spec, sets, options.recipe)
-        sets.append(("model", f"{named.model.name}.{options.size}" if named is not None else options.size))
-    recipe = recipe_of(spec, sets, options.recipe)
+    recipe = recipe_of(spec, sets_of(options), options.size, options.recipe)
     if recipe is None:
         raise CommandFault(
             f"{options.spec} has no recipe", "declare `train NAME { … }`, or name a file in specs/recipes"
@@ -56,14 +51,6 @@ def recipe_for(options: argparse.Namespace) -> tuple[Spec, Recipe]:
 
 def compile_recipe(spec: Spec, recipe: Recipe, folder: Path, rates: Rates, dump: tuple[str, ...] = ()) -> Build:
     """Writes the build folder. Raises SpecError; then nothing was written."""
-    graphs = {
-        "step": step_graph(spec, recipe),
-        "evaluate": evaluate_graph(spec, recipe),
-        "predict": predict_graph(spec, recipe),
-    }
-    for name in dump:
-        if name not in graphs["step"]:
-            raise CommandFault(f"no value `{name}` in the training step", "`partita passes SPEC` lists the values")
     machine = Machine(
         {DType(rates.dtype): rates.flops_per_s},
         rates.elementwise_per_s,
@@ -71,9 +58,8 @@ def compile_recipe(spec: Spec, recipe: Recipe, folder: Path, rates: Rates, dump:
         rates.launch_s,
     )
     device = rates.device.partition(":")[0]
-    hopes = predictions(graphs["step"], recipe.batch * recipe.rows.length, machine, device)
     try:
-        return lower(graphs, plain(recipe), hopes, folder, device=device, dump=dump)
+        return pipeline.compile_recipe(spec, recipe, folder, device=device, machine=machine, dump=dump)
     except OSError as fault:
         raise CommandFault(f"cannot write {folder}: {fault.strerror}", exit_code=1) from fault
 

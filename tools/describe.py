@@ -33,7 +33,7 @@ PAIRS = frozenset({"maximum", "minimum"})
 
 
 def short_name(node_id: str, path: str = "") -> str:
-    """The name as read from inside instance `path`: `blocks.0.attn.q` is `q` inside `blocks.0.attn`, gradients alike."""
+    """The name as read from inside instance `path`: `blocks.0.attn.q` is `q` inside `blocks.0.attn`."""
     if not path:
         return node_id
     kind, slash, name = node_id.rpartition("/")

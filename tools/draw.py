@@ -11,9 +11,8 @@ from .arguments import add_spec, read_text, sets_of
 from .fault import CommandFault
 from .fold import fold
 from .picture import picture
-from .probe import probe_step
 from .render import FORMATS, draw, to_dot
-from .specs import bind
+from .specs import bind, step_of
 
 EXAMPLE = "partita render specs/models/gpt2.partita --size small --fold -o gpt2.svg"
 MOST_NODES = 3000  # more are no picture but a wall, and minutes of layout
@@ -50,4 +49,4 @@ def graph_of(options: argparse.Namespace) -> Graph:
     if options.spec.endswith(".graph"):
         return parse_graph(read_text(options.spec).text, options.spec)
     bound = bind(options.spec, sets_of(options), options.size, options.model)
-    return probe_step(bound.model) if options.stage == "step" else bound.model
+    return step_of(bound) if options.stage == "step" else bound.model

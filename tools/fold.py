@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from math import prod
 
 from ..compiler.ir.graph import Graph
-from ..compiler.ir.types import Node
-from .describe import computes, dims_text, short_name
+from ..compiler.ir.types import Node, Phase
+from .describe import computes
 from .layers import chains_of, first_layer
 from .numbers import compact
 from .picture import (
@@ -29,6 +29,8 @@ from .picture import (
     is_step,
     kind_of,
     label_ids,
+    name_of,
+    note_of,
     outputs_by_node,
 )
 
@@ -69,6 +71,7 @@ def fold(graph: Graph) -> Picture:
 def _places(graph: Graph, chains: Mapping[str, int]) -> Iterator[tuple[str, Place]]:
     """Every node's place. In a layer it is that of the node which has the same name in the first layer."""
     seen: Counter[tuple[str, ...]] = Counter()
+    after = _after_backward(graph)
     for node in graph:
         path = first_layer(node.path, chains)
         parts = instances(path)
@@ -84,8 +87,19 @@ def _places(graph: Graph, chains: Mapping[str, int]) -> Iterator[tuple[str, Plac
                 seen[node.path, phase, node.op] += 1
                 alike = f"{node.op} {seen[node.path, phase, node.op]}"
             yield node.id, Place(f"{phase} {path} {alike}", path, False)
+        elif node.phase is Phase.UPDATE:
+            yield node.id, Place(f"{phase} {'clipping' if node.id in after else 'schedule'}", path, True)
         else:
             yield node.id, Place(f"{phase} {node.id}", path, False)
+
+
+def _after_backward(graph: Graph) -> frozenset[str]:
+    """What depends on a gradient: of the update, everything but the schedule."""
+    found: set[str] = set()
+    for node in graph:
+        if node.phase is Phase.BACKWARD or any(use.node in found for use in node.uses):
+            found.add(node.id)
+    return frozenset(found)
 
 
 def _arrows(graph: Graph, places: dict[str, Place]) -> Iterator[tuple[str, str]]:
@@ -112,7 +126,7 @@ def _instance_box(place: Place, nodes: list[Node], staged: bool, asked: dict[str
     return Box(
         key=place.key,
         inside=_summary(once),
-        name=parts[-1],
+        name=parts[-1] if parts else place.key.rpartition(" ")[2],
         note=" ".join([_parameters_text(parameters), *(f"output {n}" for n in names)]).strip(),
         kind=kind,
         phase=home_phase(nodes[0]),
@@ -148,8 +162,8 @@ def _node_box(place: Place, node: Node, staged: bool, asked: tuple[str, ...], la
     return Box(
         key=place.key,
         inside=inside_text(node, label),
-        name=short_name(node.id, node.path),
-        note=dims_text(node.outs[0].dims) if node.outs else "",
+        name=name_of(node, asked),
+        note=note_of(node, asked),
         kind=kind_of(node, asked),
         phase=node.phase,
         frame=frame_of(node, staged, place.path),

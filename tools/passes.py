@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..compiler.base.diagnostic import did_you_mean
+from ..compiler.elaborate.loss import elaborate_loss
 from ..compiler.ir.graph import Graph
 from ..compiler.ir.levels import GRADIENT, LOSS, MODEL, STEP, Level
 from ..compiler.ir.parse import parse_graph
@@ -17,7 +18,7 @@ from .arguments import STDIN, add_spec, read_text, sets_of
 from .fault import CommandFault
 from .specs import bind
 
-EXAMPLE = "partita passes specs/models/gpt2.partita --size small --run differentiate,simplify"
+EXAMPLE = "partita passes specs/recipes/docs_demo.partita --run inline,differentiate,simplify --last"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,19 +32,27 @@ def run(options: argparse.Namespace) -> int:
     """Prints the graph as it comes, then after each pass."""
     passes = [named(name.strip()) for name in options.run.split(",") if name.strip()]
     graph = graph_of(options)
+    level = level_of(graph)
+    check_levels(passes, level)
     if not options.last or not passes:
         show("as it comes", graph)
-    level = level_of(graph)
-    for number, transform in enumerate(passes, 1):
+
+    def after(transform: Pass, result: Graph) -> None:
+        if not options.last or transform is passes[-1]:
+            show(f"after {transform.name}", result)
+
+    run_passes(graph, passes, level, after)
+    return 0
+
+
+def check_levels(passes: Sequence[Pass], level: Level) -> None:
+    """Raises CommandFault where a pass would meet a graph at a level that it is not for."""
+    for transform in passes:
         allowed = [one.name for one in transform.levels]
         if level.name not in allowed:
             hint = f"{transform.name} wants a graph at level {' or '.join(allowed)}"
             raise CommandFault(f"{transform.name} cannot run on a graph at level {level.name}", hint)
-        graph = run_passes(graph, [transform], level)
         level = transform.gives or level
-        if not options.last or number == len(passes):
-            show(f"after {transform.name}", graph)
-    return 0
 
 
 def named(name: str) -> Pass:
@@ -62,7 +71,8 @@ def graph_of(options: argparse.Namespace) -> Graph:
     if options.spec == STDIN or options.spec.endswith(".graph"):
         source = read_text(options.spec)
         return parse_graph(source.text, source.path)
-    return bind(options.spec, sets_of(options), options.size).model
+    bound = bind(options.spec, sets_of(options), options.size)
+    return bound.model if bound.recipe is None else elaborate_loss(bound.spec, bound.recipe)[0]
 
 
 def level_of(graph: Graph) -> Level:

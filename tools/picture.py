@@ -117,21 +117,31 @@ def instances(path: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def name_of(node: Node, asked: tuple[str, ...]) -> str:
+    """The variable's name; where the spec gave none, that of the output which it is."""
+    name = short_name(node.id, node.path)
+    return asked[0] if asked and name == node.op else name
+
+
+def note_of(node: Node, asked: tuple[str, ...]) -> str:
+    """What stands under the name: other names under which it is asked for, and its dims."""
+    aliases = [name for name in asked if name != name_of(node, asked)]
+    notes = [f"output {' '.join(aliases)}" if aliases else "", dims_text(node.outs[0].dims) if node.outs else ""]
+    return " ".join(note for note in notes if note)
+
+
 def inside_text(node: Node, label: bool) -> str:
     """What stands in a node's box; an input that the loss compares with is a label."""
     return computes(node).replace("input", "label", 1) if label else computes(node)
 
 
 def _box(node: Node, staged: bool, asked: tuple[str, ...], label: bool) -> Box:
-    name = short_name(node.id, node.path)
-    aliases = [a for a in asked if a != name]
-    notes = [*([f"output {' '.join(aliases)}"] if aliases else []), dims_text(node.outs[0].dims) if node.outs else ""]
     where = "".join(f" · {o.file}:{o.line}" for o in node.origin[:1])
     return Box(
         key=node.id,
         inside=inside_text(node, label),
-        name=name,
-        note=" ".join(n for n in notes if n),
+        name=name_of(node, asked),
+        note=note_of(node, asked),
         kind=kind_of(node, asked),
         phase=node.phase,
         frame=frame_of(node, staged),

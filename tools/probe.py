@@ -1,7 +1,7 @@
 """A training step of a model that has no recipe, for its figures: what a plain AdamW in float32 would take.
 
-In: a forward graph. Out: the same with a stand-in loss (the sum of all float outputs), its backward, and the optimizer's two
-states for each parameter. It is never run.
+In: a forward graph. Out: the same with a stand-in loss (the sum of all float outputs), its backward, and the
+optimizer's two states for each parameter. It is never run.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def step_words(record: StepRecord, yardstick: Yardstick) -> list[str]:
     words = [f"loss {record.loss:.4f}", f"{compact(record.tokens_per_second)} tokens/s"]
     words += [f"MFU {100 * mfu:.1f}%"] if mfu is not None else []
     words += [bytes_text(record.memory_bytes)] if record.memory_bytes else []
-    return [*words, f"{seconds_text(max(0.0, record.seconds_left))} left"]
+    return [*words, f"{seconds_text(record.seconds_left)} left"] if record.step < record.steps else words
 
 
 def evaluation_words(record: EvalRecord) -> str:

@@ -13,8 +13,7 @@ from rich.table import Table
 from .arguments import add_spec, sets_of
 from .figures import BlockFigures, Figures, figures
 from .numbers import bytes_text, compact
-from .probe import probe_step
-from .specs import bind
+from .specs import bind, step_of
 
 EXAMPLE = "partita show specs/models/gpt2.partita --size small"
 DEPTH = 1  # levels below a chain's layer (or below the model)
@@ -33,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints the table or the JSON."""
     bound = bind(options.spec, sets_of(options), options.size, options.model)
-    found = figures(bound.model, probe_step(bound.model), bound.assumed)
+    found = figures(bound.model, step_of(bound), bound.assumed)
     if options.json:
         print(json.dumps(found.to_json(), indent=1))
     else:

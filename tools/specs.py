@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from ..compiler import pipeline
 from ..compiler.base.diagnostic import SpecError
+from ..compiler.base.span import Source
 from ..compiler.elaborate.load import Spec, load
 from ..compiler.elaborate.models import BATCH, ModelFacts, elaborate_model
 from ..compiler.elaborate.recipe import Recipe
@@ -18,6 +20,7 @@ from ..compiler.ir.graph import Graph
 from ..compiler.language.syntax import Record
 from .arguments import read_text
 from .fault import CommandFault
+from .probe import probe_step
 
 DEFAULT_LENGTH = 1024  # of a free axis, where the model does not say how long it can be
 CONTEXT = "N"  # what the models of specs/ call the longest row that their table of positions allows
@@ -27,15 +30,16 @@ CONTEXT = "N"  # what the models of specs/ call the longest row that their table
 class Bound:
     """A model's forward graph, all sizes bound. `assumed` says which sizes nobody asked for."""
 
+    spec: Spec
     model: Graph
     facts: ModelFacts
     assumed: tuple[str, ...]
     recipe: Recipe | None
 
 
-def open_spec(path: str) -> Spec:
-    """The spec. Raises SpecError with everything that cannot be read."""
-    spec, diagnostics = load(read_text(path))
+def open_spec(text: str | Source) -> Spec:
+    """The spec at a path (`-`: standard input) or in a text. Raises SpecError with everything that cannot be read."""
+    spec, diagnostics = load(read_text(text) if isinstance(text, str) else text)
     if spec is None:
         raise SpecError(diagnostics)
     return spec
@@ -44,7 +48,7 @@ def open_spec(path: str) -> Spec:
 def bind(path: str, sets: Iterable[tuple[str, str]], size: str | None, name: str | None = None) -> Bound:
     """The forward graph of a spec's model: as its recipe trains it, where it has one."""
     spec = open_spec(path)
-    recipe = recipe_of(spec, sets)
+    recipe = recipe_of(spec, sets, size)
     if recipe is not None:
         dims = {**recipe.dims, BATCH: recipe.rows_per_microbatch}
         ref = recipe.model
@@ -57,22 +61,28 @@ def bind(path: str, sets: Iterable[tuple[str, str]], size: str | None, name: str
             training=True,
             dtype=recipe.precision.single,
         )
-        return Bound(graph, facts, (), recipe)
+        return Bound(spec, graph, facts, (), recipe)
     dims, choices = chosen(sets)
     _, facts = elaborate_model(spec, name, size=size, dims=dims, options=choices)
     defaults = {dim: _default(dim, facts) for dim, value in facts.dims.items() if value.size is None}
     graph, facts = elaborate_model(spec, name, size=size, dims={**dims, **defaults}, options=choices)
-    return Bound(graph, facts, tuple(f"{dim} = {value}" for dim, value in defaults.items()), None)
+    return Bound(spec, graph, facts, tuple(f"{dim} = {value}" for dim, value in defaults.items()), None)
 
 
-def recipe_of(spec: Spec, sets: Iterable[tuple[str, str]], name: str | None = None) -> Recipe | None:
-    """The recipe of that name, or the only one of the spec's own file; None if it has none."""
+def step_of(bound: Bound) -> Graph:
+    """The step that a recipe asks for, or without a recipe a stand-in for figures and pictures."""
+    return pipeline.step_graph(bound.spec, bound.recipe) if bound.recipe is not None else probe_step(bound.model)
+
+
+def recipe_of(spec: Spec, sets: Iterable[tuple[str, str]], size: str | None, name: str | None = None) -> Recipe | None:
+    """The recipe of that name, or the only one of the spec's own file, for a row of sizes; None if it has none."""
     own = [d.name.text for d in spec.main.file.declarations if isinstance(d, Record) and d.kind.text == "train"]
     if name is None and not own:
         return None
     if name is None and len(own) > 1:
         raise CommandFault(f"{spec.main.source.path} has {len(own)} recipes", f"--recipe {' or --recipe '.join(own)}")
-    return load_recipe(spec, name or own[0], [f"{path}={value}" for path, value in sets])
+    recipe = load_recipe(spec, name or own[0], [f"{path}={value}" for path, value in sets])
+    return pipeline.with_size(recipe, size)
 
 
 def chosen(sets: Iterable[tuple[str, str]]) -> tuple[dict[str, int], dict[str, object]]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import tempfile
 from pathlib import Path
 
+from ..compiler.elaborate.load import Spec
 from ..compiler.elaborate.recipe import Recipe
 from ..runtime import train as runtime
-from ..runtime.machine import measure
+from ..runtime.machine import Rates, measure
+from ..runtime.metrics import StepRecord
 from .arguments import add_spec, sets_of
 from .compile import compile_recipe, recipe_for
 from .fold import fold
@@ -40,12 +44,25 @@ def run(options: argparse.Namespace) -> int:
     spec, recipe = recipe_for(options)
     folder = Path(options.out or f"out/{recipe.name}")
     rates = measure(options.device)
-    build = compile_recipe(spec, recipe, folder / "build", rates, tuple(options.dump))
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as beside:
+        return train(options, spec, recipe, Path(beside) / "build", rates)
+
+
+def train(options: argparse.Namespace, spec: Spec, recipe: Recipe, beside: Path, rates: Rates) -> int:
+    """Trains the build that lies `beside`; it takes its place in the run's folder when the run has really begun."""
+    folder = beside.parent.parent
+    build = compile_recipe(spec, recipe, beside, rates, tuple(options.dump))
     display = TrainingDisplay(Yardstick(build.predictions["step_flops"], rates.flops_per_s))
     display.say(f"{recipe.name}: {build.name}, {build.predictions['parameters']:,.0f} parameters, {recipe.steps} steps")
+
+    def begun(record: StepRecord) -> None:
+        adopt(beside, folder / "build")
+        display.step(record)
+
     try:
         result = runtime.train(
-            folder / "build",
+            beside,
             runtime.Options(
                 folder=folder,
                 resume=options.resume,
@@ -53,15 +70,23 @@ def run(options: argparse.Namespace) -> int:
                 data_root=Path(options.data_root) if options.data_root else None,
                 device=options.device,
                 dump=tuple(options.dump),
-                on_step=display.step,
+                on_step=begun,
                 on_evaluate=display.evaluation,
             ),
         )
     finally:
         display.close()
+    adopt(beside, folder / "build")
     if result.exit_code == 0:
         conclude(options, recipe, folder, result)
     return result.exit_code
+
+
+def adopt(beside: Path, build: Path) -> None:
+    """Puts the new build in the place of the old one, once."""
+    if beside.exists():
+        shutil.rmtree(build, ignore_errors=True)
+        beside.replace(build)
 
 
 def conclude(options: argparse.Namespace, recipe: Recipe, folder: Path, result: runtime.Result) -> None:

@@ -1,0 +1,149 @@
+"""The commands as a user runs them: what they print, write and leave with, and what they never load."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from partita.tools.cli import COMMANDS, main
+
+ROOT = Path(__file__).resolve().parents[2]
+GPT2, DEMO = str(ROOT / "specs/models/gpt2.partita"), str(ROOT / "specs/recipes/docs_demo.partita")
+QUICK = ["check", "fmt", "show", "render", "passes", "help"]
+TINY = [f"--set={text}" for text in ("steps=3", "batch=4", "eval.batches=1", "eval.every=0", "generate.length=8")]
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction]
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_help_carries_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert f"example:\n  partita {name}" in said
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_the_example_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = shlex.split(import_module(f"partita.tools.{COMMANDS[name][0]}").EXAMPLE)[1:]
+    if name == "fmt":
+        words.append("--check")
+    if name == "render":
+        words[words.index("-o") + 1] = str(tmp_path / "picture.svg")
+    assert main(words) in ((0, 1) if name == "fmt" else (0,))
+    assert capsys.readouterr().out or name == "fmt"
+
+
+@pytest.mark.parametrize(
+    "words", [["check", GPT2], ["show", GPT2], ["fmt", "--check", GPT2], ["render", GPT2, "--fold"]]
+)
+def test_quick_commands_never_load_torch(words: list[str], tmp_path: Path) -> None:
+    words = [*words, "-o", str(tmp_path / "a.svg")] if words[0] == "render" else words
+    code = f"import sys; from partita.tools.cli import main; main({words!r}); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=False).returncode == 0
+
+
+def test_show_gives_exact_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", GPT2, "--size", "small", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["parameters"] == 124_439_808
+    assert found["flops_per_token"] == 284_812_800 and found["flops_per_token_step"] == 3 * 284_812_800
+    assert found["memory_bytes"] == sum(found["memory"].values())
+    blocks = {block["path"]: block for block in found["blocks"]}
+    assert blocks["blocks.0"]["layers"] == 12 and blocks["blocks.0"]["parameters"] == 85_054_464
+    assert "T = 1024" in found["assumed"]
+    inside = sum(blocks[name]["parameters"] for name in ("wte", "wpe", "blocks.0", "ln_f"))
+    assert inside == blocks[""]["parameters"] == found["parameters"]
+
+
+def test_sizes_and_sets_are_heard(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", GPT2, "--size", "medium", "--set", "dims.T=256", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["parameters"] == 354_823_168 and found["dims"]["T"] == 256
+    assert main(["show", GPT2, "--size", "medum"]) == 2
+    assert main(["show", GPT2, "--set", "dims.T=0"]) == 2
+    assert main(["show", GPT2, "--set", "T"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_check_tells_every_fault_as_text_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = tmp_path / "bad.partita"
+    bad.write_text("use std\nmodel M : x[T, D] -> [T, D] {\n  f : Linear[D, Q]\n  return f(y)\n}\n")
+    assert main(["check", str(bad), GPT2]) == 2
+    said = capsys.readouterr().err
+    assert "bad.partita:3" in said and "error[E" in said
+    assert main(["check", "--json", str(bad)]) == 2
+    faults = json.loads(capsys.readouterr().out)
+    assert {"code", "severity", "title", "labels", "hint"} <= faults[0].keys()
+    assert main(["check", str(tmp_path / "none.partita")]) == 2
+
+
+def test_a_large_graph_is_drawn_only_folded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["render", GPT2, "--size", "xl", "--stage", "step", "-o", str(tmp_path / "a.dot")]
+    assert main(words) == 2
+    assert "--fold" in capsys.readouterr().err
+    assert main([*words, "--fold"]) == 0
+    assert main(["render", GPT2, "-o", str(tmp_path / "a.bmp")]) == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["a.dot"]
+
+
+def test_passes_print_graphs_that_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["passes", DEMO, "--run", "simplify,differentiate", "--last"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("# after differentiate") and "grad/wte" in text
+    graph = tmp_path / "a.graph"
+    graph.write_text(text)
+    assert main(["passes", str(graph), "--run", "simplify"]) == 0
+    assert main(["render", str(graph), "--fold", "-o", str(tmp_path / "a.dot")]) == 0
+    assert main(["passes", str(graph), "--run", "differentiat"]) == 2
+    assert "did you mean `differentiate`?" in capsys.readouterr().err
+    assert main(["passes", GPT2, "--run", "differentiate"]) == 2  # a model has no loss
+
+
+def test_train_generate_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(tmp_path / "run")
+    assert main(["train", DEMO, *TINY, "--out", run]) == 0
+    said = capsys.readouterr().out
+    assert "step 1/3  loss" in said and "tokens/s" in said and "MFU" in said
+    assert "bits a byte" in said and "sample:\nThe " in said
+    assert "predicted / measured: parameters 484,416 / 484,416, step time" in said
+    assert (tmp_path / "run/graph.svg").is_file() and (tmp_path / "run/build/program.json").is_file()
+    before = sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "run").rglob("*"))
+    assert main(["train", DEMO, *TINY, "--out", run]) == 1  # holds a run already
+    assert "--resume" in capsys.readouterr().err or before
+    assert [p for p, _ in before] == sorted((tmp_path / "run").rglob("*"))
+    assert main(["train", DEMO, *TINY, "--set", "steps=4", "--out", run, "--resume"]) == 0
+    assert "step 4/4" in capsys.readouterr().out
+    texts = list[str]()
+    for _ in range(2):
+        assert main(["generate", run, "--prompt", "The ", "--tokens", "5", "--seed", "3"]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] and texts[0].startswith("The ")
+    assert main(["generate", str(tmp_path)]) == 1
+    assert main(["generate", run, "--temperature", "-1"]) == 1
+
+
+def test_wrong_recipes_leave_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main(["train", DEMO, "--set", "stpes=3", "--out", str(out)]) == 2
+    assert "did you mean `steps`?" in capsys.readouterr().err
+    assert main(["train", GPT2, "--out", str(out)]) == 2
+    assert main(["train", DEMO, "--recipe", "demo", "--out", str(out)]) == 2
+    assert not out.exists()
+
+
+def test_compile_says_what_it_foretells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", DEMO, "--set", "batch=4", "-o", str(tmp_path / "build")]) == 0
+    assert "484,416 parameters" in capsys.readouterr().out
+    hopes = json.loads((tmp_path / "build/program.json").read_text())["predictions"]
+    assert hopes["tokens_per_step"] == 512 and hopes["step_flops"] == 512 * 3 * 1_130_496
+    assert hopes["step_seconds"] > 0 and hopes["peak_bytes"] > 4 * 484_416
+    assert main(["compile", DEMO, "--dump", "no.such", "-o", str(tmp_path / "other")]) == 2
+    assert not (tmp_path / "other").exists()

@@ -1,0 +1,49 @@
+"""`partita bench`: measures against other implementations, alternating in one process, and prints ratios, ours over theirs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import torch
+
+from ..fault import CommandFault
+from ..numbers import bytes_text, seconds_text
+from .measure import Case, summary
+from .step import CASES, bench_step
+
+EXAMPLE = "partita bench step --json"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("what", choices=("step",), help="step: a training step of a GPT against plain PyTorch")
+    parser.add_argument("--case", choices=CASES, action="append", help="which size; may be repeated (default: all)")
+    parser.add_argument("--rounds", type=int, default=10, metavar="N", help="timed steps of each side (default 10)")
+    parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu or cuda (default cpu)")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--json", action="store_true", help="every case and the worst ratios as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measures; prints a line for each case, or JSON."""
+    if options.rounds < 1:
+        raise CommandFault(f"--rounds {options.rounds}: at least one")
+    if options.device != "cpu" and not torch.cuda.is_available():
+        raise CommandFault(f"there is no device `{options.device}` here", exit_code=1)
+    names = tuple(options.case or CASES)
+    cases = bench_step(names, options.rounds, torch.device(options.device), not options.no_compile)
+    found = summary(cases)
+    if options.json:
+        print(json.dumps(found, indent=1))
+    else:
+        print("\n".join(line(case) for case in cases))
+        print(f"worst: time {found['worst_time']:.3f}, memory {found['worst_memory']:.3f}")
+    return 0
+
+
+def line(case: Case) -> str:
+    """One case: ratios, and the figures behind them."""
+    time = f"time {case.ratio_time:.3f} ({seconds_text(case.ours_seconds)} / {seconds_text(case.peer_seconds)})"
+    memory = f"memory {case.ratio_memory:.3f} ({bytes_text(case.ours_bytes)} / {bytes_text(case.peer_bytes)})"
+    return f"{case.name} against {case.peer}: {time}, {memory}"
