@@ -67,7 +67,7 @@ class Cost:
 class Effects:
     """What an operator does beyond returning values.
 
-    overwrites  operands whose memory a kernel may use for the result of the same position in `reuses`
+    overwrites  operands whose memory a kernel may use: in ascending order, the first for result 0, the next for 1, …
     writes      it changes a parameter, a state or an accumulator: never removed, never duplicated
     random      its value depends on its key operands alone, but no two keys agree: never merged
     """

@@ -14,6 +14,7 @@ from partita.compiler.ir.types import Node
 from partita.compiler.ops.definition import Array, NotDifferentiable, Role, TypeRuleError
 from partita.compiler.ops.leaves import numpy_dtype
 from partita.compiler.ops.registry import REGISTRY, op
+from partita.compiler.ops.structure import axis_pair
 
 GIVEN = {"parameter", "state", "input", "start", "step", "seed"}  # leaves whose values somebody else has
 COMPUTED = sorted(set(REGISTRY) - GIVEN)
@@ -48,7 +49,14 @@ def test_results_have_the_inferred_shape_and_kind(name: str, seed: int) -> None:
 def test_every_dim_has_a_role(name: str, seed: int) -> None:
     node = node_of(case_of(name, seed))
     dims = {d for u in node.uses for d in u.dims} | {d for t in node.outs for d in t.dims}
-    assert set(op(name).roles(node)) == dims
+    roles = op(name).roles(node)
+    assert set(roles) == dims
+    kept = {d for t in node.outs for d in t.dims}
+    for dim, role in roles.items():
+        if role is Role.MAP:
+            assert dim in kept or dim in (axis_pair(node) or ()) or not node.outs
+        if role in (Role.SUM, Role.MAX):
+            assert dim not in kept
 
 
 @pytest.mark.parametrize("name", COMPUTED)
@@ -90,6 +98,24 @@ def test_it_is_linear_where_it_says(name: str, seed: int) -> None:
         terms = [results_of(node, tuple(arrays)) for arrays in (mixed, case.arrays, other)]
         for found, first, second in zip(*terms, strict=True):
             np.testing.assert_allclose(found, 2 * first - 3 * second, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(set(COMPUTED) - {"assign", "cast"}))
+def test_where_it_is_linear_it_says_so(name: str) -> None:
+    """An operand in which twelve cases are all linear is linear (a case may be so by its sizes)."""
+    looks: dict[int, bool] = {}
+    for seed in range(12):
+        case = case_of(name, seed)
+        node = node_of(case)
+        declared = {i for group in op(name).linear(node) for i in group}
+        for i, kind in enumerate(case.types):
+            if kind.dtype.is_float and i not in declared:
+                arrays = list(case.arrays)
+                scaled = (*arrays[:i], 3 * arrays[i], *arrays[i + 1 :])
+                pairs = zip(results_of(node, scaled), results_of(node, case.arrays), strict=True)
+                looks[i] = looks.get(i, True) and all(np.allclose(a, 3 * b, atol=1e-12) for a, b in pairs)
+    # abs(3 x) = 3 abs(x) and max(3 x) = 3 max(x), but neither is additive
+    assert not [i for i, linear in looks.items() if linear] or name in ("abs", "max")
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))
