@@ -2,80 +2,25 @@
 
     import partita
     spec = partita.load("specs/models/gpt2.partita", size="small")
-    spec.check()                                   # a list of diagnostics, empty if all is well
+    spec.check()                                              # a list of diagnostics, empty if all is well
     net = partita.module(spec, dims={"T": 128, "batch": 4})   # an ordinary torch.fx.GraphModule
     partita.load("specs/recipes/docs_demo.partita").compile("out/build")
 
-torch is loaded by `module` and `compile` only.
+The names are loaded when they are first asked for; torch is loaded by `module` and `compile` only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .compiler import pipeline
-from .compiler.base.diagnostic import Diagnostic, SpecError
-from .compiler.elaborate.load import Spec
-from .compiler.elaborate.recipe import Recipe
-from .compiler.elaborate.recipes import load_recipe
-from .compiler.ir.graph import Graph
-from .compiler.ir.types import DType
-from .compiler.language.parse import read_source
-
 if TYPE_CHECKING:
-    from torch.fx import GraphModule
-
-    from .runtime.program import Build
+    from .compiler.api import Diagnostic, DType, Loaded, SpecError, load, module
 
 __all__ = ["DType", "Diagnostic", "Loaded", "SpecError", "load", "module"]
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A spec, a row of its `sizes`, and settings (`path=value`, as `--set` takes them)."""
-
-    path: Path
-    spec: Spec
-    size: str | None
-    settings: tuple[str, ...]
-
-    def check(self) -> list[Diagnostic]:
-        """Everything that is wrong with the spec: syntax, names, dims of its models, records."""
-        return pipeline.check_source(read_source(self.path), self.size)
-
-    def recipe(self, name: str | None = None) -> Recipe:
-        """The `train` record of that name, or the only one. Raises SpecError."""
-        return pipeline.with_size(load_recipe(self.spec, name, self.settings), self.size)
-
-    def graph(
-        self, model: str | None = None, *, dims: Mapping[str, int] | None = None,
-        options: Mapping[str, object] | None = None,
-    ) -> Graph:  # fmt: skip
-        """A model's forward graph; dims that are not bound stay free. Raises SpecError."""
-        return pipeline.model_graph(self.spec, model, size=self.size, dims=dims, options=options)
-
-    def compile(self, folder: str | Path | None, *, recipe: str | None = None, device: str = "cpu") -> Build:
-        """Compile a recipe and write its build folder (none for None). Raises SpecError, OSError."""
-        return pipeline.compile_recipe(self.spec, self.recipe(recipe), folder, device=device)
-
-
-def load(path: str | Path, *, size: str | None = None, settings: Iterable[str] = ()) -> Loaded:
-    """Read a spec and all that it uses. Raises SpecError with everything that cannot be read."""
-    return Loaded(Path(path), pipeline.open_spec(path), size, tuple(settings))
-
-
-def module(
-    spec: Loaded, model: str | None = None, *, dims: Mapping[str, int], options: Mapping[str, object] | None = None,
-    training: bool = False, dtype: DType = DType.F32,
-) -> GraphModule:  # fmt: skip
-    """A model as an `nn.Module` with parameters named by path, usable with autograd and any optimizer.
-
-    Called with the model's inputs in the order of its signature; gives its outputs. Every free dim (T, batch) must be in
-    `dims`; another shape is an error. Parameters are initialised as the spec says. Raises SpecError.
-    """
-    return pipeline.module(
-        spec.spec, model, size=spec.size, dims=dims, options=options, training=training, dtype=dtype
-    )
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        return getattr(import_module(".compiler.api", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

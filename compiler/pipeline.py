@@ -11,22 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .base.diagnostic import Diagnostic, Diagnostics, SpecError
-from .base.span import Source
+from .base.diagnostic import Diagnostic, SpecError
 from .cost.flops import parameter_count, works
 from .cost.memory import step_memory
 from .cost.roofline import Machine, step_time
+from .elaborate import check
 from .elaborate.apply import Functions
 from .elaborate.load import Spec, load
 from .elaborate.loss import elaborate_loss
 from .elaborate.models import BATCH, elaborate_model
 from .elaborate.recipe import Recipe, plain
-from .elaborate.recipes import check_records
 from .ir.graph import Graph
-from .ir.levels import GRADIENT, LOSS, MODEL, STEP
+from .ir.levels import LOSS, MODEL
 from .ir.types import DType, Phase
 from .language.parse import read_source
-from .language.syntax import Derived, Model
 from .passes import Pass, run_passes
 from .passes.differentiate import Differentiate
 from .passes.inline import Inline
@@ -55,25 +53,9 @@ def open_spec(path: str | Path) -> Spec:
     return spec
 
 
-def check_text(text: str, path: str = "<text>", size: str | None = None) -> list[Diagnostic]:
-    """Everything that is wrong with a spec: syntax, names, dims of every model of its own, records."""
-    return check_source(Source(path, text), size)
-
-
-def check_source(source: Source, size: str | None = None) -> list[Diagnostic]:
-    """The same for a text that was read already."""
-    sink = Diagnostics()
-    spec, found = load(source)
-    sink.extend(found)
-    if spec is not None:
-        for declared in spec.main.file.declarations:
-            if isinstance(declared, Model | Derived):
-                try:
-                    elaborate_model(spec, declared.name.text, size=size)
-                except SpecError as fault:
-                    sink.extend(fault.diagnostics)
-        check_records(spec, sink)
-    return list(sink)
+def check_text(text: str, path: str = "<text>") -> list[Diagnostic]:
+    """Everything that is wrong with a spec: syntax, names, dims of its models under every size, records."""
+    return list(check.check_text(text, path))
 
 
 # ---- spec to graphs
@@ -185,22 +167,3 @@ def module(
     from .lower.module import module as lower_module
 
     return lower_module(model_graph(spec, model, size=size, dims=dims, options=options, training=training, dtype=dtype))
-
-
-__all__ = [
-    "GRADIENT",
-    "STEP",
-    "check_source",
-    "check_text",
-    "compile_recipe",
-    "evaluate_graph",
-    "forward_passes",
-    "gradient_graph",
-    "model_graph",
-    "module",
-    "open_spec",
-    "predict_graph",
-    "predictions",
-    "step_graph",
-    "step_passes",
-]

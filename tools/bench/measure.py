@@ -24,6 +24,7 @@ class Case:
 
     name: str
     peer: str
+    ours: str
     ratio_time: float
     ratio_memory: float
     ours_seconds: float
