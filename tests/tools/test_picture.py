@@ -16,7 +16,9 @@ from partita.tools.render import draw, to_dot
 from samples.small_gpt import small_gpt
 
 NODE_LINE = re.compile(r'^\s*("(?:[^"\\]|\\.)*"|[\w.]+) \[label=<')
-EDGE_LINE = re.compile(
+NAME = r'("(?:[^"\\]|\\.)*"|[\w.]+)'
+DASHED = r'(?: \[color="#\w+" penwidth=[\d.]+ style=dashed\])?'
+EDGE_LINE = re.compile(rf"^\s*{NAME}:box -> {NAME}:box{DASHED}\s*$")
     r'^\s*("(?:[^"\\]|\\.)*"|[\w.]+):box -> ("(?:[^"\\]|\\.)*"|[\w.]+):box(?: \[color="#\w+" penwidth=[\d.]+ style=dashed\])?\s*$'
 )
 

@@ -1,4 +1,4 @@
-"""`partita bench`: measures against other implementations, alternating in one process, and prints ratios, ours over theirs."""
+"""`partita bench`: measures against other implementations, alternating in one process; ratios are ours over theirs."""
 
 from __future__ import annotations
 
