@@ -40,8 +40,8 @@ def check(name: str, sets: tuple[tuple[str, str], ...] = (), size: str | None = 
     """All diagnostics of one spec: syntax, names, dims of every model of its own, records."""
     try:
         source = read_text(name)
-        found = pipeline.check_source(source, size)
-        if sets and not any(d.severity is Severity.ERROR for d in found):
+        found = pipeline.check_text(source.text, source.path)
+        if (sets or size) and not any(d.severity is Severity.ERROR for d in found):
             recipe_of(open_spec(source), sets, size)
     except SpecError as fault:
         return list(fault.diagnostics)
