@@ -95,7 +95,7 @@ class Emitter:
         self.functional = functional
         self.lifetimes = lifetimes
         self.values: dict[Key, Value] = {}
-        self.literals: dict[str, tuple[fx.Node, ...]] = {}
+        self.literals: dict[str, tuple[fx.Node | int, ...]] = {}
         self.origin = ""
         self._holders: dict[int, set[Key]] = {}
         self._node: Node | None = None
@@ -113,6 +113,13 @@ class Emitter:
         for key in keys:
             self.bind(key, node)
         return node
+
+    def attribute(self, path: str, key: Key, tensor: torch.Tensor) -> None:
+        """A tensor that the module itself holds under a dotted path."""
+        node = self.graph.create_node("get_attr", path)
+        node.meta["val"] = tensor
+        self._borrowed.add(storage(tensor))
+        self.bind(key, node)
 
     def literal(self, node_id: str, names: Sequence[str]) -> None:
         """Integers from outside, for the node's rule to use."""

@@ -61,7 +61,10 @@ def softmax(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
     else:
         x, axis = rows(e, values[0], use.dims, over), 1
     nothing = e.call(aten.eq.Scalar, e.call(aten.amax.default, x, [axis], True), float("-inf"))
-    y = e.call(aten._softmax.out, x, axis, False, out=x) if e.dies(0) else e.call(aten._softmax.default, x, axis, False)
+    if e.dies(0) and meta(x).is_contiguous():
+        y = e.call(aten._softmax.out, x, axis, False, out=x)
+    else:
+        y = e.call(aten._softmax.default, x, axis, False)
     y = e.call(aten.masked_fill.Scalar if e.functional else aten.masked_fill_.Scalar, y, nothing, 0.0)
     return [y if len(over) == 1 else unrows(e, y, use.dims, over)]
 

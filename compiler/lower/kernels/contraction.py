@@ -145,16 +145,18 @@ def _matrices(e: Emitter, node: Node, values: Sequence[Value], part: Part) -> tu
 
 def _add_into(e: Emitter, node: Node, values: Sequence[Value], part: Part, total: fx.Node) -> fx.Node:
     dims = cast(Dims, node.attrs["dims"])
+    add = aten.add.Tensor if e.functional else aten.add_.Tensor
     if part.kind == "plain":
         view = e.align(values[part.operands[0]], node.uses[part.operands[0]].dims, dims)
-        return e.call(aten.add_.Tensor, total, view)
+        return e.call(add, total, view)
     if part.kind == "scatter":
-        return scatter_into(e, node, values, part.operands, part.over[0], total, dims)
+        into = e.call(aten.clone.default, total) if e.functional else total
+        return scatter_into(e, node, values, part.operands, part.over[0], into, dims)
     roles, left, right = _matrices(e, node, values, part)
-    if e.viewable(total, dims, [roles.left, roles.right]):
+    if not e.functional and e.viewable(total, dims, [roles.left, roles.right]):
         e.call(aten.addmm_.default, e.flatten(total, dims, [roles.left, roles.right]), left, right)
         return total
-    return e.call(aten.add_.Tensor, total, _shaped(e, roles, e.call(aten.mm.default, left, right), dims))
+    return e.call(add, total, _shaped(e, roles, e.call(aten.mm.default, left, right), dims))
 
 
 def scatter_into(

@@ -62,7 +62,7 @@ def add(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
 
 
 def binary(name: str, commutes: bool) -> Rule:
-    """sub, mul, div, rem: `.Tensor` overloads that take numbers too."""
+    """sub, mul, div: `.Tensor` overloads that take numbers too."""
     op, in_place = getattr(aten, name).Tensor, getattr(aten, name + "_").Tensor
 
     def rule(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
@@ -72,11 +72,22 @@ def binary(name: str, commutes: bool) -> Rule:
             return [e.call(in_place, a, b)]
         if target == 1 and commutes:
             return [e.call(in_place, b, a)]
-        if not isinstance(a, fx.Node) and (name == "remainder" or not isinstance(b, fx.Node)):
+        if not isinstance(a, fx.Node) and not isinstance(b, fx.Node):
             a = e.tensor(a, node.uses[0].dtype)
         return [e.call(op, a, b)]
 
     return rule
+
+
+def remainder(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
+    """a - b floor(a / b)."""
+    a, b = aligned(e, node.uses, values, node.outs[0].dims)
+    if not isinstance(b, fx.Node):
+        op = aten.remainder_.Scalar if _target(e, node, values) == 0 else aten.remainder.Scalar
+        return [e.call(op, e.tensor(a, node.uses[0].dtype), b)]
+    if not isinstance(a, fx.Node):
+        return [e.call(aten.remainder.Scalar_Tensor, a, b)]
+    return [e.call(aten.remainder_.Tensor if _target(e, node, values) == 0 else aten.remainder.Tensor, a, b)]
 
 
 def power(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
@@ -182,7 +193,7 @@ RULES: dict[str, Rule] = {
     "sub": binary("sub", commutes=False),
     "mul": binary("mul", commutes=True),
     "div": binary("div", commutes=False),
-    "rem": binary("remainder", commutes=False),
+    "rem": remainder,
     "pow": power,
     **{
         name: unary(name)

@@ -13,7 +13,7 @@ import torch
 from torch import fx
 
 from ...ir.types import Dims, Node, Use
-from ..emit import Emitter, Rule, Value, count, shape
+from ..emit import Emitter, Rule, Value, count, meta, shape
 
 aten = torch.ops.aten
 
@@ -45,7 +45,8 @@ def _picked(e: Emitter, matrix: fx.Node, target: fx.Node) -> fx.Node:
 
 
 def _log_softmax(e: Emitter, matrix: fx.Node, in_place: bool) -> fx.Node:
-    if in_place:
+    # aten writes a result that is not contiguous in several passes, so it must not be the operand too.
+    if in_place and meta(matrix).is_contiguous():
         return e.call(aten._log_softmax.out, matrix, 1, False, out=matrix)
     return e.call(aten._log_softmax.default, matrix, 1, False)
 

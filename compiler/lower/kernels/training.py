@@ -35,7 +35,9 @@ def _update(
 ) -> None:
     params, grads, means, squares = groups
     count = e.cast(e.tensor(step, DType.F32), torch.float32)
-    rate = e.tensor(lr, DType.F32)
+    # On CUDA the kernel reads the rate as float32; on CPU it may be as precise as it is.
+    rate = e.tensor(lr, DType.F64 if e.device == "cpu" else DType.F32)
+    rate = rate if e.device == "cpu" else e.cast(rate, torch.float32)
     attrs = {name: cast(float, node.attrs[name]) for name in ("beta1", "beta2", "eps", "decay")}
     grads = [_like(e, g, p) for g, p in zip(grads, params, strict=True)]
     e.call(
