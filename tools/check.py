@@ -1,4 +1,8 @@
-"""`partita check`: says everything that is wrong with specs, as text or as JSON for editors."""
+"""`partita check`: says everything that is wrong with specs, as text or as JSON for editors.
+
+It answers at once: what draws, compiles or counts is loaded only where `--set` or `--size` asks for a recipe's or a
+size's own faults.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,9 @@ import json
 import os
 import sys
 
-from ..compiler import pipeline
 from ..compiler.base.diagnostic import Diagnostic, Severity, SpecError, render_all
+from ..compiler.elaborate.check import check_text
 from .arguments import add_choices, read_text, sets_of
-from .specs import open_spec, recipe_of
 
 EXAMPLE = "partita check specs/models/gpt2.partita"
 
@@ -37,12 +40,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def check(name: str, sets: tuple[tuple[str, str], ...] = (), size: str | None = None) -> list[Diagnostic]:
-    """All diagnostics of one spec: syntax, names, dims of every model of its own, records."""
+    """All diagnostics of one spec: syntax, names, dims of its models under every size, records."""
     try:
         source = read_text(name)
-        found = pipeline.check_text(source.text, source.path)
-        if (sets or size) and not any(d.severity is Severity.ERROR for d in found):
-            recipe_of(open_spec(source), sets, size)
+        found = list(check_text(source.text, source.path))
+        if (sets or size is not None) and not any(d.severity is Severity.ERROR for d in found):
+            from .specs import bind  # it knows recipes, passes and costs, which take their time to load
+
+            bind(source, sets, size)
     except SpecError as fault:
         return list(fault.diagnostics)
     return found

@@ -6,9 +6,11 @@ import argparse
 from pathlib import Path
 
 from ..compiler import pipeline
+from ..compiler.base.diagnostic import did_you_mean
 from ..compiler.cost.roofline import Machine
 from ..compiler.elaborate.load import Spec
 from ..compiler.elaborate.recipe import Recipe
+from ..compiler.ir.graph import Graph
 from ..compiler.ir.types import DType
 from ..runtime.machine import Rates, measure
 from ..runtime.program import Build
@@ -51,6 +53,8 @@ def recipe_for(options: argparse.Namespace) -> tuple[Spec, Recipe]:
 
 def compile_recipe(spec: Spec, recipe: Recipe, folder: Path, rates: Rates, dump: tuple[str, ...] = ()) -> Build:
     """Writes the build folder. Raises SpecError; then nothing was written."""
+    if dump:
+        _known(dump, pipeline.step_graph(spec, recipe))
     machine = Machine(
         {DType(rates.dtype): rates.flops_per_s},
         rates.elementwise_per_s,
@@ -62,6 +66,15 @@ def compile_recipe(spec: Spec, recipe: Recipe, folder: Path, rates: Rates, dump:
         return pipeline.compile_recipe(spec, recipe, folder, device=device, machine=machine, dump=dump)
     except OSError as fault:
         raise CommandFault(f"cannot write {folder}: {fault.strerror}", exit_code=1) from fault
+
+
+def _known(names: tuple[str, ...], step: Graph) -> None:
+    for name in names:
+        if name not in step:
+            ids = [node.id for node in step]
+            raise CommandFault(
+                f"the step has no value `{name}`", did_you_mean(name, ids) or "`partita passes` lists them"
+            )
 
 
 def foretold(build: Build) -> str:

@@ -45,7 +45,7 @@ def open_spec(text: str | Source) -> Spec:
     return spec
 
 
-def bind(path: str, sets: Iterable[tuple[str, str]], size: str | None, name: str | None = None) -> Bound:
+def bind(path: str | Source, sets: Iterable[tuple[str, str]], size: str | None, name: str | None = None) -> Bound:
     """The forward graph of a spec's model: as its recipe trains it, where it has one."""
     spec = open_spec(path)
     recipe = recipe_of(spec, sets, size)

@@ -19,8 +19,6 @@ NODE_LINE = re.compile(r'^\s*("(?:[^"\\]|\\.)*"|[\w.]+) \[label=<')
 NAME = r'("(?:[^"\\]|\\.)*"|[\w.]+)'
 DASHED = r'(?: \[color="#\w+" penwidth=[\d.]+ style=dashed\])?'
 EDGE_LINE = re.compile(rf"^\s*{NAME}:box -> {NAME}:box{DASHED}\s*$")
-    r'^\s*("(?:[^"\\]|\\.)*"|[\w.]+):box -> ("(?:[^"\\]|\\.)*"|[\w.]+):box(?: \[color="#\w+" penwidth=[\d.]+ style=dashed\])?\s*$'
-)
 
 
 def node_lines(dot: str) -> list[str]:
