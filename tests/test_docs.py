@@ -1,0 +1,81 @@
+"""The documentation is true: every console block of README.md and ARCHITECTURE.md prints what it says.
+
+A block that begins with `$ ` is run from the repository's root; `…` as a line stands for any lines, and a line's `…` for any
+text. `PARTITA_ACCEPT=1` writes what was printed back into blocks that hold no `…`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
+LINK = re.compile(r"\]\((?!https?:)([^)#]+)[^)]*\)")
+PAGES = ("README.md", "ARCHITECTURE.md")
+PROGRAMS = {"partita": [sys.executable, "-m", "partita.tools.cli"], "cat": ["cat"], "sed": ["sed"], "head": ["head"]}
+SLOW = ("make ", "partita train", "partita bench", "torchrun")
+
+
+def commands(block: str) -> list[tuple[str, str]]:
+    """(command, expected output) of each `$ ` line."""
+    parts = re.split(r"^\$ (.*)\n", block, flags=re.MULTILINE)
+    return list(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    found = [pair for block in BLOCK.findall((ROOT / page).read_text()) for pair in commands(block)]
+    return [pair for pair in found if not pair[0].startswith(SLOW)]
+
+
+def printed(command: str, scratch: Path) -> str:
+    """Standard output and errors of a command line; `|` joins programs, no shell is started."""
+    text = ""
+    for stage in command.split(" | "):
+        program, *arguments = shlex.split(stage)
+        line = [*PROGRAMS[program], *[a.replace("/tmp/", f"{scratch}/") for a in arguments]]
+        env = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb"}
+        done = subprocess.run(line, input=text, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
+        text = done.stdout + done.stderr
+    return text.replace(f"{scratch}/", "/tmp/")
+
+
+def agrees(expected: str, found: str) -> bool:
+    pattern = re.escape(expected).replace("…\n", "(?:.*\n)*?").replace("…", ".*")
+    return re.fullmatch(pattern, found) is not None
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_console_blocks_print_what_they_say(page: str, tmp_path: Path) -> None:
+    text = (ROOT / page).read_text()
+    wrong: list[str] = []
+    for command, expected in blocks(page):
+        found = printed(command, tmp_path)
+        if not agrees(expected.rstrip("\n") + "\n", found.rstrip("\n") + "\n"):
+            wrong.append(f"$ {command}\n{found}")
+            if "…" not in expected:
+                text = text.replace(f"$ {command}\n{expected}", f"$ {command}\n{found.rstrip()}\n")
+    if wrong and os.environ.get("PARTITA_ACCEPT"):
+        (ROOT / page).write_text(text)
+    assert not wrong, "printed otherwise:\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for target in LINK.findall((ROOT / page).read_text()):
+        assert (ROOT / target).exists(), f"{page} links to {target}, which is not here"
+
+
+def test_the_spec_in_the_readme_is_well_formed(tmp_path: Path) -> None:
+    specs = re.findall(r"```partita\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert specs, "the README shows a spec"
+    for number, text in enumerate(specs):
+        path = tmp_path / f"shown{number}.partita"
+        path.write_text(text)
+        assert printed(f"partita check {path}", tmp_path) == "no errors\n"
