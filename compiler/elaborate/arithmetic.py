@@ -1,7 +1,7 @@
 """Operators of expressions: numbers are folded at once, tensors become elementwise nodes.
 
-All operands of an elementwise node have one dtype: integers and truth values are cast where a float stands beside them or
-where the operator makes one (`/`, `^`, `exp`), and a number becomes a constant in the other operand's dtype. What a
+All operands of an elementwise node have one dtype: integers and truth values are cast where a float stands beside them
+or where the operator makes one (`/`, `^`, `exp`), and a number becomes a constant in the other operand's dtype. What a
 constant decides (`x * 1`, `keep and true`) needs no node.
 """
 

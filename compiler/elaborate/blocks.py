@@ -1,8 +1,8 @@
 """Making instances: `attn : Attention[D, H](mask = causal)`.
 
-Formals are bound to the maker's dims (one that is bound to a dim already taken by another formal gets a dim of its own, relabelled at
-the boundary), options to values, and the body's declarations are read: dims, checks, parameters, instances. What needs a call
-(tensors, dims of the signature) is kept for later. A parameter's id is its path.
+Formals are bound to the maker's dims (one that is bound to a dim already taken by another formal gets a dim of its own,
+relabelled at the boundary), options to values, and the body's declarations are read: dims, checks, parameters,
+instances. What needs a call (tensors, dims of the signature) is kept for later. A parameter's id is its path.
 """
 
 from __future__ import annotations
@@ -267,7 +267,11 @@ def initialiser(frame: Frame, expr: s.Expr) -> Initialiser:
     if isinstance(value, Primitive) and value.name == "normal":
         return Initialiser("normal", (0.02,))
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return Initialiser({0: "zeros", 1: "ones"}.get(value, "constant"), () if value in (0, 1) else (float(value),))
+        return (
+            Initialiser("zeros" if value == 0 else "ones")
+            if value in (0, 1)
+            else Initialiser("constant", (float(value),))
+        )
     if value is UNKNOWN:
         raise Fault
     words = "zeros, ones, normal(…), uniform(…), kaiming or a number"

@@ -1,8 +1,8 @@
 """Applying an instance: `attn(ln1(x))`.
 
-Ports bind to arguments, the signature's dims to the caller's dims of the same name (or as `enc[T = S](x)` says). Inside, only
-those can be named; every other axis is carried through. If a carried axis is one that the block knows under its own name, it is
-called otherwise inside and gets its name back at the boundary.
+Ports bind to arguments, the signature's dims to the caller's dims of the same name (or as `enc[T = S](x)` says).
+Inside, only those can be named; every other axis is carried through. If a carried axis is one that the block knows
+under its own name, it is called otherwise inside and gets its name back at the boundary.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def bind_ports(frame: Frame, instance: Instance, args: Arguments, span: Span) ->
     decl = instance.decl
     ports = {port.name.text: port for port in decl.signature.ports}
     if len(args.positional) > len(ports):
-        title = f"{instance.name} takes {len(ports)} inputs, {len(args.positional)} are given"
+        takes = "1 input" if len(ports) == 1 else f"{len(ports)} inputs"
+        title = f"{instance.name} takes {takes}, {len(args.positional)} are given"
         raise frame.fault("E0302", title, args.positional[len(ports)][1])
     given: Given = dict(zip(ports, args.positional, strict=False))
     for name, arg in args.named.items():

@@ -1,8 +1,8 @@
 """Catches a next-token loss on a model that sees the next token.
 
-Along the graph we follow which axes of a value are positions of the tokens (T, or S where T was renamed), and which values have
-seen all positions: an attention whose mask is `full`, a sum over the only such axis. What a mask of the data or of the spec's own
-hides cannot be decided here, so it is let through: an error means a leak for certain.
+Along the graph we follow which axes of a value are positions of the tokens (T, or S where T was renamed), and which
+values have seen all positions: an attention whose mask is `full`, a sum over the only such axis. What a mask of the
+data or of the spec's own hides cannot be decided here, so it is let through: an error means a leak for certain.
 """
 
 from __future__ import annotations
@@ -99,5 +99,6 @@ def _report(frame: Frame, recipe: Recipe, column: Column, dim: Dim, leak: Node) 
     place = ", ".join(f"{origin.file}:{origin.line}" for origin in leak.origin[:3])
     frame.report(
         "E0316", f"what the loss predicts at t sees {seen}", recipe.loss.span, "a loss of the next token",
-        notes=(f"{leak.id} mixes {t} without a causal mask ({place})",), hint="pass `mask = causal` where attention is made",
+        notes=(f"{leak.id} mixes {t} without a causal mask ({place})",),
+        hint="pass `mask = causal` where attention is made",
     )  # fmt: skip

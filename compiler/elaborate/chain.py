@@ -1,8 +1,8 @@
 """Repetition: `blocks : chain L of Block[D, H]` and `experts : bank E of GLU[D, F]`.
 
-A chain's layer is elaborated once for each distinct choice of options, with placeholders for what it carries, and stamped: the
-cost of 96 layers is that of one and 96 copies of its nodes. A bank needs nothing of the kind: its parameters have the
-dim in front, and everything else follows by name.
+A chain's layer is elaborated once for each distinct choice of options, with placeholders for what it carries, and
+stamped: the cost of 96 layers is that of one and 96 copies of its nodes. A bank needs nothing of the kind: its
+parameters have the dim in front, and everything else follows by name.
 """
 
 from __future__ import annotations

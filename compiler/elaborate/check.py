@@ -1,8 +1,8 @@
 """Everything that is wrong with a spec, without building anything from it.
 
-Each model of the main file is elaborated with the first row of its sizes, and made with every other row (so that the `check`s of its
-blocks see them); what no model makes or applies is looked at without sizes; each recipe's loss is elaborated on its model.
-Several faults are reported in one run.
+Each model of the main file is elaborated with the first row of its sizes, and made with every other row (so that the
+`check`s of its blocks see them); what no model makes or applies is looked at without sizes; each recipe's loss is
+elaborated on its model. Several faults are reported in one run.
 """
 
 from __future__ import annotations

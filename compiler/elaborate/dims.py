@@ -1,8 +1,8 @@
 """Dims as they are written: names, groups, arithmetic.
 
-A name stands for the axes that the frame binds it to (a formal may be bound to a group, `I` of `Linear[(H K), D]`). Arithmetic
-is on sizes, exact, within bounds; a result makes a dim of its own, called as the place that it is for. A size that is
-free stays free.
+A name stands for the axes that the frame binds it to (a formal may be bound to a group, `I` of `Linear[(H K), D]`).
+Arithmetic is on sizes, exact, within bounds; a result makes a dim of its own, called as the place that it is for. A
+size that is free stays free.
 """
 
 from __future__ import annotations

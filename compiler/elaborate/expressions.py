@@ -1,7 +1,7 @@
 """The value of each kind of expression: a table from the syntax tree's types to rules.
 
-Names are looked up in the frame, then among its dims (a dim's name is its size), then in the files. The arguments of a call
-are evaluated before the dims in its brackets, because they may name new ones: `attention[T, S](q, k[T -> S])`.
+Names are looked up in the frame, then among its dims (a dim's name is its size), then in the files. The arguments of a
+call are evaluated before the dims in its brackets, because they may name new ones: `attention[T, S](q, k[T -> S])`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The state of an elaboration: one `Context` for the run, one `Frame` for each body that is being read.
 
 A frame holds the names and dims of one function, block or model, where it writes, and the calls that led there. Rules
-stand in files of their own and reach each other through the context's `Rules`, so that the files do not import in circles.
-A fault is reported once and then thrown as `Fault`, which the next statement's reader catches.
+stand in files of their own and reach each other through the context's `Rules`, so that the files do not import in
+circles. A fault is reported once and then thrown as `Fault`, which the next statement's reader catches.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..ir.types import Attr, Dim, Dims, DType, Layer, Origin, Use
 from ..language import syntax as s
 from ..ops.definition import TypeRuleError
 from .load import Module, Spec
-from .values import Chain, Function, Instance, Value, show_dims
+from .values import Absent, Chain, Function, Instance, Value, show_dims
 from .writer import DimNames, Output, Place
 
 MAX_STEPS = 80_000  # expressions evaluated in one elaboration
@@ -41,7 +41,7 @@ Evaluate = Callable[["Frame", Any, str | None], Value]
 CallFunction = Callable[["Frame", Function, Arguments, Span, str | None], Value]
 CallInstance = Callable[["Frame", "Instance | Chain", tuple[s.ViewItem, ...], Arguments, Span], Value]
 CallPrimitive = Callable[["Frame", str, tuple[s.ViewItem, ...] | None, Arguments, Span, str | None], Value]
-Make = Callable[["Frame", s.Instance], "Instance | Chain"]
+Make = Callable[["Frame", s.Instance], "Instance | Chain | Absent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ class Frame:
 
     def emit1(self, op: str, *uses: Use, span: Span, hint: str | None = None, **attrs: Attr) -> Use:
         """Write a node that has one result."""
-        (use,) = self.emit(op, *uses, span=span, hint=hint, **attrs)
+        (use,) = self.emit(op, *uses, span=span, hint=hint, body=None, **attrs)
         return use
 
     def place(self, span: Span) -> Place:

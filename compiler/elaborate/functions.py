@@ -1,7 +1,8 @@
 """Functions: binding dims and arguments, and applying what is bound.
 
-A function whose dims or arguments are not all given stays a value: `rotary(base = 5e5)`, `sliding(width = 4096)`. One that has
-all of them becomes its body, read in a frame of its own in which nothing but its dims and arguments can be named.
+A function whose dims or arguments are not all given stays a value: `rotary(base = 5e5)`, `sliding(width = 4096)`. One
+that has all of them becomes its body, read in a frame of its own in which nothing but its dims and arguments can be
+named.
 """
 
 from __future__ import annotations
@@ -113,13 +114,13 @@ def checked(frame: Frame, option: s.Option, value: Value, span: Span) -> Value:
     """An option's value, if it is of the declared type."""
     if value is UNKNOWN:
         raise Fault
-    wanted = option.type.text if option.type is not None else None
+    wanted = option.type.text if option.type is not None else "bool" if isinstance(option.default, s.Bool) else None
     fits = {
         None: True,
         "fn": isinstance(value, Function | Primitive) or value is None,
         "int": isinstance(value, int) and not isinstance(value, bool),
         "float": is_number(value) or isinstance(value, Use),
-        "bool": isinstance(value, bool) or isinstance(value, Use),
+        "bool": isinstance(value, bool | Use),
         "text": isinstance(value, str),
     }.get(wanted)
     if fits is None:

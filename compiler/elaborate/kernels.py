@@ -1,8 +1,8 @@
 """Calls of std's kernel functions: one node that carries its meaning with it.
 
-The function's body is elaborated as a closed graph (inputs named as the arguments, then the starts and keys that it needs), once
-for each combination of argument types, dims and options. Where an operator cannot say what is asked (an option that is a
-tensor, an axis more on a gain), the body stands in the node's place.
+The function's body is elaborated as a closed graph (inputs named as the arguments, then the starts and keys that it
+needs), once for each combination of argument types, dims and options. Where an operator cannot say what is asked (an
+option that is a tensor, an axis more on a gain), the body stands in the node's place.
 """
 
 from __future__ import annotations

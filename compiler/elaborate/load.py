@@ -1,8 +1,8 @@
 """From a text to a `Spec`: its tree, those of the files that it uses, and the table of names of each.
 
 `use name` is a file beside the spec, `use a.b` one in a folder below it, `use std` the library that comes with Partita;
-nothing else can be reached, so a spec never reads outside its folder. Own names come first, then those of the files used,
-the nearest first; two files used that both declare a name leave it to be written with its file: `other.Linear`.
+nothing else can be reached, so a spec never reads outside its folder. Own names come first, then those of the files
+used, the nearest first; two files used that both declare a name leave it to be written with its file: `other.Linear`.
 """
 
 from __future__ import annotations
@@ -196,5 +196,4 @@ class _Loader:
         own: dict[str, Named] = {}
         for part in parts:
             own.update(part.own)
-        joined = Module(STD, parts[0].source, parts[0].file, MappingProxyType(own), (), is_std=True)
-        return joined
+        return Module(STD, parts[0].source, parts[0].file, MappingProxyType(own), (), is_std=True)

@@ -1,7 +1,8 @@
 """A recipe's loss on top of its model: one forward graph with the output `loss`.
 
-The loss is an expression over the model's outputs, inputs and exported values, and the columns of the data. Every axis may be
-named in it, and a reduction without dims goes over all of them: `mean(x)` is over the batch too, with its global size.
+The loss is an expression over the model's outputs, inputs and exported values, and the columns of the data. Every axis
+may be named in it, and a reduction without dims goes over all of them: `mean(x)` is over the batch too, with its global
+size.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Says why a result does not fit a signature.
 
-The commonest reason is that two values met of which neither had all axes of the other: the result then has every axis of
-both. Such meetings are remembered as they happen; from a misfit we walk back to the one that brought the axis in.
+The commonest reason is that two values met of which neither had all axes of the other: the result then has every axis
+of both. Such meetings are remembered as they happen; from a misfit we walk back to the one that brought the axis in.
 """
 
 from __future__ import annotations

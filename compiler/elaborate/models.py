@@ -1,8 +1,8 @@
 """A model of a spec as a graph.
 
-In: a spec, a model's name, a row of its sizes, dims, options. Out: the forward graph (inputs with `batch` in front, parameters,
-nodes, outputs by port) and the facts about it that weights, reports and recipes need. Raises SpecError with everything that is
-wrong.
+In: a spec, a model's name, a row of its sizes, dims, options. Out: the forward graph (inputs with `batch` in front,
+parameters, nodes, outputs by port) and the facts about it that weights, reports and recipes need. Raises SpecError with
+everything that is wrong.
 """
 
 from __future__ import annotations

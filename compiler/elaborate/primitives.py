@@ -1,7 +1,7 @@
 """The functions of the language itself: reductions, contractions, structure, positions, randomness, initialisers.
 
-Each takes a `PrimitiveCall` (what stands in its brackets and its parentheses) and gives a value. The rest of the standard
-library is written in the language over these.
+Each takes a `PrimitiveCall` (what stands in its brackets and its parentheses) and gives a value. The rest of the
+standard library is written in the language over these.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 """Looks at a block that no model makes and a function that nothing applies: a file of them is checked too.
 
-The formals are dims without a size, options without a default are unknown, inputs are as the signature says; of a function only the
-first argument is taken for a tensor. What only sizes can decide (a division, a `check`, a parameter's shape) is let through.
+The formals are dims without a size, options without a default are unknown, inputs are as the signature says; of a
+function only the first argument is taken for a tensor. What only sizes can decide (a division, a `check`, a parameter's
+shape) is let through.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from ..base.diagnostic import Diagnostic, SpecError
 from ..ir.types import DType, TensorType, Use
@@ -28,10 +30,8 @@ _DECIDED_BY_SIZES = frozenset({"E0205", "E0206", "E0210", "E0211", "E0213", "E03
 def probe(spec: Spec, block: s.Block) -> Iterator[Diagnostic]:
     """What is wrong with a block whatever its sizes are."""
     context = Context(spec, RULES, training=True, dtype=DType.F32, probing=True)
-    try:
+    with suppress(Fault, SpecError):
         _apply(context, spec, block)
-    except (Fault, SpecError):
-        pass
     yield from (item for item in context.sink if item.code not in _DECIDED_BY_SIZES)
 
 
@@ -40,11 +40,9 @@ def probe_function(spec: Spec, decl: s.Fn) -> Iterator[Diagnostic]:
     context = Context(spec, RULES, training=True, dtype=DType.F32, probing=True)
     writer = Writer(context.dims)
     frame = Frame(context, writer, spec.main, f"fn {decl.name}")
-    try:
+    with suppress(Fault, SpecError):
         if decl.body is not None and (decl.kernel is None or decl.kernel.forward is None):
             _apply_function(frame, writer, decl, decl.body)
-    except (Fault, SpecError):
-        pass
     let_through = _DECIDED_BY_SIZES if decl.formals else _DECIDED_BY_SIZES - {"E0307"}
     yield from (item for item in context.sink if item.code not in let_through)
 

@@ -1,7 +1,7 @@
 """A model's dims and options: a row of its `sizes` table, what is given from outside, what the ports leave free.
 
-A column is a dim, or an option of that name. `dims` from outside bind free dims and may change those of the table, not those that
-the text defines itself. A derived model gives its base's options.
+A column is a dim, or an option of that name. `dims` from outside bind free dims and may change those of the table, not
+those that the text defines itself. A derived model gives its base's options.
 """
 
 from __future__ import annotations

@@ -80,7 +80,8 @@ def run_statement(frame: Frame, statement: s.Statement) -> None:
         word = type(statement).__name__.lower()
         raise not_yet(frame, f"`{word}`", statement.span)
     else:
-        word = {s.Instance: "an instance", s.Param: "a parameter"}.get(type(statement), "this")
+        owns = isinstance(statement, s.Instance | s.Param)
+        word = f"`{statement.span.text.splitlines()[0]}`" if owns else "this"
         raise frame.fault(
             "E0114", f"{word} cannot stand in {frame.title}", statement.span, hint="blocks own, functions do not"
         )

@@ -1,7 +1,7 @@
 """Several tensors to one and back: stack, unstack, concat, split; and the order and number of a tensor's axes.
 
-`stack[P](a, b)` makes a new axis in front, `concat[N + M -> K](a, b)` joins along one; what lacks an axis that another operand
-has is repeated along it. A part of size 1 (`concat[1 + M -> T](cls, x)`) may lack the axis itself.
+`stack[P](a, b)` makes a new axis in front, `concat[N + M -> K](a, b)` joins along one; what lacks an axis that another
+operand has is repeated along it. A part of size 1 (`concat[1 + M -> T](cls, x)`) may lack the axis itself.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a name may stand for while a spec is elaborated.
 
-Numbers, booleans and texts are Python's own and are folded at once; a tensor is an edge of the graph (`Use`). Functions,
-blocks' instances and initialisers are values of the compile time alone. `UNKNOWN` is the value of something that was
-already reported: whatever reads it stays silent.
+Numbers, booleans and texts are Python's own and are folded at once; a tensor is an edge of the graph (`Use`).
+Functions, blocks' instances and initialisers are values of the compile time alone. `UNKNOWN` is the value of something
+that was already reported: whatever reads it stays silent.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Instance:
 
 @dataclass(slots=True, eq=False)
 class Chain:
-    """`chain L of Block`: layer `k` is made like `templates[kinds[k]]`, whose own place is the first layer of its kind."""
+    """`chain L of Block`: layer k is made like `templates[kinds[k]]`, which stands where the first of its kind does."""
 
     path: str
     dim: Dim
@@ -117,8 +117,8 @@ UNKNOWN = Unknown()
 
 Scalar: TypeAlias = bool | int | float
 Value: TypeAlias = Union[  # noqa: UP007
-    bool, int, float, str, None, Use, Function, Primitive, Instance, Chain, Initialiser, Absent, Unknown,
-    tuple["Value", ...],
+    bool, int, float, str, Use, Function, Primitive, Instance, Chain, Initialiser, Absent, Unknown,
+    tuple["Value", ...], None,
 ]  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def show_dims(dims: Dims) -> str:
 
 
 def function_text(value: Value) -> str | None:
-    """A function option as an attribute's text: `causal`, `sliding(width = 4096)`; None if it holds a tensor or dims."""
+    """A function option as an attribute's text: `causal`, `sliding(width = 9)`; None if it holds a tensor or dims."""
     if isinstance(value, Primitive):
         return value.name
     if not isinstance(value, Function) or value.dims is not None:

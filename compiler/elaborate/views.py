@@ -1,7 +1,7 @@
 """Views of a tensor: `x[T -> S]`, `x[H -> (G R)]`, `x[(G R) -> H]`, `x[T = 0]`, `table[V = ids]`.
 
-A rename is another label on the edge and costs nothing; a split or a merge is a node; an index is a gather. A name on the
-right that the frame does not know yet becomes a dim of it, with the size that is left for it.
+A rename is another label on the edge and costs nothing; a split or a merge is a node; an index is a gather. A name on
+the right that the frame does not know yet becomes a dim of it, with the size that is left for it.
 """
 
 from __future__ import annotations
@@ -53,15 +53,22 @@ def _arrow(frame: Frame, value: Use, item: s.DimArrow, hint: str | None) -> Use:
     _unclashing(frame, value, sources, targets, item)
     _same_size(frame, sources, targets, item)
     if len(sources) == len(targets) == 1:
-        return value.relabel({sources[0]: targets[0]})
+        return value.relabel(dict(zip(sources, targets, strict=True)))
+    whole = _single(frame, sources, targets)
     if len(sources) > 1:
-        whole = targets[0] if len(targets) == 1 else frame.output.dims.fresh("axis", d.total(sources), frame.path)
         merged = hint if len(targets) == 1 else None
         value = frame.emit1("merge_dims", value, span=item.span, hint=merged, dims=sources, into=whole)
-        sources = (whole,)
     if len(targets) > 1:
-        return frame.emit1("split_dim", value, span=item.span, hint=hint, dim=sources[0], into=targets)
+        return frame.emit1("split_dim", value, span=item.span, hint=hint, dim=whole, into=targets)
     return value
+
+
+def _single(frame: Frame, sources: Dims, targets: Dims) -> Dim:
+    """The one axis that several are merged into or split from, a new one if both sides have several."""
+    for side in (sources, targets):
+        if len(side) == 1:
+            return side[0]
+    return frame.output.dims.fresh("axis", d.total(sources), frame.path)
 
 
 def _targets(frame: Frame, item: s.DimArrow, whole: int | None) -> Dims:
@@ -125,7 +132,8 @@ def _at(frame: Frame, value: Use, item: s.At, hint: str | None) -> Use:
 
 def _one_axis(frame: Frame, value: Use, bound: Dims, item: s.At) -> tuple[Use, Dim]:
     if len(bound) == 1:
-        return value, bound[0]
+        (dim,) = bound
+        return value, dim
     whole = frame.output.dims.fresh(item.name.text, d.total(bound), frame.path)
     return frame.emit1("merge_dims", value, span=item.span, dims=bound, into=whole), whole
 
@@ -152,9 +160,8 @@ def check_limit(frame: Frame, ids: Use, bound: Dims, span: Span, block: str | No
     size = d.total(bound)
     if limit is None or limit.size is None or size is None or limit.size <= size:
         return
-    into = f"{block} with " if block else ""
-    named = ", ".join(f"{dim.name} = {dim.size}" for dim in bound)
+    table = block or ", ".join(f"{dim.name} = {dim.size}" for dim in bound)
     labels = () if made is None else (Label(made, "made here"),)
-    title = f"ids in {show_dims((limit,))} do not fit {into}{named}"
+    title = f"ids in {show_dims((limit,))} do not fit {table}"
     hint = "are the dims in the right order?" if block else None
     raise frame.fault("E0209", title, span, hint=hint, others=labels)

@@ -1,12 +1,13 @@
 """Where elaboration writes nodes: a list with unique ids, apart from the leaves that a whole graph shares.
 
-A `Writer` makes one graph (the model, or a kernel function's body). `capture` diverts what is written into a `Region` of its
-own, so that a chain can elaborate a layer once and stamp it. A `BuildWriter` writes through a pass's `Build` instead.
+A `Writer` makes one graph (the model, or a kernel function's body). `capture` diverts what is written into a `Region`
+of its own, so that a chain can elaborate a layer once and stamp it. A `BuildWriter` writes through a pass's `Build`
+instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -59,7 +60,11 @@ class Output(Protocol):
 
     dims: DimNames
     limits: dict[tuple[str, int], Dim]  # ids -> the dim that they count in
-    taps: list[tuple[str, str, Use]]
+
+    @property
+    def taps(self) -> list[tuple[str, str, Use]]:
+        """What is exported: name, path, value."""
+        ...
 
     def write(
         self,
@@ -184,7 +189,7 @@ class Writer:
         self.bodies[key] = graph
 
     @contextmanager
-    def capture(self) -> Iterator[Region]:
+    def capture(self) -> Generator[Region]:
         """Write into a region apart."""
         kept, self.region = self.region, Region()
         try:
@@ -216,7 +221,7 @@ class BuildWriter:
     def __init__(self, build: Build, dims: DimNames, bodies: dict[str, Graph]) -> None:
         self.dims = dims
         self.limits: dict[tuple[str, int], Dim] = {}
-        self.taps: list[tuple[str, str, Use]] = []
+        self._taps: list[tuple[str, str, Use]] = []
         self._build = build
         self._bodies = bodies
 
@@ -231,6 +236,10 @@ class BuildWriter:
     ) -> tuple[Use, ...]:
         REGISTRY[op].infer(tuple(use.type for use in uses), attrs)
         return self._build(op, *uses, hint=hint, body=body, **attrs)
+
+    @property
+    def taps(self) -> list[tuple[str, str, Use]]:
+        return self._taps
 
     def start(self, dim: Dim) -> Use:
         return self._build("start", dim=dim)[0]

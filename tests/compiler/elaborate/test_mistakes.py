@@ -1,4 +1,4 @@
-"""The typical mistakes: each is caught, in words that say what to do, at the place where it is and where it was called."""
+"""The typical mistakes: each is caught, in words that say what to do, where it is and where it was called."""
 
 from __future__ import annotations
 

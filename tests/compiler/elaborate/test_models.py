@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from samples.spec_texts import model_spec, text_spec
 from partita.compiler.base.diagnostic import SpecError
-from partita.compiler.elaborate.models import elaborate_model
+from partita.compiler.elaborate.models import ModelFacts, Request, elaborate_model, open_model
+from partita.compiler.ir.graph import Graph
 from partita.compiler.ir.levels import MODEL
 from partita.compiler.ir.types import Layer, Phase
 from partita.compiler.ir.verify import verify
 from partita.compiler.ops.check import check_node
+from samples.spec_texts import model_spec, text_spec
 
-# Published weights' sizes, tied weights once: GPT-2, BERT (encoder without pooler, with its head), Llama 3 and Gemma 2 as counted by
-# transformers' classes; PaLM by its paper's formula (Chowdhery et al. 2022, table 1).
+# Tied weights once, buffers never: as counted by transformers' classes of the published checkpoints; PaLM by its
+# paper's formula (Chowdhery et al. 2022, table 1).
 COUNTS = [
     ("gpt2", "GPT2", "small", 124_439_808),
     ("gpt2", "GPT2", "medium", 354_823_168),
@@ -32,7 +33,7 @@ COUNTS = [
 ]
 
 
-@pytest.mark.parametrize(("file", "model", "size", "count"), COUNTS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("file", "model", "size", "count"), COUNTS, ids=str)
 def test_parameter_counts_are_exact(file: str, model: str, size: str | None, count: int):
     graph, facts = elaborate_model(model_spec(file), model, size=size)
     assert facts.parameters == count
@@ -48,11 +49,11 @@ def test_gpt3_175b_by_its_dims():
 
 
 @pytest.fixture(scope="module")
-def llama():
+def llama() -> tuple[Graph, ModelFacts]:
     return elaborate_model(model_spec("llama3"), "Llama3", dims={"T": 16, "batch": 2})
 
 
-def test_ids_are_paths_and_variables(llama):
+def test_ids_are_paths_and_variables(llama: tuple[Graph, ModelFacts]):
     graph, _ = llama
     for name in ("layers.0.attn.q.w", "layers.31.attn.q.dot", "layers.3.attn.qs", "layers.3.h", "embed.gather"):
         assert name in graph
@@ -61,7 +62,7 @@ def test_ids_are_paths_and_variables(llama):
     assert graph["layers.3.attn.q.w"].phase is Phase.PREPARE
 
 
-def test_origin_is_innermost_first_then_the_callers(llama):
+def test_origin_is_innermost_first_then_the_callers(llama: tuple[Graph, ModelFacts]):
     graph, _ = llama
     places = [origin.file.rsplit("/", 1)[-1] for origin in graph["layers.3.attn.q.dot"].origin]
     assert places[0] == "linear.partita"
@@ -69,7 +70,7 @@ def test_origin_is_innermost_first_then_the_callers(llama):
     assert places[-1] == "llama3.partita"
 
 
-def test_kernel_functions_are_nodes_with_bodies(llama):
+def test_kernel_functions_are_nodes_with_bodies(llama: tuple[Graph, ModelFacts]):
     graph, _ = llama
     attention = graph["layers.0.attn.y"]
     assert attention.op == "attention"
@@ -81,7 +82,7 @@ def test_kernel_functions_are_nodes_with_bodies(llama):
     assert len(graph.bodies) == 5
 
 
-def test_facts(llama):
+def test_facts(llama: tuple[Graph, ModelFacts]):
     _, facts = llama
     assert (facts.model, facts.size) == ("Llama3", "8B")
     assert facts.options == {"rope": "rotary(base = 500000.0)"}
@@ -182,6 +183,8 @@ def test_layers_that_differ_by_their_index():
 
 def test_unknown_names_from_outside():
     spec = model_spec("gpt2")
-    for arguments in ({"model": "GPT3"}, {"size": "tiny"}, {"dims": {"Q": 3}}, {"options": {"dorp": 0}}):
+    for request in (Request(size="tiny"), Request(dims={"Q": 3}), Request(options={"dorp": 0})):
         with pytest.raises(SpecError):
-            elaborate_model(spec, **arguments)
+            open_model(spec, "GPT2", request)
+    with pytest.raises(SpecError, match="there is no model `GPT3`"):
+        elaborate_model(spec, "GPT3")
