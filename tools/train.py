@@ -69,7 +69,7 @@ def train(options: argparse.Namespace, spec: Spec, recipe: Recipe, beside: Path,
                 overwrite=options.overwrite,
                 data_root=Path(options.data_root) if options.data_root else None,
                 device=options.device,
-                dump=tuple(options.dump),
+                dump=tuple(f"dump/{name}" for name in options.dump),  # as the compiler names these outputs
                 on_step=begun,
                 on_evaluate=display.evaluation,
             ),
