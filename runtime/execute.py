@@ -82,7 +82,7 @@ def executable(
     """A build with its modules' sources as something that runs. `places` are the files that tracebacks show."""
     modules = {name: import_source(name, text, (places or {}).get(name)) for name, text in sources.items()}
     if compiled:
-        modules = {name: cast(Module, torch.compile(module, dynamic=False)) for name, module in modules.items()}
+        modules = {name: torch.compile(module, dynamic=False) for name, module in modules.items()}
     for program in build.programs.values():
         for instruction in (*program.prepare, *program.microbatch, *program.update):
             if isinstance(instruction, Run) and instruction.module not in modules:

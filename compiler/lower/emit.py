@@ -146,8 +146,9 @@ class Emitter:
             if isinstance(value, fx.Node):
                 found = meta(value)
                 assert list(found.shape) == shape(out.dims), f"{node.id}: {node.op} gives {list(found.shape)}"
-                value = self.cast(value, TORCH_DTYPES[out.dtype])
-            self.bind((node.id, index), value)
+                self.bind((node.id, index), self.cast(value, TORCH_DTYPES[out.dtype]))
+            else:
+                self.bind((node.id, index), value)
 
     def wanted(self, output: int = 0) -> bool:
         """Whether anything reads this result of the node being emitted."""
@@ -236,8 +237,10 @@ class Emitter:
 
     def align(self, value: Value, dims: Dims, target: Dims) -> Value:
         """A view that broadcasts against a tensor of `target` dims (a superset of `dims`)."""
-        if not isinstance(value, fx.Node):
-            return value
+        return self.spread(value, dims, target) if isinstance(value, fx.Node) else value
+
+    def spread(self, value: fx.Node, dims: Dims, target: Dims) -> fx.Node:
+        """`align` of what is known to be a tensor."""
         assert set(dims) <= set(target), f"{dims} are not within {target}"
         value = self.permute(value, dims, tuple(d for d in target if d in dims))
         lead = next((i for i, d in enumerate(target) if d in dims), len(target))

@@ -74,7 +74,7 @@ def _attrs(**attrs: Attr) -> Mapping[str, Attr]:
 
 def _live(found: Listing) -> Listing:
     """Without the nodes that nothing reads any more. A node without results is an effect and stays."""
-    needed = set(key[0] for key in found.asked())
+    needed = {key[0] for key in found.asked()}
     kept: list[Node] = []
     for node in reversed(found.nodes):
         if node.id in needed or not node.outs:

@@ -8,8 +8,6 @@ every step for new masks.
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import fx, nn
 
@@ -63,9 +61,11 @@ def _place(root: nn.Module, path: str, value: torch.Tensor, node: Node) -> None:
     """Put a tensor where its path says, making the modules on the way."""
     *parents, name = path.split(".")
     for parent in parents:
-        if parent not in root._modules:
-            root.add_module(parent, nn.Module())
-        root = cast(nn.Module, root._modules[parent])
+        children = dict(root.named_children())
+        if parent not in children:
+            children[parent] = nn.Module()
+            root.add_module(parent, children[parent])
+        root = children[parent]
     if node.op == "parameter":
         root.register_parameter(name, nn.Parameter(value, requires_grad=bool(node.attrs["trained"])))
     else:

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._ops import OpOverload
 
 from ..ir.types import Node
 from .emit import Emitter, Lifetimes, Rule, meta, storage
@@ -93,10 +94,11 @@ def emit_nodes(emitter: Emitter, nodes: Sequence[Node], segment: Segment | None)
             if isinstance(value, fx.Node) and value.op == "call_function" and "named" not in value.meta:
                 value.meta["named"] = True
                 short = _short(node.id, segment) if segment else node.id
-                value._rename(identifier(short if index == 0 else f"{short}_{_ROLES(node, index)}"))
+                name = identifier(short if index == 0 else f"{short}_{_role(node, index)}")
+                value._rename(name)  # pyright: ignore[reportPrivateUsage]
 
 
-def _ROLES(node: Node, index: int) -> str:
+def _role(node: Node, index: int) -> str:
     """What a second result is called."""
     names = {"layer_norm": ("y", "mean", "rstd"), "rms_norm": ("y", "rstd"), "attention": ("y", "lse")}
     return names.get(node.op, ())[index] if node.op in names else str(index)
@@ -236,7 +238,7 @@ def _left(node: fx.Node) -> tuple[str, list[str]]:
 
 
 def _target(target: Any) -> str:
-    if isinstance(target, torch._ops.OpOverload):
+    if isinstance(target, OpOverload):
         return str(target)
     return f"kernels.{target.__name__}"
 

@@ -60,6 +60,5 @@ def run_lowered(
         {i.name: torch.tensor(part[names[i.name]], dtype=DTYPES[i.dtype]) for i in program.inputs if i.source == "data"}
         for part in parts
     ]
-    clock = {name: int(values.get(name, 0)) for name in ("step", "seed")}
-    outputs = runnable.run("step", store, data, **clock)
+    outputs = runnable.run("step", store, data, int(values.get("step", 0)), int(values.get("seed", 0)))
     return {k: v.numpy() for k, v in outputs.items()}, {k: v.numpy() for k, v in store.items()}

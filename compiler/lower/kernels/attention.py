@@ -60,7 +60,7 @@ def _take(e: Emitter, node: Node, values: Sequence[Value], operand: int, groups:
     value = e.tensor(values[operand], use.dtype)
     wanted = tuple(d for group in groups for d in group)
     if set(use.dims) != set(wanted):
-        found = e.expand(e.align(value, use.dims, wanted), shape(wanted))
+        found = e.expand(e.spread(value, use.dims, wanted), shape(wanted))
         found = e.reshape(found, [count(group) for group in groups])
     else:
         found = e.flatten(value, use.dims, groups)

@@ -117,7 +117,7 @@ def _base(e: Emitter, node: Node, values: Sequence[Value], parts: list[Part]) ->
     for part in [*broadcast, *whole]:
         use, value = node.uses[part.operands[0]], values[part.operands[0]]
         if set(use.dims) <= set(roles.right) and isinstance(value, fx.Node):
-            row = e.align(value, use.dims, roles.right)
+            row = e.spread(value, use.dims, roles.right)
             row = e.reshape(e.expand(row, shape(roles.right)), [count(roles.right)])
             return [part, product], _shaped(e, roles, e.call(aten.addmm.default, row, left, right), out.dims)
         if part in whole and isinstance(value, fx.Node) and e.viewable(value, use.dims, [roles.left, roles.right]):

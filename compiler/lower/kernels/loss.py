@@ -32,9 +32,7 @@ def _matrix(e: Emitter, node: Node, use: Use, value: Value) -> fx.Node:
 
 def _column(e: Emitter, use: Use, value: Value, kept: Dims) -> fx.Node:
     """A tensor over the rows (perhaps fewer dims) as [rows, 1]."""
-    x = e.tensor(value, use.dtype)
-    x = e.align(x, use.dims, kept)
-    assert isinstance(x, fx.Node), "a tensor was made above"
+    x = e.spread(e.tensor(value, use.dtype), use.dims, kept)
     if set(use.dims) != set(kept):
         x = e.expand(x, shape(kept))
     return e.reshape(x, [count(kept), 1])

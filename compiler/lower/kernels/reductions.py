@@ -23,7 +23,7 @@ def over_of(node: Node) -> Dims:
 
 
 def sum_(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
-    """Sum over dims. The column sums of a matrix (a bias' gradient) are the product 1ᵀ x: many times faster than aten.sum."""
+    """Sum over dims. Column sums (a bias' gradient) are the product 1ᵀ x, many times faster than aten.sum."""
     use, over = node.uses[0], over_of(node)
     x = e.tensor(values[0], use.dtype)
     kept = node.outs[0].dims

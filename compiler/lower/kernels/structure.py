@@ -34,7 +34,7 @@ def merge_dims(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Valu
 def expand(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
     """The same values along new dims, without a copy."""
     out = node.outs[0]
-    x = e.align(e.tensor(values[0], node.uses[0].dtype), node.uses[0].dims, out.dims)
+    x = e.spread(e.tensor(values[0], node.uses[0].dtype), node.uses[0].dims, out.dims)
     return [e.expand(x, shape(out.dims))]
 
 

@@ -1,4 +1,4 @@
-"""Every operator, lowered, against its numpy reference in float64, with operands that it may overwrite and that it may not."""
+"""Every operator, lowered, against its numpy reference in float64, with operands that it may overwrite or not."""
 
 from __future__ import annotations
 
