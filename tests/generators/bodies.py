@@ -52,8 +52,11 @@ def _logsumexp(b: Body, attrs: Mapping[str, Attr]) -> Use:
 
 
 def _silu(b: Body, _attrs: Mapping[str, Attr]) -> Use:
+    """With an axis renamed and back, as a function's own dims are."""
     (x,) = b.arguments
-    return b("mul", x, b("sigmoid", x))
+    away = {dim: Dim("own", dim.size) for dim in x.dims[:1]}
+    back = {own: dim for dim, own in away.items()}
+    return b("mul", x, b("sigmoid", x.relabel(away)).relabel(back))
 
 
 def _gelu(b: Body, _attrs: Mapping[str, Attr]) -> Use:

@@ -66,15 +66,20 @@ class Maker:
         self.dims.append(made)
         return made
 
-    def some_dims(self, most: int = 3) -> Dims:
+    def some_dims(self, most: int = 3, least: int = 0) -> Dims:
         """A few of the dims so far (never the batch) in some order, few elements in all."""
-        found = self.draw(st.lists(st.sampled_from(self.dims), max_size=most, unique=True))
-        while elements(found) > 60:
+        found = self.draw(st.lists(st.sampled_from(self.dims), min_size=least, max_size=most, unique=True))
+        while elements(found) > 60 and len(found) > least:
             found.pop()
         return tuple(found)
 
-    def value(self) -> Use:
-        return self.draw(st.sampled_from(self.pool))
+    def value(self, least: int = 0) -> Use:
+        """A value made before, with so many dims beside the batch; a new parameter where there is none."""
+        fits = [use for use in self.pool if sum(dim != self.batch for dim in use.dims) >= least]
+        if not fits:
+            self.keep(parameter(self, least))
+            fits = self.pool[-1:]
+        return self.draw(st.sampled_from(fits))
 
     def subset(self, dims: Sequence[Dim], least: int = 0) -> Dims:
         """Some of the dims, never the batch."""
@@ -187,12 +192,12 @@ def _stop(m: Maker) -> None:
 
 
 def _sum(m: Maker) -> None:
-    x = m.value()
+    x = m.value(1)
     m.keep(m.tame(m.one("sum", x, over=m.subset(x.dims))))
 
 
 def _max(m: Maker) -> None:
-    x = m.value()
+    x = m.value(1)
     over = m.subset(x.dims, 1)
     if over:
         m.keep(m.one("max", x, over=over))
@@ -209,7 +214,7 @@ def _dot(m: Maker) -> None:
 
 def _renamed_dot(m: Maker) -> None:
     """x[A -> A'] against x: what attention does."""
-    x = m.value()
+    x = m.value(1)
     free = [dim for dim in x.dims if dim != m.batch]
     if not free or elements(x.dims) > 60:
         return
@@ -220,7 +225,7 @@ def _renamed_dot(m: Maker) -> None:
 
 
 def _split_dim(m: Maker) -> None:
-    x = m.value()
+    x = m.value(1)
     free = [dim for dim in x.dims if dim != m.batch]
     if free:
         dim = m.draw(st.sampled_from(free))
@@ -230,7 +235,7 @@ def _split_dim(m: Maker) -> None:
 
 
 def _merge_dims(m: Maker) -> None:
-    x = m.value()
+    x = m.value(2)
     dims = m.subset(x.dims, 2)
     if dims:
         m.keep(m.one("merge_dims", x, dims=dims, into=m.dim(elements(dims))))
@@ -244,7 +249,7 @@ def _expand(m: Maker) -> None:
 
 
 def _transpose(m: Maker) -> None:
-    x = m.value()
+    x = m.value(2)
     m.keep(m.one("transpose", x, dims=tuple(m.draw(st.permutations(x.dims)))))
 
 
@@ -257,14 +262,14 @@ def _stack(m: Maker) -> None:
 
 
 def _unstack(m: Maker) -> None:
-    x = m.value()
+    x = m.value(1)
     dims = m.subset(x.dims, 1)
     if dims:
         m.keep(*m("unstack", x, dim=dims[0])[:2])
 
 
 def _concat(m: Maker) -> None:
-    x = m.value()
+    x = m.value(1)
     dims = m.subset(x.dims, 1)
     if dims and elements(x.dims) * 2 <= MOST_ELEMENTS:
         part = dims[0]
@@ -279,7 +284,7 @@ def _concat(m: Maker) -> None:
 
 
 def _split(m: Maker) -> None:
-    x = m.value()
+    x = m.value(1)
     long = [dim for dim in x.dims if dim != m.batch and dim.size is not None and dim.size > 1]
     if long:
         dim = m.draw(st.sampled_from(long))
@@ -297,7 +302,7 @@ def _ids(m: Maker, below: Dim, avoid: Dims = ()) -> Use:
 
 
 def _gather(m: Maker) -> None:
-    table = m.value()
+    table = m.value(1)
     dims = m.subset(table.dims, 1)
     if dims and elements(table.dims) <= 100:
         ids = _ids(m, dims[0])
@@ -328,7 +333,7 @@ def _random(m: Maker) -> None:
 
 def _index(m: Maker) -> None:
     """A mask of positions."""
-    x = m.value()
+    x = m.value(1)
     if x.dims:
         dim = m.draw(st.sampled_from(x.dims))
         if dim != m.batch:
@@ -345,8 +350,17 @@ def _identities(m: Maker) -> None:
     """What simplify is to find: x·1, x + 0, −−x, folded constants, the same thing twice."""
     x = m.value()
     one = m.one("add", m.constant(0.25), m.constant(0.75))
-    y = m.one("add", m.one("mul", x, one), m.constant(0.0), m.one("mul", x, m.one("exp", m.constant(0.0))))
+    same = m.one("mul", x, m.one("exp", m.constant(0.0)))
+    y = m.one("add", m.one("mul", x, one), m.constant(0.0), same, m.one("sin", x))
     m.keep(m.one("sub", m.one("neg", m.one("neg", y)), m.one("tanh", x)), m.one("tanh", x))
+
+
+def _renamed_batch(m: Maker) -> None:
+    """The batch under another name for a while."""
+    x = m.value()
+    if m.batch is not None and m.batch in x.dims:
+        rows = Dim("rows", m.batch.size)
+        m.keep(m.one("sin", m.one("tanh", x.relabel({m.batch: rows})).relabel({rows: m.batch})))
 
 
 # ---- kernel functions
@@ -360,21 +374,21 @@ def _activation(op: str) -> Template:
 
 
 def _softmax(m: Maker) -> None:
-    x = m.value()
+    x = m.value(1)
     dims = m.subset(x.dims, 1)
     if dims:
         m.keep(*kernel(m, "softmax", x, S=dims))
 
 
 def _logsumexp(m: Maker) -> None:
-    x = m.value()
+    x = m.value(1)
     dims = m.subset(x.dims, 1)
     if dims:
         m.keep(*kernel(m, "logsumexp", x, V=dims))
 
 
 def _cross_entropy(m: Maker) -> None:
-    x = m.value()
+    x = m.value(1)
     dims = m.subset(x.dims, 1)[:1]
     if dims:
         others = tuple(dim for dim in x.dims if dim not in dims)
@@ -383,7 +397,7 @@ def _cross_entropy(m: Maker) -> None:
 
 
 def _layer_norm(m: Maker) -> None:
-    x = m.value()
+    x = m.value(1)
     dims = m.subset(x.dims, 1)[:1]
     if dims:
         gain = m("parameter", hint="gain", init=("ones",), trained=True, dims=dims, dtype=FLOAT)
@@ -393,7 +407,7 @@ def _layer_norm(m: Maker) -> None:
 
 
 def _rms_norm(m: Maker) -> None:
-    x = m.value()
+    x = m.value(1)
     dims = m.subset(x.dims, 1)
     if dims:
         gain = m("parameter", hint="gain", init=("ones",), trained=True, dims=dims, dtype=FLOAT)
@@ -476,6 +490,7 @@ TEMPLATES: dict[str, Template] = {
     "index": _index,
     "parameter": _parameter,
     "identities": _identities,
+    "renamed batch": _renamed_batch,
     "gelu": _activation("gelu"),
     "gelu_tanh": _activation("gelu_tanh"),
     "silu": _activation("silu"),
@@ -489,8 +504,10 @@ TEMPLATES: dict[str, Template] = {
 }
 
 
-def parameter(m: Maker) -> Use:
-    dims = m.some_dims()
+def parameter(m: Maker, least: int = 0) -> Use:
+    while least > len(m.dims):
+        m.dim()
+    dims = m.some_dims(least=max(least, m.draw(st.integers(0, 1))))
     return m(
         "parameter", hint="w", init=("normal", 0.5), trained=m.draw(st.integers(0, 4)) > 0, dims=dims, dtype=FLOAT
     )[0]
@@ -507,10 +524,8 @@ def _leaves(m: Maker) -> None:
 
 
 def _loss(m: Maker) -> None:
-    """Sums of several values, each with a factor of its own, over all that they have."""
-    ends = m.draw(st.lists(st.sampled_from(m.pool), min_size=1, max_size=4, unique=True))
-    if m.pool[-1] not in ends:
-        ends.append(m.pool[-1])
+    """Sums of the latest values and some others, each with a factor of its own, over all that they have."""
+    ends = list(dict.fromkeys([*m.pool[-3:], *m.draw(st.lists(st.sampled_from(m.pool), max_size=3))]))
     terms = [
         m.one("mul", m.one("sum", end, over=end.dims), m.constant(round(0.3 + 0.17 * at, 2)))
         for at, end in enumerate(ends)
@@ -523,11 +538,16 @@ def _loss(m: Maker) -> None:
 
 @st.composite
 def graphs(draw: st.DrawFn, batch: int | None = None, only: Sequence[str] = (), most: int = 8) -> Graph:
-    """A forward graph. batch: its dim `batch` of that size, which nothing mixes. only: templates to choose from."""
+    """A forward graph. batch: its dim `batch` of that size, which nothing mixes. only: templates to choose from.
+
+    One template, the graph's theme (the first of `only`), comes again and again between the others.
+    """
     m = Maker(draw, Dim("batch", batch) if batch else None)
     _leaves(m)
-    names = [name for name in (only or TEMPLATES) if name in TEMPLATES]
-    for step, name in enumerate(draw(st.lists(st.sampled_from(names), min_size=min(3, most), max_size=most))):
+    names = list(only or TEMPLATES)
+    theme = only[0] if only else draw(st.sampled_from(names))
+    others = st.sampled_from(names)
+    for step, name in enumerate(draw(st.lists(st.just(theme) | others, min_size=min(3, most), max_size=most))):
         m.layer = Layer("blocks", step // 2) if draw(st.integers(0, 2)) == 0 else None
         TEMPLATES[name](m)
     m.layer = None
