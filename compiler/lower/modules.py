@@ -233,7 +233,8 @@ def _left(node: fx.Node) -> tuple[str, list[str]]:
     if isinstance(value, (tuple, list)):
         items = {n.args[1]: n for n in node.users if n.target is operator.getitem}
         names = [items[i].name if i in items and items[i].users else "_" for i in range(len(value))]
-        return ", ".join(names), ["_"] if "_" in names else []
+        left = ", ".join(names) if len(names) > 1 else f"({names[0]},)"
+        return left, ["_"] if "_" in names else []
     return (node.name, []) if node.users else ("", [])
 
 

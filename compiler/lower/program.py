@@ -210,6 +210,7 @@ def inputs_of(found: Listing) -> list[Input]:
         if node.op not in ARGUMENTS or node.op in ("parameter", "state"):
             continue
         out, name = node.outs[0], argument_name(node)
+        assert node.op != "input" or name not in inputs, f"two inputs are called {name}"
         source = "data" if node.op == "input" else name
         below = cast(Dim | None, node.attrs.get("below"))
         inputs[name] = Input(

@@ -19,7 +19,7 @@ from .values import Array
 
 
 def doubled(graph: Graph) -> Graph:
-    """The graph with every float32 a float64."""
+    """The graph with every float32 a float64, its inputs called by their ids."""
     builder = GraphBuilder(graph.name, graph.microbatches)
     builder.extend(_node(node) for node in graph)
     for name, use in graph.outputs.items():
@@ -42,6 +42,8 @@ def _attr(value: Attr) -> Attr:
 def _node(node: Node) -> Node:
     outs = tuple(TensorType(t.dims, _wide(t.dtype)) for t in node.outs)
     attrs = MappingProxyType({key: _attr(value) for key, value in node.attrs.items()})
+    if node.op == "input" and "." in node.id:
+        attrs = MappingProxyType({**attrs, "name": node.id})
     return replace(node, uses=tuple(_use(u) for u in node.uses), outs=outs, attrs=attrs)
 
 

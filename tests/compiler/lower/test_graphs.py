@@ -28,19 +28,19 @@ def covered(graph: Graph) -> Graph:
     return Inline()(graph) if any(not REGISTRY[node.op].covers(node) for node in graph) else graph
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(graphs())
 def test_a_forward_graph_keeps_its_values(graph: Graph) -> None:
     lowered_as_interpreted(covered(graph))
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(graphs())
 def test_a_backward_graph_keeps_its_values(graph: Graph) -> None:
     lowered_as_interpreted(Differentiate()(covered(graph)))
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(graphs(batch=4))
 def test_a_step_writes_its_parameters(graph: Graph) -> None:
     lowered_as_interpreted(with_descent(Differentiate()(covered(graph))))
