@@ -175,3 +175,32 @@ model M : x[P, T, D] -> y[P, D], z[T, D] {
     found = interpret(graph, {"x": x})
     np.testing.assert_allclose(found["y"], x.sum(2))
     np.testing.assert_allclose(found["z"], x.sum(1))
+
+
+def test_a_carried_axis_may_have_the_name_of_an_inner_dim():
+    """x carries F, and MLP has an F of its own."""
+    text = "use std\nmodel M : x[F, D] -> y[F, D] {\n  mlp : MLP[D, F](act = relu, bias = false)\n  return mlp(x)\n}\n"
+    graph, _ = elaborate_model(text_spec(text), dims={"F": 3, "D": 4, "batch": BATCH}, dtype=DType.F64)
+    p = random_parameters(graph)
+    found = interpret(graph, {**p, "x": X})["y"]
+    np.testing.assert_allclose(found, np.maximum(X @ p["mlp.up.w"], 0) @ p["mlp.down.w"], rtol=1e-12)
+
+
+def test_a_square_matrix_is_applied_as_one():
+    text = "use std\nmodel M : x[T, D] -> y[T, D] {\n  f : Linear[D, D]\n  return f(f(x))\n}\n"
+    graph, _ = elaborate_model(text_spec(text), dims={"T": 3, "D": 4, "batch": BATCH}, dtype=DType.F64)
+    p = random_parameters(graph)
+    once = X @ p["f.w"] + p["f.b"]
+    found = interpret(graph, {**p, "x": X})["y"]
+    np.testing.assert_allclose(found, once @ p["f.w"] + p["f.b"], rtol=1e-12)
+
+
+def test_a_bank_maps_its_members():
+    text = "use std\nmodel M : x[T, D] -> y[E, T, D] {\n  e : bank E of GLU[D, F](act = relu)\n  return e(x)\n}\n"
+    dims = {"T": 3, "D": 4, "E": 2, "F": 5, "batch": BATCH}
+    graph, _ = elaborate_model(text_spec(text), dims=dims, dtype=DType.F64)
+    p = random_parameters(graph)
+    wanted = np.stack(
+        [(np.maximum(X @ p["e.gate.w"][e], 0) * (X @ p["e.up.w"][e])) @ p["e.down.w"][e] for e in range(2)], axis=1
+    )
+    np.testing.assert_allclose(interpret(graph, {**p, "x": X})["y"], wanted, rtol=1e-12)

@@ -76,7 +76,7 @@ def test_kernel_functions_are_nodes_with_bodies(llama: tuple[Graph, ModelFacts])
     assert attention.op == "attention"
     assert attention.attrs["mask"] == "causal"
     assert [use.node for use in attention.uses[3:]] == ["start.T", "start.S"]
-    body = graph.bodies[attention.body]
+    body = graph.bodies[attention.body or ""]
     assert [node.attrs["name"] for node in body.nodes("input")] == ["q", "k", "v", "start.T", "start.S"]
     assert len(graph.nodes("rotary")) == 64
     assert len(graph.bodies) == 5
