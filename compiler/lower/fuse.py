@@ -7,46 +7,14 @@ of instruction, not of meaning: no other part of the compiler ever sees a `lower
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import cast
 
 from ..ir.graph import Graph
-from ..ir.types import Attr, Dims, DType, Node, Phase, TensorType, Use
-
-Key = tuple[str, int]
-PHASES = (Phase.PREPARE, Phase.FORWARD, Phase.BACKWARD, Phase.UPDATE)
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """Nodes in the order in which they run, and what is asked for.
-
-    accumulators   values that live in a buffer of their own, to which every microbatch adds
-    """
-
-    nodes: tuple[Node, ...]
-    outputs: Mapping[str, Use]
-    microbatches: int
-    accumulators: Mapping[Key, TensorType] = field(default_factory=dict[Key, TensorType])
-
-    def index(self) -> dict[str, Node]:
-        """The nodes by id."""
-        return {node.id: node for node in self.nodes}
-
-    def users(self) -> dict[Key, list[Node]]:
-        """Who reads each value, once for each operand."""
-        found: dict[Key, list[Node]] = {}
-        for node in self.nodes:
-            for use in node.uses:
-                found.setdefault(use.value, []).append(node)
-        return found
-
-    def asked(self) -> frozenset[Key]:
-        """The values that outlive the program."""
-        return frozenset(use.value for use in self.outputs.values())
+from ..ir.types import Dims, Node, Phase, TensorType, Use
+from .listing import PHASES, Key, Listing, frozen
+from .updates import group_updates
 
 
 def listing(graph: Graph, dump: Sequence[str] = ()) -> Listing:
@@ -66,10 +34,6 @@ def listing(graph: Graph, dump: Sequence[str] = ()) -> Listing:
     for step in steps:
         found = step(found)
     return _live(found)
-
-
-def _attrs(**attrs: Attr) -> Mapping[str, Attr]:
-    return MappingProxyType(attrs)
 
 
 def _live(found: Listing) -> Listing:
@@ -138,7 +102,7 @@ def squares_as_products(found: Listing) -> Listing:
         a, b = product.uses
         if set(a.dims) != set(b.dims) or not a.dims or not a.dtype.is_float or product.phase is not node.phase:
             return node
-        return replace(node, op="dot", uses=(a, b), attrs=_attrs(over=a.dims))
+        return replace(node, op="dot", uses=(a, b), attrs=frozen(over=a.dims))
 
     return replace(found, nodes=tuple(turn(n) for n in found.nodes))
 
@@ -183,7 +147,7 @@ def one_logits_buffer(found: Listing) -> Listing:
         if node.id not in losses:
             return node
         forward, backward = losses[node.id]
-        over = _attrs(V=node.attrs["V"])
+        over = frozen(V=node.attrs["V"])
         if node is forward:
             logp = TensorType(node.uses[0].dims, node.uses[0].dtype)
             return replace(node, op="lower.log_softmax_loss", outs=(node.outs[0], logp), attrs=over, body=None)
@@ -245,7 +209,7 @@ def gather_sums(found: Listing) -> Listing:
             continue
         absorbed |= sums.absorbed
         out = node.outs[0]
-        attrs = _attrs(parts=tuple(sums.parts), dims=out.dims, accumulates=accumulates)
+        attrs = frozen(parts=tuple(sums.parts), dims=out.dims, accumulates=accumulates)
         uses = tuple(sums.uses)
         if accumulates:
             accumulators[(node.id, 0)] = out
@@ -264,100 +228,3 @@ def _gathers(node: Node) -> bool:
     a, b = node.uses
     over = cast(Dims, node.attrs["over"])
     return not (set(a.dims) & set(b.dims)) - set(over) and bool(over)
-
-
-# ---- updates
-
-
-def group_updates(found: Listing) -> Listing:
-    """All adamw nodes of one kind become one; writes come after everything that reads the old values."""
-    index, users, asked = found.index(), found.users(), found.asked()
-    writes = [n for n in found.nodes if n.op == "assign"]
-    groups: dict[tuple[object, ...], list[Node]] = {}
-    for node in found.nodes:
-        if node.op == "adamw" and _in_place(node, users, asked):
-            groups.setdefault(_group_key(node, index, users, asked), []).append(node)
-    grouped = {n.id for members in groups.values() for n in members}
-    fused = [_fused(members, index, cast(Key | None, key[-1])) for key, members in groups.items()]
-    assigns = [_assign(n, index) for n in writes if n.uses[0].node not in grouped]
-    gone = grouped | {n.id for n in writes}
-    nodes = [n for n in found.nodes if n.id not in gone]
-    early = [n for n in assigns if n.phase is not Phase.UPDATE]
-    before = [n for n in nodes if n.phase is not Phase.UPDATE]
-    after = [n for n in nodes if n.phase is Phase.UPDATE]
-    late = [n for n in assigns if n.phase is Phase.UPDATE]
-    return replace(found, nodes=(*before, *early, *after, *fused, *late))
-
-
-def _in_place(node: Node, users: Mapping[Key, list[Node]], asked: frozenset[Key]) -> bool:
-    """Whether the new values go nowhere but over the old ones."""
-    for output, operand in ((0, 0), (1, 2), (2, 3)):
-        readers = users.get((node.id, output), [])
-        targets = [r.attrs.get("target") for r in readers if r.op == "assign"]
-        if (node.id, output) in asked or len(readers) != 1 or targets != [node.uses[operand].node]:
-            return False
-    return True
-
-
-def _clip_factor(
-    node: Node, index: Mapping[str, Node], users: Mapping[Key, list[Node]], asked: frozenset[Key]
-) -> Use | None:
-    """The scalar that the gradient was multiplied by for this node alone, if any."""
-    use = node.uses[1]
-    product = index.get(use.node)
-    if product is None or product.op != "mul" or product.phase is not Phase.UPDATE or use.dtype is DType.F64:
-        return None
-    if len(users[use.value]) > 1 or use.value in asked or len(product.uses) != 2:
-        return None
-    factor = next((u for u in product.uses if not u.dims), None)
-    return factor if factor is not None and use.dims == product.outs[0].dims and use.dims else None
-
-
-def _group_key(
-    node: Node, index: Mapping[str, Node], users: Mapping[Key, list[Node]], asked: frozenset[Key]
-) -> tuple[object, ...]:
-    factor = _clip_factor(node, index, users, asked)
-    gradient = node.uses[1].value if factor is None else _other(index[node.uses[1].node], factor).value
-    if factor is not None and (gradient in asked or any(r.op in ("adamw", "assign") for r in users[gradient])):
-        factor = None
-    hyper = tuple(node.attrs[name] for name in ("beta1", "beta2", "eps", "decay"))
-    return (*hyper, node.uses[4].value, node.uses[5].value, node.uses[0].dtype, factor.value if factor else None)
-
-
-def _other(product: Node, factor: Use) -> Use:
-    return next(u for u in product.uses if u is not factor)
-
-
-def _fused(members: Sequence[Node], index: Mapping[str, Node], factor: Key | None) -> Node:
-    uses: list[Use] = []
-    scale: Use | None = None
-    for node in members:
-        gradient = node.uses[1]
-        if factor is not None:
-            product = index[gradient.node]
-            scale = next(u for u in product.uses if u.value == factor)
-            inner = _other(product, scale)
-            gradient = replace(inner, dims=gradient.dims if inner.dims == product.outs[0].dims else inner.dims)
-        uses.extend((node.uses[0], gradient, node.uses[2], node.uses[3]))
-    tail = (scale,) if scale is not None else ()
-    first = members[0]
-    attrs = {name: first.attrs[name] for name in ("beta1", "beta2", "eps", "decay")}
-    return replace(
-        first,
-        id=f"{first.id}.all",
-        op="lower.adamw",
-        uses=(*uses, *tail, *first.uses[4:6]),
-        outs=(),
-        attrs=_attrs(**attrs, scaled=scale is not None),
-        body=None,
-    )
-
-
-def _assign(node: Node, index: Mapping[str, Node]) -> Node:
-    target = index[cast(str, node.attrs["target"])]
-    return replace(node, op="lower.assign", uses=(target.out(), node.uses[0]), outs=(), attrs=_attrs())
-
-
-def count_ops(nodes: Sequence[Node]) -> Counter[str]:
-    """How often each operator occurs: what a structural test compares."""
-    return Counter(node.op for node in nodes)

@@ -17,8 +17,9 @@ from ...runtime.program import Allocate, Initializer, Input, Instruction, Parame
 from ..ir.graph import Graph
 from ..ir.types import Dim, Dims, DType, Node, Phase, TensorType
 from .emit import TORCH_DTYPES, Key, shape, storage
-from .fuse import Listing, listing
+from .fuse import listing
 from .kernels import ARGUMENTS
+from .listing import Listing
 from .modules import Argument, Module, emit, finish, identifier
 from .segment import Segment, cut, literals, signature
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from ..ir.types import Layer, Node, Phase, Use
 from ..ops.hashing import key_words
-from .fuse import Key, Listing
 from .kernels import ARGUMENTS
+from .listing import Key, Listing
 
 # Written into every module that reads them.
 INLINE = frozenset({"constant", "extent"})

@@ -1,0 +1,103 @@
+"""All updates of one kind as one node, and writes into parameters behind everything that reads the old values.
+
+In: a listing. Out: the same with `lower.adamw` for all parameters that share their hyperparameters (their common clip
+factor inside it), and `lower.assign` for every other write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import cast
+
+from ..ir.types import DType, Node, Phase, Use
+from .listing import Key, Listing, frozen
+
+
+def group_updates(found: Listing) -> Listing:
+    """All adamw nodes of one kind become one; writes come after everything that reads the old values."""
+    index, users, asked = found.index(), found.users(), found.asked()
+    writes = [n for n in found.nodes if n.op == "assign"]
+    groups: dict[tuple[object, ...], list[Node]] = {}
+    for node in found.nodes:
+        if node.op == "adamw" and _in_place(node, users, asked):
+            groups.setdefault(_group_key(node, index, users, asked), []).append(node)
+    grouped = {n.id for members in groups.values() for n in members}
+    fused = [_fused(members, index, cast(Key | None, key[-1])) for key, members in groups.items()]
+    assigns = [_assign(n, index) for n in writes if n.uses[0].node not in grouped]
+    gone = grouped | {n.id for n in writes}
+    nodes = [n for n in found.nodes if n.id not in gone]
+    early = [n for n in assigns if n.phase is not Phase.UPDATE]
+    before = [n for n in nodes if n.phase is not Phase.UPDATE]
+    after = [n for n in nodes if n.phase is Phase.UPDATE]
+    late = [n for n in assigns if n.phase is Phase.UPDATE]
+    return replace(found, nodes=(*before, *early, *after, *fused, *late))
+
+
+def _in_place(node: Node, users: Mapping[Key, list[Node]], asked: frozenset[Key]) -> bool:
+    """Whether the new values go nowhere but over the old ones."""
+    for output, operand in ((0, 0), (1, 2), (2, 3)):
+        readers = users.get((node.id, output), [])
+        targets = [r.attrs.get("target") for r in readers if r.op == "assign"]
+        if (node.id, output) in asked or len(readers) != 1 or targets != [node.uses[operand].node]:
+            return False
+    return True
+
+
+def _clip_factor(
+    node: Node, index: Mapping[str, Node], users: Mapping[Key, list[Node]], asked: frozenset[Key]
+) -> Use | None:
+    """The scalar that the gradient was multiplied by for this node alone, if any."""
+    use = node.uses[1]
+    product = index.get(use.node)
+    if product is None or product.op != "mul" or product.phase is not Phase.UPDATE or use.dtype is DType.F64:
+        return None
+    if len(users[use.value]) > 1 or use.value in asked or len(product.uses) != 2:
+        return None
+    factor = next((u for u in product.uses if not u.dims), None)
+    return factor if factor is not None and use.dims == product.outs[0].dims and use.dims else None
+
+
+def _group_key(
+    node: Node, index: Mapping[str, Node], users: Mapping[Key, list[Node]], asked: frozenset[Key]
+) -> tuple[object, ...]:
+    factor = _clip_factor(node, index, users, asked)
+    gradient = node.uses[1].value if factor is None else _other(index[node.uses[1].node], factor).value
+    if factor is not None and (gradient in asked or any(r.op in ("adamw", "assign") for r in users[gradient])):
+        factor = None
+    hyper = tuple(node.attrs[name] for name in ("beta1", "beta2", "eps", "decay"))
+    return (*hyper, node.uses[4].value, node.uses[5].value, node.uses[0].dtype, factor.value if factor else None)
+
+
+def _other(product: Node, factor: Use) -> Use:
+    return next(u for u in product.uses if u is not factor)
+
+
+def _fused(members: Sequence[Node], index: Mapping[str, Node], factor: Key | None) -> Node:
+    uses: list[Use] = []
+    scale: Use | None = None
+    for node in members:
+        gradient = node.uses[1]
+        if factor is not None:
+            product = index[gradient.node]
+            scale = next(u for u in product.uses if u.value == factor)
+            inner = _other(product, scale)
+            gradient = replace(inner, dims=gradient.dims if inner.dims == product.outs[0].dims else inner.dims)
+        uses.extend((node.uses[0], gradient, node.uses[2], node.uses[3]))
+    tail = (scale,) if scale is not None else ()
+    first = members[0]
+    attrs = {name: first.attrs[name] for name in ("beta1", "beta2", "eps", "decay")}
+    return replace(
+        first,
+        id=f"{first.id}.all",
+        op="lower.adamw",
+        uses=(*uses, *tail, *first.uses[4:6]),
+        outs=(),
+        attrs=frozen(**attrs, scaled=scale is not None),
+        body=None,
+    )
+
+
+def _assign(node: Node, index: Mapping[str, Node]) -> Node:
+    target = index[cast(str, node.attrs["target"])]
+    return replace(node, op="lower.assign", uses=(target.out(), node.uses[0]), outs=(), attrs=frozen())
