@@ -110,6 +110,8 @@ def _copy(inner: Node, node: Node, name: str, dims: Mapping[Dim, Dim], inside: M
     uses = tuple(_through(use.relabel(dims), inside) for use in inner.uses)
     outs = tuple(TensorType(tuple(dims.get(d, d) for d in out.dims), out.dtype) for out in inner.outs)
     attrs = {key: with_dims(value, dims) for key, value in inner.attrs.items()}
+    if "key" in attrs:  # of random numbers: a body is shared, its draws are each caller's own
+        attrs["key"] = name
     at = replace(inner, id=name, uses=uses, outs=outs, attrs=attrs, phase=node.phase, path=node.path, layer=node.layer)
     return replace(at, origin=inner.origin + node.origin)
 

@@ -10,6 +10,7 @@ from partita.compiler.ir.levels import MODEL
 from partita.compiler.ir.types import Layer, Phase
 from partita.compiler.ir.verify import verify
 from partita.compiler.ops.check import check_node
+from partita.compiler.passes.inline import Inline
 from samples.spec_texts import model_spec, text_spec
 
 # Tied weights once, buffers never: as counted by transformers' classes of the published checkpoints; PaLM by its
@@ -119,6 +120,13 @@ def test_dropout_vanishes_unless_it_is_wanted():
     keys = [node.attrs["key"] for node in graph.nodes("random")]
     assert len(keys) == len(set(keys)) == 1 + 2 * 12
     assert graph["blocks.0.attn.y"].attrs["drop"] == 0.1
+
+
+def test_bodies_that_are_shared_draw_apart():
+    graph, _ = elaborate_model(model_spec("gpt2"), dims={"T": 4, "batch": 2}, training=True)
+    nodes = Inline()(graph).nodes("random")
+    keys = {node.attrs["key"] for node in nodes}
+    assert len(keys) == len(nodes) == 1 + 3 * 12
 
 
 def test_free_dims_stay_free():
