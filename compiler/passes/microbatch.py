@@ -36,7 +36,7 @@ _PER_MICROBATCH = frozenset({Phase.FORWARD, Phase.BACKWARD})
 class Microbatch:
     """count: the number of parts. dim: the name of the dim that is cut; its size must be known."""
 
-    count: int
+    count: int = 1
     dim: str = "batch"
 
     name: ClassVar[str] = "microbatch"
@@ -127,7 +127,7 @@ class _Facts:
 
     graph: Graph
     divided: frozenset[Dim]
-    count: int
+    count: int = 1
     values: dict[tuple[str, int], _Is] = field(default_factory=dict[tuple[str, int], _Is])
     scaled: dict[str, frozenset[int]] = field(default_factory=dict[str, frozenset[int]])
 

@@ -26,7 +26,7 @@ _ACTIVATIONS = frozenset(
 _NORMS = frozenset({"layer_norm", "rms_norm"})
 CHEAP = _MASKS | _ACTIVATIONS | _NORMS
 _ALWAYS_THERE = frozenset({"parameter", "state", "input", "constant", "start", "extent", "step", "seed"})
-_LONGEST = 3  # clones in a row that one value may take
+_LONGEST = 4  # clones in a row that one value may take: random, compare, cast, multiply
 _POLICIES = ("none", "cheap")
 
 _Value = tuple[str, int]

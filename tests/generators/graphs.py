@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from hypothesis import strategies as st
 from partita.compiler.ir.graph import Graph, GraphBuilder
@@ -48,7 +49,7 @@ class Maker:
         self.made += 1
         return tuple(node.out(index) for index in range(len(outs)))
 
-    def one(self, op: str, *uses: Use, **attrs: Attr) -> Use:
+    def one(self, op: str, *uses: Use, **attrs: Any) -> Use:
         return self(op, *uses, **attrs)[0]
 
     def constant(self, value: bool | int | float, dims: Dims = (), dtype: DType = FLOAT) -> Use:
@@ -426,7 +427,7 @@ def _attention(m: Maker) -> None:
         for name, dims in (("q", (t, g, r, k)), ("k", (s, g, k)), ("v", (s, g, k)))
     )  # fmt: skip
     starts = (m.start(t), m.start(s)) if mask == "causal" else ()
-    attrs: dict[str, Attr] = {"T": (t,), "S": (s,), "K": (k,), "G": (g,), "R": (r,)}
+    attrs: dict[str, Any] = {"T": (t,), "S": (s,), "K": (k,), "G": (g,), "R": (r,)}
     y, *_ = m("attention", q, keys, values, *starts, **attrs, mask=mask, score=None, scale=0.7, drop=0.0)
     m.keep(y)
 
@@ -438,7 +439,7 @@ def _rotary(m: Maker) -> None:
     m.keep(*m("rotary", x, m.start(t), T=(t,), K=(k,), base=100.0, half=half, scale=None))
 
 
-def kernel(m: Maker, op: str, *uses: Use, **attrs: Attr) -> tuple[Use, ...]:
+def kernel(m: Maker, op: str, *uses: Use, **attrs: Any) -> tuple[Use, ...]:
     """A kernel function with its body where one is written down (`bodies.py`)."""
     body = body_of(op, uses, attrs)
     if body is None:

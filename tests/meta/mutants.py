@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
-from partita.compiler.ir.types import Node, Phase, Use
+from partita.compiler.ir.graph import Graph, GraphBuilder
+from partita.compiler.ir.types import Dim, Node, Phase, Use
 from partita.compiler.ops.definition import Build
 from partita.compiler.ops.derive import fit, one
 from partita.compiler.ops.registry import REGISTRY
@@ -21,12 +22,13 @@ Cotangents = Sequence[Use | None]
 
 @dataclass(frozen=True)
 class Mutant:
-    """name: what is broken. where, attribute: what is replaced. broken: by what."""
+    """name: what is broken. where, attribute: what is replaced. broken: by what. needs: the operator concerned."""
 
     name: str
     where: ModuleType | type
     attribute: str
     broken: Any
+    needs: str = ""
 
 
 # ---- gradient rules
@@ -34,7 +36,7 @@ class Mutant:
 
 def _rule(op: str, name: str, broken: Callable[[Build, Node, Cotangents, Sequence[bool]], Cotangents]) -> Mutant:
     table = {**REGISTRY, op: replace(REGISTRY[op], gradient=broken)}
-    return Mutant(f"{op}: {name}", differentiate, "REGISTRY", table)
+    return Mutant(f"{op}: {name}", differentiate, "REGISTRY", table, needs=op)
 
 
 def _true(op: str, b: Build, node: Node, g: Cotangents, wanted: Sequence[bool]) -> list[Use | None]:
@@ -228,28 +230,46 @@ def _first_argument(use: Use, inside: Mapping[tuple[str, int], Use]) -> Use:
     return Use(found.node, found.output, use.dims, use.dtype)
 
 
+def _first_operand(node: Node, _find: Callable[[str], Node]) -> Use:
+    return node.uses[0]
+
+
+def _not_accumulated(_self: Any, _builder: GraphBuilder, _name: str, use: Use) -> Use:
+    return use
+
+
+def _unscaled(_self: Any, _builder: GraphBuilder, node: Node) -> Node:
+    return node
+
+
+def _no_aliases(_graph: Graph, _node: Node, _known: Mapping[Dim, Dim]) -> Iterable[Dim]:
+    return ()
+
+
 def _passes() -> Iterable[Mutant]:
     reverse = differentiate._Reverse  # pyright: ignore[reportPrivateUsage]
     facts = microbatch._Facts  # pyright: ignore[reportPrivateUsage]
     cloning = rematerialize._Cloning  # pyright: ignore[reportPrivateUsage]
     yield Mutant("differentiate: fan-out lost", reverse, "_cotangent", _lost_fan_out)
-    yield Mutant("simplify: merges random nodes", simplify, "_expression", _merges_random)
+    yield Mutant("simplify: merges random nodes", simplify, "_expression", _merges_random, needs="random")
     yield Mutant("simplify: merges whatever its attributes", simplify, "_expression", _merges_without_attributes)
     yield Mutant("simplify: an assign dropped", simplify, "live", _live_without_writes)
     yield Mutant("simplify: x · c = x", simplify, "RULES", _without("times one", _any_constant_is_one))
-    yield Mutant("simplify: x + y + z + 0 = x + y", simplify, "RULES", _without("plus zero", _drops_last_term))
+    yield Mutant(
+        "simplify: x + y + z + 0 = x + y", simplify, "RULES", _without("plus zero", _drops_last_term), needs="sin"
+    )
     yield Mutant("simplify: −x = x", simplify, "RULES", _without("twice", _once))
-    yield Mutant("simplify: transpose(x) = x", simplify, "RULES", _without("already so", lambda n, f: n.uses[0]))
+    yield Mutant("simplify: transpose(x) = x", simplify, "RULES", _without("already so", _first_operand))
     yield Mutant("simplify: folds to the wrong sign", simplify, "RULES", _without("fold", _fold_minus))
-    yield Mutant("simplify: stop dropped early", simplify, "_rules_for", _all_rules)
-    yield Mutant("microbatch: no accumulate", facts, "_total", lambda self, builder, name, use: use)
-    yield Mutant("microbatch: terms count each time", facts, "_scale", lambda self, builder, node: node)
-    yield Mutant("microbatch: aliases keep their size", microbatch, "_aliases", lambda graph, node, known: ())
-    yield Mutant("rematerialize: another key", cloning, "_again", _again_with_another_key)
+    yield Mutant("simplify: stop dropped early", simplify, "_rules_for", _all_rules, needs="stop")
+    yield Mutant("microbatch: no accumulate", facts, "_total", _not_accumulated)
+    yield Mutant("microbatch: terms count each time", facts, "_scale", _unscaled)
+    yield Mutant("microbatch: aliases keep their size", microbatch, "_aliases", _no_aliases, needs="sin")
+    yield Mutant("rematerialize: another key", cloning, "_again", _again_with_another_key, needs="random")
     yield Mutant("rematerialize: an operand twice", cloning, "_again", _first_operand_again)
-    yield Mutant("offsets: starts at 1", offsets.Offsets, "_known", _starts_at_one)
-    yield Mutant("inline: labels of the caller lost", inline, "_through", _no_labels)
-    yield Mutant("inline: an argument twice", inline, "_through", _first_argument)
+    yield Mutant("offsets: starts at 1", offsets.Offsets, "_known", _starts_at_one, needs="start")
+    yield Mutant("inline: labels of the caller lost", inline, "_through", _no_labels, needs="silu")
+    yield Mutant("inline: an argument twice", inline, "_through", _first_argument, needs="rms_norm")
 
 
 MUTANTS = (*_gradients(), *_passes())

@@ -9,7 +9,6 @@ from generators.graphs import TEMPLATES, graphs
 from hypothesis import Phase, given, settings
 from oracles.properties import keeps_gradients, keeps_values, matches_autograd
 from partita.compiler.ir.graph import Graph
-from partita.compiler.ops.registry import REGISTRY
 from partita.compiler.passes.inline import Inline
 from partita.compiler.passes.microbatch import Microbatch
 from partita.compiler.passes.offsets import Offsets
@@ -47,9 +46,8 @@ PASSES = {
 
 def killed(mutant: Mutant) -> bool:
     """Whether a property fails on some graph while the mutant is in place."""
-    subject = mutant.name.split(":", maxsplit=1)[0]
-    transform = PASSES.get(subject)
-    useful = [graph for graph in corpus() if subject not in REGISTRY or graph.nodes(subject)]
+    transform = PASSES.get(mutant.name.split(":", maxsplit=1)[0])
+    useful = [graph for graph in corpus() if not mutant.needs or graph.nodes(mutant.needs)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mutant.where, mutant.attribute, mutant.broken)
         for graph in useful:

@@ -6,6 +6,7 @@ apart from the compiler's lowering and from the references: each operator is PyT
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,10 +16,10 @@ import torch
 from partita.compiler.ir.graph import Graph
 from partita.compiler.ir.types import Dim, Dims, DType, Node
 from partita.compiler.ops.registry import REGISTRY
+from torch import Tensor
 
 from .values import LEAVES, Array
 
-Tensor = torch.Tensor
 Rule = Callable[[Node, list[Tensor]], Tensor | Sequence[Tensor]]
 
 
@@ -125,6 +126,14 @@ def _merge(node: Node, operands: list[Tensor]) -> Tensor:
 def _expand(node: Node, operands: list[Tensor]) -> Tensor:
     out = node.outs[0].dims
     return _align(operands[0], node.uses[0].dims, out).expand(_sizes(out))
+
+
+def _add(*terms: Tensor) -> Tensor:
+    return functools.reduce(torch.add, terms)
+
+
+def _split(node: Node, operands: list[Tensor]) -> Sequence[Tensor]:
+    return torch.split(operands[0], _sizes(_dims(node, "parts")), _axes(node, "dim")[0])
 
 
 def _stack(node: Node, operands: list[Tensor]) -> Tensor:
@@ -248,7 +257,7 @@ _RULES: Mapping[str, Rule] = {
     "index": _given,
     "random": _given,
     "gaussian": _given,
-    "add": _elementwise(lambda *terms: sum(terms[1:], terms[0])),
+    "add": _elementwise(_add),
     "sub": _elementwise(torch.sub),
     "mul": _elementwise(torch.mul),
     "div": _elementwise(torch.div),
@@ -290,7 +299,7 @@ _RULES: Mapping[str, Rule] = {
     "stack": _stack,
     "unstack": lambda node, x: x[0].unbind(_axes(node, "dim")[0]),
     "concat": _concat,
-    "split": lambda node, x: x[0].split(_sizes(_dims(node, "parts")), _axes(node, "dim")[0]),
+    "split": _split,
     "gather": _gather,
     "scatter_add": _scatter,
     "gelu": lambda node, x: _F.gelu(x[0]),
