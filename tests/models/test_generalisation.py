@@ -1,0 +1,104 @@
+"""Every model of specs/models in a tiny size: lowered, interpreted and by autograd, the same loss and gradients.
+
+A model that needs what is not lowered yet is refused with a diagnostic that says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from oracles.lowered import run_lowered
+from oracles.probes import probed
+from oracles.values import Array, assert_close, leaf_values, run
+from partita.compiler.base.diagnostic import SpecError
+from partita.compiler.elaborate.models import elaborate_model
+from partita.compiler.ir.graph import Graph
+from partita.compiler.ir.levels import LOSS, MODEL
+from partita.compiler.language import syntax
+from partita.compiler.lower.module import module
+from partita.compiler.passes import run_passes
+from partita.compiler.passes.differentiate import Differentiate
+from partita.compiler.pipeline import forward_passes, gradient_graph
+from samples.spec_texts import ROOT, model_spec
+from samples.zoo import DIMS, LATER, tiny_model
+
+MODELS = pytest.mark.parametrize(("file", "model"), DIMS, ids=[model for _, model in DIMS])
+
+
+def ready(graph: Graph) -> Graph:
+    """The loss, as the pipeline makes it ready to be differentiated."""
+    return run_passes(graph, forward_passes(), LOSS)
+
+
+def values_of(graph: Graph) -> dict[str, Array]:
+    """Random leaves; the gains and variances of a net at its start would hide mistakes."""
+    return leaf_values(graph, seed=5)
+
+
+@MODELS
+def test_lowered_as_interpreted(file: str, model: str) -> None:
+    graph = probed(tiny_model(file, model))
+    values = values_of(graph)
+    found, _ = run_lowered(gradient_graph(ready(graph)), values)
+    gradients = {name for name in found if name.startswith("grad/")}
+    assert gradients == {f"grad/{node.id}" for node in graph.nodes("parameter")}
+    assert_close(found, run(Differentiate()(ready(graph)), values), 1e-10)
+
+
+@MODELS
+def test_gradients_are_those_of_autograd(file: str, model: str) -> None:
+    """The same text as a torch module, whose operators PyTorch differentiates by itself."""
+    graph = tiny_model(file, model)
+    values = values_of(probed(graph))
+    found, _ = run_lowered(gradient_graph(ready(probed(graph))), values)
+    loss, gradients = module_gradients(run_passes(graph, forward_passes(), MODEL), values)
+    assert_close(found, {"loss": loss, **{f"grad/{name}": g for name, g in gradients.items()}}, 1e-10)
+
+
+@MODELS
+def test_passes_keep_the_meaning_of_the_text(file: str, model: str) -> None:
+    """The outputs are those of the bare elaborated graph: nothing inlined, folded or fused."""
+    graph = tiny_model(file, model)
+    values = values_of(probed(graph))
+    found, _ = run_lowered(ready(probed(graph)), values)
+    assert_close(found, run(graph, values), 1e-10)
+
+
+@pytest.mark.parametrize(("file", "model"), LATER, ids=[model for _, model in LATER])
+def test_what_is_not_built_is_refused(file: str, model: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        elaborate_model(model_spec(file), model)
+    assert LATER[file, model] in [found.title for found in refused.value.diagnostics]
+
+
+def test_every_model_has_a_tiny_size() -> None:
+    files = sorted((ROOT / "specs/models").glob("*.partita"))
+    own = {(f.stem, name) for f in files for name in own_models(f)}
+    assert own == {*DIMS, *LATER}
+
+
+def own_models(path: Path) -> list[str]:
+    """The models that a file declares itself."""
+    declared = model_spec(path.stem).main.file.declarations
+    return [one.name.text for one in declared if isinstance(one, syntax.Model | syntax.Derived)]
+
+
+def module_gradients(graph: Graph, values: Mapping[str, Array]) -> tuple[float, dict[str, Array]]:
+    """The probed loss of a model as a torch module, and its gradients by parameter."""
+    net = module(graph)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            parameter.copy_(torch.from_numpy(values[name]))
+        for name, buffer in net.named_buffers():
+            buffer.fill_(int(values[name]))
+    outputs = net(*(torch.from_numpy(values[node.id]) for node in graph.nodes("input")))
+    if not isinstance(outputs, dict):
+        outputs = {next(iter(graph.outputs)): outputs}
+    loss = torch.zeros((), dtype=torch.float64)
+    for name, out in outputs.items():
+        loss = loss + (out * torch.from_numpy(values[f"probe/{name}"])).sum()
+    loss.backward()
+    return loss.item(), {name: p.grad.numpy() for name, p in net.named_parameters() if p.grad is not None}

@@ -1,0 +1,119 @@
+"""Models of specs/models against those of transformers: the same weights, the same logits, loss and gradients.
+
+Three ways of ours: the lowered program, the torch module under autograd, and the reference interpreter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from oracles.hugging_face import MODELS, theirs
+from oracles.lowered import run_lowered
+from oracles.values import Array
+from partita.compiler.elaborate.loss import elaborate_loss
+from partita.compiler.interpret import interpret
+from partita.compiler.ir.graph import Graph, GraphBuilder
+from partita.compiler.ir.levels import LOSS
+from partita.compiler.ir.types import DType
+from partita.compiler.passes import run_passes
+from partita.compiler.passes.differentiate import Differentiate
+from partita.compiler.pipeline import forward_passes, gradient_graph, module
+from samples.recipes import recipe_over
+from samples.spec_texts import model_spec
+from samples.zoo import DIMS
+
+FILES = {model: file for file, model in DIMS}
+# The model as a recipe names it: none of theirs drops anything here.
+CALLED = {"GPT2": "GPT2(drop = 0)"}
+# Their GELU has sqrt(2 / pi) as 0.79788456.
+ROUNDED = {"BLOOM": 1e-8}
+WIDTHS = {"f32": (torch.float32, DType.F32, 1e-5), "f64": (torch.float64, DType.F64, 1e-10)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model in its tiny size, with their weights, and what they make of random rows."""
+
+    model: str
+    file: str
+    width: str
+    parameters: Mapping[str, torch.Tensor]
+    tokens: torch.Tensor
+    target: torch.Tensor
+    wanted: Mapping[str, Array]
+    most: float
+
+    def loss(self) -> Graph:
+        """Ours, with the outputs `loss` and `logits`."""
+        spec, recipe = recipe_over(self.file, self.model, self.width, model=CALLED.get(self.model, self.model))
+        graph, _ = elaborate_loss(spec, recipe)
+        builder = GraphBuilder(graph.name)
+        builder.extend(graph)
+        for key, body in graph.bodies.items():
+            builder.body(key, body)
+        builder.output("loss", graph.outputs["loss"])
+        (logits,) = (use for node in graph for use in node.uses if node.op == "cross_entropy" and use.dtype.is_float)
+        builder.output("logits", logits)
+        return builder.finish()
+
+    def values(self) -> dict[str, Array]:
+        data = {"tokens": self.tokens.numpy(), "target": self.target.numpy()}
+        return {**{name: tensor.numpy() for name, tensor in self.parameters.items()}, **data}
+
+
+def case(model: str, width: str) -> Case:
+    other = theirs(model, WIDTHS[width][0])
+    dims = DIMS[FILES[model], model]
+    rows = torch.randint(dims["V"], (dims["batch"], dims["T"] + 1), generator=torch.Generator().manual_seed(3))
+    tokens, target = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+    logits, loss, gradients = other.gradients(tokens, target)
+    wanted = {"logits": logits, "loss": loss, **{f"grad/{name}": one for name, one in gradients.items()}}
+    arrays = {name: tensor.numpy() for name, tensor in wanted.items()}
+    most = max(WIDTHS[width][2], ROUNDED.get(model, 0.0))
+    return Case(model, FILES[model], width, other.weights(), tokens, target, arrays, most)
+
+
+@pytest.fixture(scope="module", params=[(model, width) for model in MODELS for width in WIDTHS], ids="-".join)
+def one(request: pytest.FixtureRequest) -> Case:
+    return case(*request.param)
+
+
+def same(found: Mapping[str, Array], one: Case) -> None:
+    """Relative errors; a gradient that cancels to nearly nothing (a key's bias) is held to a share of the largest."""
+    largest = max(float(np.linalg.norm(array)) for name, array in one.wanted.items() if name.startswith("grad/"))
+    for name, array in one.wanted.items():
+        size = max(float(np.linalg.norm(array)), 0.01 * largest)
+        error = float(np.linalg.norm(found[name] - array)) / size
+        assert error <= one.most, f"{name} of {one.model} is off by {error}"
+
+
+def test_the_parameters_are_theirs(one: Case) -> None:
+    graph = one.loss()
+    assert {node.id for node in graph.nodes("parameter")} == one.parameters.keys()
+    assert {f"grad/{name}" for name in one.parameters} == one.wanted.keys() - {"loss", "logits"}
+
+
+def test_lowered_program(one: Case) -> None:
+    found, _ = run_lowered(gradient_graph(run_passes(one.loss(), forward_passes(), LOSS)), one.values())
+    same(found, one)
+
+
+def test_module_under_autograd(one: Case) -> None:
+    net = module(model_spec(one.file), one.model, dims=DIMS[one.file, one.model], dtype=WIDTHS[one.width][1])
+    net.load_state_dict(dict(one.parameters))
+    logits = net(one.tokens)
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), one.target.flatten())
+    loss.backward()
+    found = {f"grad/{name}": p.grad.numpy() for name, p in net.named_parameters() if p.grad is not None}
+    same({"logits": logits.detach().numpy(), "loss": loss.detach().numpy(), **found}, one)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_interpreter(model: str) -> None:
+    """The reference, of the graph as elaborated and differentiated, nothing else done to it."""
+    one = case(model, "f64")
+    same(interpret(Differentiate()(run_passes(one.loss(), forward_passes(), LOSS)), one.values()), one)

@@ -1,0 +1,55 @@
+"""The models of specs/models in tiny sizes: every dim of a spec's table of sizes has another small number here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from partita.compiler.elaborate.models import elaborate_model
+from partita.compiler.ir.graph import Graph
+from partita.compiler.ir.types import DType
+
+from .spec_texts import model_spec
+
+_TEXT = {"L": 2, "V": 13, "T": 6, "batch": 2}
+_VIEW = {"D": 8, "H": 2, "F": 10}
+_IMAGE = {"L": 2, "C": 3, "Y": 4, "X": 6, "P": 2, "Q": 3, "batch": 2}
+
+#: The dims of each model, by (file, model).
+DIMS: Mapping[tuple[str, str], Mapping[str, int]] = MappingProxyType(
+    {
+        ("bengio", "Bengio"): {"C": 3, "M": 4, "H": 5, "V": 11, "batch": 2},
+        ("bert", "BERT"): {**_TEXT, "D": 8, "H": 2, "F": 10, "N": 3, "M": 7},
+        ("bloom", "BLOOM"): {**_TEXT, "D": 6, "H": 3, "F": 24},
+        ("clip", "CLIP"): {**_IMAGE, **_VIEW, "W": 12, "J": 3, "U": 14, "V": 13, "N": 9, "Z": 5, "T": 6},
+        ("gemma2", "Gemma2"): {**_TEXT, "D": 8, "H": 4, "G": 2, "K": 6, "F": 10},
+        ("gpt2", "GPT2"): {**_TEXT, "D": 8, "H": 2, "F": 10, "N": 7},
+        ("llama3", "Llama3"): {**_TEXT, "D": 16, "H": 4, "G": 2, "F": 10},
+        ("llama3", "Llama31"): {**_TEXT, "D": 16, "H": 4, "G": 2, "F": 10},
+        ("palm", "PaLM"): {**_TEXT, "D": 8, "H": 3, "K": 4, "F": 10},
+        ("t5", "T5"): {**_TEXT, "D": 8, "H": 2, "K": 3, "F": 10, "B": 8, "S": 5},
+        ("vae", "VAE"): {"I": 7, "F": 6, "Z": 3, "batch": 2},
+        ("vit", "DeiT"): {**_IMAGE, "D": 8, "H": 2, "F": 10, "N": 5},
+        ("vit", "ViT"): {**_IMAGE, "D": 8, "H": 2, "F": 10, "N": 5},
+    }
+)
+
+#: What the compiler does not lower yet, and what it says of it.
+LATER: Mapping[tuple[str, str], str] = MappingProxyType(
+    {
+        ("autoencoder", "AutoEncoder"): "`window` is not lowered yet",
+        ("gan", "GAN"): "`x` of BatchNorm needs the axis Y, X",
+        ("lora", "LlamaLoRA"): "`adapt` in a derived model is not lowered yet",
+        ("lstm", "GRULanguageModel"): "`scan` is not lowered yet",
+        ("lstm", "LSTMLanguageModel"): "`scan` is not lowered yet",
+        ("mixtral", "Mixtral"): "`top` is not lowered yet",
+        ("own_op", "Toy"): "the foreign kernel `tree_attention` is not lowered yet",
+        ("unet", "UNet"): "`window` is not lowered yet",
+    }
+)
+
+
+def tiny_model(file: str, model: str, dtype: DType = DType.F64, *, training: bool = False, **dims: int) -> Graph:
+    """A model's forward graph in its tiny size, changed by `dims`."""
+    chosen = {**DIMS[file, model], **dims}
+    return elaborate_model(model_spec(file), model, dims=chosen, training=training, dtype=dtype)[0]
