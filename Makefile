@@ -28,7 +28,7 @@ test: .venv/installed
 
 lint: .venv/installed
 	mkdir -p .pyright && ln -sfn .. .pyright/partita
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright --pythonpath $(BIN)/python
 
 fuzz: .venv/installed
 	timeout $(FUZZ_SECONDS) env HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --numprocesses 2 || test $$? -eq 124

@@ -68,7 +68,7 @@ def module(
 ) -> GraphModule:  # fmt: skip
     """A model as an `nn.Module` with parameters named by path, usable with autograd and any optimizer.
 
-    Called with the model's inputs in the order of its signature; gives its outputs. Every free dim (T, batch) must be in
-    `dims`; another shape is an error. Parameters are initialised as the spec says. Raises SpecError.
+    Called with the model's inputs in the order of its signature; gives its outputs. Every free dim (T, batch) must be
+    in `dims`; another shape is an error. Parameters are initialised as the spec says. Raises SpecError.
     """
     return pipeline.module(spec.spec, model, size=spec.size, dims=dims, options=options, training=training, dtype=dtype)

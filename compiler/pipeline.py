@@ -1,7 +1,7 @@
-"""The order of everything, on one screen: a spec's text to graphs, graphs through the passes, the step to a build folder.
+"""The order of everything, on one screen: a spec's text to graphs, graphs through the passes, a step to a build folder.
 
-Nothing here decides anything: it calls the parts in order. torch is loaded only by `compile_recipe` and `module`, so that
-whoever checks, shows or draws a spec never waits for it.
+Nothing here decides anything: it calls the parts in order. torch is loaded only by `compile_recipe` and `module`, so
+that whoever checks, shows or draws a spec never waits for it.
 """
 
 from __future__ import annotations

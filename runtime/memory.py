@@ -27,7 +27,7 @@ def measure_peak(call: Callable[[], Result], held: Iterable[torch.Tensor], devic
         torch.cuda.synchronize(device)
         return result, torch.cuda.max_memory_allocated(device)
     before = held_bytes(held)
-    with _quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+    with quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         result = call()
     return result, before + _peak_of(recorded)
 
@@ -50,7 +50,8 @@ def _peak_of(recorded: profile) -> int:
 
 
 @contextmanager
-def _quiet() -> Generator[None]:
+def quiet() -> Generator[None]:
+    """Within it, the profiler's library says nothing on the terminal."""
     before = os.environ.get(_QUIET)
     os.environ[_QUIET] = "99"
     try:

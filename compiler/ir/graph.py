@@ -39,7 +39,7 @@ class Graph:
     def __init__(
         self,
         name: str,
-        store: nx.MultiDiGraph,
+        store: nx.MultiDiGraph[str],
         outputs: Mapping[str, Use],
         bodies: Mapping[str, Graph],
         microbatches: int,
@@ -51,7 +51,7 @@ class Graph:
         self.microbatches = microbatches
 
     def __len__(self) -> int:
-        return cast(int, self._store.number_of_nodes())
+        return self._store.number_of_nodes()
 
     def __contains__(self, node_id: object) -> bool:
         return node_id in self._store
@@ -113,7 +113,7 @@ class GraphBuilder:
     def __init__(self, name: str, microbatches: int = 1) -> None:
         self.name = name
         self.microbatches = microbatches
-        self._store = nx.MultiDiGraph()
+        self._store: nx.MultiDiGraph[str] = nx.MultiDiGraph()
         self._outputs: dict[str, Use] = {}
         self._bodies: dict[str, Graph] = {}
         self._suffix: dict[str, int] = {}

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a GPT-2: layers, width, heads, hidden width, vocabulary, longest context; row length and rows a batch."""
+    """Sizes of a GPT-2 (layers to the longest context), and of its batch: row length, rows."""
 
     layers: int
     width: int
@@ -51,7 +51,7 @@ class Block(nn.Module):
 
 
 class GPT2(nn.Module):
-    """GPT-2 with tied head; `forward` gives the mean next-token loss. `chunked` uses `F.linear_cross_entropy`'s chunks."""
+    """GPT-2 with tied head; `forward` gives the mean loss, by `F.linear_cross_entropy`'s chunks if `chunked`."""
 
     def __init__(self, shape: Shape, chunked: bool) -> None:
         super().__init__()

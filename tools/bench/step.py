@@ -1,7 +1,7 @@
 """`partita bench step`: our training step against a plain PyTorch GPT-2, eager and compiled.
 
-The same weights and batch, alternating in one process, medians; the losses of both sides must agree before anything is timed.
-Ours runs as it is written, and through `torch.compile` where the peer does.
+The same weights and batch, alternating in one process, medians; the losses of both sides must agree before anything
+is timed. Ours runs as it is written, and through `torch.compile` where the peer does.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Contestant:
 
 
 def bench_step(names: tuple[str, ...], rounds: int, device: torch.device, compiled: bool) -> list[Case]:
-    """Every case against every peer. `compiled` adds torch.compile on both sides (it needs a C++ compiler on the CPU)."""
+    """Every case against every peer. `compiled` adds torch.compile on both sides; on the CPU it wants a C++ compiler."""
     with resources.as_file(resources.files("partita.specs").joinpath("recipes/bench_step.partita")) as path:
         spec = open_spec(path)
     return [case for name in names for case in _case(spec, name, rounds, device, compiled)]
