@@ -5,15 +5,17 @@ Three ways of ours: the lowered program, the torch module under autograd, and th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
-from oracles.hugging_face import MODELS, theirs
+from oracles.hugging_face import theirs
+from oracles.hugging_face_models import DECODERS, OTHERS
 from oracles.lowered import run_lowered
-from oracles.values import Array
+from oracles.probes import probed
+from oracles.values import Array, leaf_values
 from partita.compiler.elaborate.loss import elaborate_loss
 from partita.compiler.interpret import interpret
 from partita.compiler.ir.graph import Graph, GraphBuilder
@@ -24,9 +26,8 @@ from partita.compiler.passes.differentiate import Differentiate
 from partita.compiler.pipeline import forward_passes, gradient_graph, module
 from samples.recipes import recipe_over
 from samples.spec_texts import model_spec
-from samples.zoo import DIMS
+from samples.zoo import DIMS, tiny_model
 
-FILES = {model: file for file, model in DIMS}
 # The model as a recipe names it: none of theirs drops anything here.
 CALLED = {"GPT2": "GPT2(drop = 0)"}
 # Their GELU has sqrt(2 / pi) as 0.79788456.
@@ -67,28 +68,33 @@ class Case:
 
 def case(model: str, width: str) -> Case:
     other = theirs(model, WIDTHS[width][0])
-    dims = DIMS[FILES[model], model]
+    dims = DIMS[DECODERS[model].file, model]
     rows = torch.randint(dims["V"], (dims["batch"], dims["T"] + 1), generator=torch.Generator().manual_seed(3))
     tokens, target = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
-    logits, loss, gradients = other.gradients(tokens, target)
+    logits, loss, gradients = other.gradients({"tokens": tokens}, cross_entropy_of(target))
     wanted = {"logits": logits, "loss": loss, **{f"grad/{name}": one for name, one in gradients.items()}}
     arrays = {name: tensor.numpy() for name, tensor in wanted.items()}
     most = max(WIDTHS[width][2], ROUNDED.get(model, 0.0))
-    return Case(model, FILES[model], width, other.weights(), tokens, target, arrays, most)
+    return Case(model, DECODERS[model].file, width, other.weights(), tokens, target, arrays, most)
 
 
-@pytest.fixture(scope="module", params=[(model, width) for model in MODELS for width in WIDTHS], ids="-".join)
+def cross_entropy_of(target: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The mean over rows and tokens."""
+    return lambda logits: torch.nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten())
+
+
+@pytest.fixture(scope="module", params=[(model, width) for model in DECODERS for width in WIDTHS], ids="-".join)
 def one(request: pytest.FixtureRequest) -> Case:
     return case(*request.param)
 
 
-def same(found: Mapping[str, Array], one: Case) -> None:
+def same(found: Mapping[str, Array], wanted: Mapping[str, Array], most: float) -> None:
     """Relative errors; a gradient that cancels to nearly nothing (a key's bias) is held to a share of the largest."""
-    largest = max(float(np.linalg.norm(array)) for name, array in one.wanted.items() if name.startswith("grad/"))
-    for name, array in one.wanted.items():
+    largest = max(float(np.linalg.norm(array)) for name, array in wanted.items() if name.startswith("grad/"))
+    for name, array in wanted.items():
         size = max(float(np.linalg.norm(array)), 0.01 * largest)
         error = float(np.linalg.norm(found[name] - array)) / size
-        assert error <= one.most, f"{name} of {one.model} is off by {error}"
+        assert error <= most, f"{name} is off by {error}"
 
 
 def test_the_parameters_are_theirs(one: Case) -> None:
@@ -99,21 +105,36 @@ def test_the_parameters_are_theirs(one: Case) -> None:
 
 def test_lowered_program(one: Case) -> None:
     found, _ = run_lowered(gradient_graph(run_passes(one.loss(), forward_passes(), LOSS)), one.values())
-    same(found, one)
+    same(found, one.wanted, one.most)
 
 
 def test_module_under_autograd(one: Case) -> None:
     net = module(model_spec(one.file), one.model, dims=DIMS[one.file, one.model], dtype=WIDTHS[one.width][1])
     net.load_state_dict(dict(one.parameters))
     logits = net(one.tokens)
-    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), one.target.flatten())
+    loss = cross_entropy_of(one.target)(logits)
     loss.backward()
     found = {f"grad/{name}": p.grad.numpy() for name, p in net.named_parameters() if p.grad is not None}
-    same({"logits": logits.detach().numpy(), "loss": loss.detach().numpy(), **found}, one)
+    same({"logits": logits.detach().numpy(), "loss": loss.detach().numpy(), **found}, one.wanted, one.most)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", DECODERS)
 def test_interpreter(model: str) -> None:
     """The reference, of the graph as elaborated and differentiated, nothing else done to it."""
     one = case(model, "f64")
-    same(interpret(Differentiate()(run_passes(one.loss(), forward_passes(), LOSS)), one.values()), one)
+    same(interpret(Differentiate()(run_passes(one.loss(), forward_passes(), LOSS)), one.values()), one.wanted, one.most)
+
+
+@pytest.mark.parametrize("model", OTHERS)
+def test_other_models(model: str) -> None:
+    """Encoders and images: the outputs, and the gradients of their sum weighed by random numbers."""
+    graph = probed(tiny_model(OTHERS[model].file, model))
+    other = theirs(model, torch.float64)
+    values = {**leaf_values(graph), **{name: tensor.numpy() for name, tensor in other.weights().items()}}
+    assert {node.id for node in graph.nodes("parameter")} == other.weights().keys()
+    inputs = {name: torch.from_numpy(values[name]) for name in OTHERS[model].inputs}
+    probe = torch.from_numpy(values["probe/logits"])
+    logits, loss, gradients = other.gradients(inputs, lambda logits: (logits * probe).sum())
+    wanted = {"logits": logits, "loss": loss, **{f"grad/{name}": one for name, one in gradients.items()}}
+    found, _ = run_lowered(gradient_graph(run_passes(graph, forward_passes(), LOSS)), values)
+    same(found, {name: tensor.numpy() for name, tensor in wanted.items()}, 1e-10)
