@@ -1,8 +1,10 @@
 """From a text to a `Spec`: its tree, those of the files that it uses, and the table of names of each.
 
-`use name` is a file beside the spec, `use a.b` one in a folder below it, `use std` the library that comes with Partita;
-nothing else can be reached, so a spec never reads outside its folder. Own names come first, then those of the files
-used, the nearest first; two files used that both declare a name leave it to be written with its file: `other.Linear`.
+`use name` is a file beside the spec, `use a.b` one in a folder below it, `use std` the library that comes with Partita,
+`use models.llama3` a model that comes with it, if no file beside the spec is called so. Nothing else can be reached, so
+a spec never reads outside its folder; what comes with Partita uses only what comes with it. Own names come first, then
+those of the files used, the nearest first; two files used that both declare a name leave it to be written with its
+file: `other.Linear`.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from ..language.parse import parse, read_source
 
 SUFFIX = ".partita"
 STD = "std"
+MODELS = "models"
 MAX_FILES = 100
 
 Named: TypeAlias = s.Fn | s.Block | s.Model | s.Derived
@@ -128,12 +131,22 @@ def std_sources() -> Iterator[Source]:
         yield Source(f"specs/{STD}/{item.name}", item.read_text("utf-8"))
 
 
+def shipped(parts: tuple[str, ...]) -> Source | None:
+    """Finds `use models.llama3` among the models that come with Partita."""
+    if len(parts) != 2 or parts[0] != MODELS:
+        return None
+    name = parts[1] + SUFFIX
+    found = next((i for i in resources.files("partita.specs").joinpath(MODELS).iterdir() if i.name == name), None)
+    return None if found is None else Source(f"specs/{MODELS}/{name}", found.read_text("utf-8"))
+
+
 @dataclass
 class _Loader:
     search: Search
     sink: Diagnostics = field(default_factory=Diagnostics)
     done: dict[tuple[str, ...], Module] = field(default_factory=dict[tuple[str, ...], Module])
     open: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
+    within: bool = False  # a model that comes with Partita is being read
 
     def module(self, key: tuple[str, ...], source: Source, is_std: bool) -> Module:
         parsed = parse(source)
@@ -160,6 +173,7 @@ class _Loader:
 
     def _use(self, use: s.Use) -> Module | None:
         key = tuple(part.text for part in use.name.parts)
+        key = (MODELS, *key) if self.within and len(key) == 1 and key != (STD,) else key
         if key in self.open:
             way = " -> ".join(".".join(step) for step in (*self.open[self.open.index(key) :], key))
             self.sink.error("E0104", f"files use each other: {way}", use.span, "this closes the circle")
@@ -176,18 +190,28 @@ class _Loader:
 
     def _beside(self, key: tuple[str, ...], span: Span) -> Module | None:
         try:
-            source = self.search(key)
+            source = None if self.within else self.search(key)
         except SpecError as error:
             self.sink.extend(error.diagnostics)
             return None
+        if source is not None:
+            return self.module(key, source, is_std=False)
+        source = shipped(key)
         if source is None:
-            name = "/".join(key) + SUFFIX
-            hint = (
-                "`use name` means a file beside the spec, `use a.b` one in the folder a below it; `use std` the library"
-            )
-            self.sink.error("E0103", f"there is no {name} beside the spec", span, "used here", hint=hint)
+            self._not_found(key, span)
             return None
-        return self.module(key, source, is_std=False)
+        before, self.within = self.within, True
+        try:
+            return self.module(key, source, is_std=False)
+        finally:
+            self.within = before
+
+    def _not_found(self, key: tuple[str, ...], span: Span) -> None:
+        name = "/".join(key) + SUFFIX
+        hint = "`use name` means a file beside the spec, `use a.b` one in the folder a below it; `use std` the library"
+        if shipped((MODELS, key[-1])) is not None:
+            hint = f"Partita comes with a model of that name: use {MODELS}.{key[-1]}"
+        self.sink.error("E0103", f"there is no {name} beside the spec", span, "used here", hint=hint)
 
     def _std(self, key: tuple[str, ...]) -> Module:
         """All files of std make one module; its spans keep their own files."""

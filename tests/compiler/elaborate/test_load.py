@@ -10,6 +10,7 @@ from partita.compiler.elaborate.check import check_text
 from partita.compiler.elaborate.load import Spec, load
 from partita.compiler.elaborate.models import elaborate_model
 from partita.compiler.language.parse import read_source
+from samples.spec_texts import ROOT
 
 WIDE = "use std\nblock Wide[D] : x[D] -> [D] {\n  f : Linear[D, D]\n  return f(x)\n}\n"
 USES = "use parts.wide\nmodel M : x[D] -> [D] {\n  w : Wide[D]\n  return w(x)\n}\n"
@@ -91,3 +92,41 @@ def test_std_is_found_without_a_file(text: str):
     assert spec is not None
     assert found == []
     assert {"Linear", "attention", "adamw"} <= spec.main.visible()
+
+
+LLAMA = "use models.llama3\n"
+
+
+def test_a_model_that_comes_with_partita(tmp_path: Path):
+    spec = loaded(write(tmp_path, main=LLAMA))
+    assert "Llama3" in spec.models
+    assert spec.modules[1].source.path == "specs/models/llama3.partita"
+
+
+def test_a_file_beside_comes_before_it(tmp_path: Path):
+    spec = loaded(write(tmp_path, main=LLAMA, models__llama3=WIDE))
+    assert "Wide" in spec.main.visible()
+    assert not spec.models
+
+
+def test_what_it_uses_comes_with_partita_too(tmp_path: Path):
+    spec = loaded(write(tmp_path, main="use models.lora\n", llama3=WIDE))
+    assert {"Llama3", "LlamaLoRA"} <= spec.models.keys()
+    assert "Wide" not in spec.main.visible()
+
+
+def test_it_is_read_once(tmp_path: Path):
+    spec = loaded(write(tmp_path, main="use models.lora\nuse models.llama3\n"))
+    assert [module.name for module in spec.modules] == ["main", "lora", "llama3", "std"]
+
+
+@pytest.mark.parametrize("name", ["models.nothing", "models", "models.a.b", "llama3"])
+def test_no_such_model(tmp_path: Path, name: str):
+    _, found = load(read_source(write(tmp_path, main=f"use {name}\n")))
+    assert [item.code for item in found] == ["E0103"]
+    assert name != "llama3" or "use models.llama3" in str(found[0].hint)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "specs/recipes").glob("*.partita")), ids=lambda path: path.stem)
+def test_recipes_that_come_with_partita(path: Path):
+    assert check_text(path.read_text("utf-8"), str(path)) == ()
