@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from oracles.lowered import run_lowered
 from oracles.probes import probed
+from oracles.steps import interpreted_steps, lowered_steps
 from oracles.values import Array, assert_close, leaf_values, run
 from partita.compiler.base.diagnostic import SpecError
 from partita.compiler.elaborate.models import elaborate_model
@@ -21,10 +23,12 @@ from partita.compiler.language import syntax
 from partita.compiler.lower.module import module
 from partita.compiler.passes import run_passes
 from partita.compiler.passes.differentiate import Differentiate
-from partita.compiler.pipeline import forward_passes, gradient_graph
+from partita.compiler.pipeline import forward_passes, gradient_graph, step_graph
+from samples.recipes import recipe_over
 from samples.spec_texts import ROOT, model_spec
 from samples.zoo import DIMS, LATER, tiny_model
 
+NEXT_TOKEN = [one for one in DIMS if one[1] in ("BLOOM", "GPT2", "Gemma2", "Llama3", "Llama31", "PaLM")]
 MODELS = pytest.mark.parametrize(("file", "model"), DIMS, ids=[model for _, model in DIMS])
 
 
@@ -65,6 +69,40 @@ def test_passes_keep_the_meaning_of_the_text(file: str, model: str) -> None:
     values = values_of(probed(graph))
     found, _ = run_lowered(ready(probed(graph)), values)
     assert_close(found, run(graph, values), 1e-10)
+
+
+@pytest.mark.parametrize(("file", "model"), [("gpt2", "GPT2"), ("bert", "BERT")])
+def test_dropout_is_the_same_in_a_module(file: str, model: str) -> None:
+    """A module and a program draw the same masks in a step, other ones in the next."""
+    graph = tiny_model(file, model, training=True)
+    values = values_of(probed(graph))
+    losses: list[float] = []
+    for step in (0, 1):
+        values["step"] = np.asarray(step)
+        found, _ = run_lowered(gradient_graph(ready(probed(graph))), values)
+        loss, gradients = module_gradients(run_passes(graph, forward_passes(), MODEL), values)
+        assert_close(found, {"loss": loss, **{f"grad/{name}": g for name, g in gradients.items()}}, 1e-10)
+        losses.append(loss)
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize(("file", "model"), NEXT_TOKEN, ids=[model for _, model in NEXT_TOKEN])
+def test_a_step_in_microbatches(file: str, model: str) -> None:
+    """The whole step, cut in two: as interpreted, and as in one."""
+    whole, parts = (step_of(file, model, count) for count in (1, 2))
+    drawn = values_of(whole)
+    weights = {node.id: drawn[node.id] for node in whole.nodes("parameter")}
+    rows = np.random.default_rng(2).integers(0, DIMS[file, model]["V"], (2, DIMS[file, model]["T"] + 1))
+    batch = {"tokens": rows[:, :-1], "target": rows[:, 1:]}
+    (found,) = lowered_steps(parts, weights, [batch])
+    for (wanted,) in (interpreted_steps(parts, weights, [batch]), lowered_steps(whole, weights, [batch])):
+        assert_close(found.store, wanted.store, 1e-10)
+        assert_close(found.outputs, wanted.outputs, 1e-10)
+
+
+def step_of(file: str, model: str, count: int) -> Graph:
+    spec, recipe = recipe_over(file, model, microbatches=count, clip=1.0)
+    return step_graph(spec, recipe)
 
 
 @pytest.mark.parametrize(("file", "model"), LATER, ids=[model for _, model in LATER])
