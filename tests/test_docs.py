@@ -1,7 +1,7 @@
 """The documentation is true: every console block of README.md and ARCHITECTURE.md prints what it says.
 
-A block that begins with `$ ` is run from the repository's root; `…` as a line stands for any lines, and a line's `…` for any
-text. `PARTITA_ACCEPT=1` writes what was printed back into blocks that hold no `…`.
+A block that begins with `$ ` is run from the repository's root; `…` as a line stands for any lines, within a line for
+any text. `PARTITA_ACCEPT=1` writes what was printed back into blocks that hold no `…`.
 """
 
 from __future__ import annotations

@@ -223,7 +223,7 @@ def gather_sums(found: Listing) -> Listing:
 def _gathers(node: Node) -> bool:
     if node.op == "scatter_add":
         return not set(node.uses[1].dims) & set(node.outs[0].dims)
-    if node.op != "dot" or not node.outs[0].dtype.is_float:
+    if node.op != "dot" or not node.outs[0].dtype.is_float or not node.outs[0].dims:
         return False
     a, b = node.uses
     over = cast(Dims, node.attrs["over"])

@@ -37,7 +37,7 @@ class Contestant:
 
 
 def bench_step(names: tuple[str, ...], rounds: int, device: torch.device, compiled: bool) -> list[Case]:
-    """Every case against every peer. `compiled` adds torch.compile on both sides; on the CPU it wants a C++ compiler."""
+    """Every case against every peer. `compiled` adds torch.compile on both sides; on a CPU it wants a C++ compiler."""
     with resources.as_file(resources.files("partita.specs").joinpath("recipes/bench_step.partita")) as path:
         spec = open_spec(path)
     return [case for name in names for case in _case(spec, name, rounds, device, compiled)]

@@ -56,6 +56,10 @@ def dot(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
     roles = Roles.of(a.dims, b.dims, over)
     if not roles.summed and not roles.batch and not (roles.left and roles.right):
         return [e.call(aten.mul.Tensor, e.tensor(values[0], a.dtype), e.tensor(values[1], b.dtype))]
+    if not (roles.batch or roles.left or roles.right):
+        # A number: BLAS has a call for it, an order of magnitude faster than a product with one row and one column.
+        flat = [e.flatten(e.tensor(v, u.dtype), u.dims, [roles.summed]) for u, v in zip(node.uses, values, strict=True)]
+        return [e.call(aten.dot.default, *flat)]
     left, right = matrices(e, roles, (a, values[0]), (b, values[1]))
     product = e.call(aten.bmm.default if roles.batch else aten.mm.default, left, right)
     found = (*roles.batch, *roles.left, *roles.right)
