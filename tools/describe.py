@@ -1,19 +1,22 @@
-"""What a node computes and what it is called, in a few words for people.
+"""What a node computes and what it is called, in the words of the field.
 
-In: a node of a graph. Out: `dot over D`, `softmax over S`, `x + f`, `parameter ~ normal(0.02)`; and the variable's name
-as short as its surroundings allow. Operators that have no phrase of their own are described by their name and dims, so
-a new operator needs nothing here.
+In: a node of a graph. Out: `dot over D`, `softmax over S`, `+`, `x · σ(x)`, `parameter ~ normal(0.02)`; and the
+variable's name as short as its surroundings allow. Of what it is computed, the arrows tell. Operators that have no
+phrase of their own are described by their name and dims, so a new operator needs nothing here.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from ..compiler.ir.types import Attr, Dim, Dims, Node, Use
+from ..compiler.ir.types import Attr, Dim, Dims, Node
 
-NAME_WIDTH = 14  # an operand's name that is longer is cut to its last part
-INFIX: Mapping[str, str] = MappingProxyType(
+BACKWARD = "_backward"
+
+# Operators whose words are the same wherever they stand.
+WORDS: Mapping[str, str] = MappingProxyType(
     {
         "add": "+",
         "sub": "−",
@@ -25,11 +28,54 @@ INFIX: Mapping[str, str] = MappingProxyType(
         "ne": "≠",
         "lt": "<",
         "le": "≤",
+        "gt": ">",
+        "ge": "≥",
+        "logical_and": "and",
+        "logical_or": "or",
+        "logical_not": "not",
+        "neg": "−x",
+        "abs": "|x|",
+        "floor": "⌊x⌋",
+        "exp": "exp x",
+        "log": "log x",
+        "sqrt": "√x",
+        "rsqrt": "1 / √x",
+        "tanh": "tanh x",
+        "erf": "erf x",
+        "sin": "sin x",
+        "cos": "cos x",
+        "sigmoid": "σ(x)",
+        "silu": "x · σ(x)",
+        "gelu": "gelu",
+        "gelu_tanh": "gelu (tanh)",
+        "where": "x if c, else y",
+        "stop": "stop gradient",
+        "accumulate": "sum over microbatches",
+        "adamw": "AdamW",
+        "seed": "the run's seed",
+        "step": "the step's number",
     }
-    | {"gt": ">", "ge": "≥", "logical_and": "and", "logical_or": "or"}
 )
-CALLS = frozenset({"exp", "log", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "sin", "cos", "floor", "abs"})
-PAIRS = frozenset({"maximum", "minimum"})
+
+
+# What a summary calls operators that stand for themselves with a symbol or with the dims that they work over.
+SUMMARY: Mapping[str, str] = MappingProxyType(
+    {
+        "add": "add",
+        "sub": "subtract",
+        "mul": "multiply",
+        "div": "divide",
+        "gather": "look-up",
+        "scatter_add": "scatter-add",
+        "cross_entropy": "cross-entropy",
+        "rms_norm": "RMS norm",
+        "split_dim": "split",
+        "merge_dims": "merge",
+        "where": "choose",
+        "silu": "silu",
+        "assign": "write",
+    }
+)
 
 
 def short_name(node_id: str, path: str = "") -> str:
@@ -45,24 +91,35 @@ def dims_text(dims: Dims) -> str:
     return f"[{' '.join(d.name for d in dims)}]" if dims else ""
 
 
+def own_name(node: Node) -> str:
+    """The name that the spec gave the variable; nothing where it gave none and the node is called as its operator."""
+    name = short_name(node.id, node.path)
+    last = re.sub(r"\.\d+$", "", name).rpartition("/")[2].rpartition(".")[2]
+    return "" if last == node.op or (node.op, last) == ("constant", "const") else name
+
+
 def computes(node: Node) -> str:
     """The label inside a node's box."""
     phrase = PHRASES.get(node.op)
     if phrase is not None:
         return phrase(node)
-    if node.op in INFIX:
-        return f" {INFIX[node.op]} ".join(_operand(node, use) for use in node.uses)
-    if node.op in CALLS or node.op in PAIRS:
-        return f"{node.op}({', '.join(_operand(node, use) for use in node.uses)})"
-    return _over(node.op.replace("_", " "), _first_dims(node.attrs))
+    words = operator_words(node.op)
+    plain = node.op.removesuffix(BACKWARD)
+    return words if plain in WORDS or plain.endswith("_norm") else _over(words, _first_dims(node.attrs))
 
 
-def _operand(node: Node, use: Use) -> str:
-    """An operand's name, short: what stands outside its own box, or the end of it."""
-    kind, slash, name = short_name(use.node, node.path).rpartition("/")
-    while "." in name and (len(name) > NAME_WIDTH or name[0].isdecimal()):
-        name = name.partition(".")[2]
-    return f"{kind}{slash}{name}"
+def operator_words(op: str) -> str:
+    """What an operator is called, whatever it works over."""
+    if op.endswith(BACKWARD):
+        return f"{operator_words(op.removesuffix(BACKWARD))}, backward"
+    return WORDS.get(op) or SUMMARY.get(op) or op.replace("_", " ")
+
+
+def summary_words(node: Node) -> str:
+    """The node in a word or two, for a box that stands for many."""
+    if node.op.startswith("attention"):
+        return computes(node)
+    return SUMMARY.get(node.op) or operator_words(node.op)
 
 
 def _first_dims(attrs: Mapping[str, Attr]) -> Dims:
@@ -114,8 +171,8 @@ def _dot(node: Node) -> str:
 
 def _attention(node: Node) -> str:
     mask = node.attrs.get("mask")
-    what = node.op.replace("_", " ") + (f" ({mask})" if isinstance(mask, str) and mask != "full" else "")
-    return _over(what, _dims(node.attrs.get("S")))
+    back = ", backward" if node.op.endswith(BACKWARD) else ""
+    return "attention" + (f", {mask}" if isinstance(mask, str) and mask != "full" else "") + back
 
 
 PHRASES: Mapping[str, Callable[[Node], str]] = MappingProxyType(
@@ -127,15 +184,11 @@ PHRASES: Mapping[str, Callable[[Node], str]] = MappingProxyType(
         "start": lambda n: f"start of {_names(n.attrs.get('dim'))}",
         "extent": lambda n: f"size of {_names(n.attrs.get('over'))}",
         "index": lambda n: f"index of {_names(n.attrs.get('dim'))}",
-        "random": lambda n: f"uniform random {dims_text(n.outs[0].dims)}",
-        "gaussian": lambda n: f"normal random {dims_text(n.outs[0].dims)}",
-        "neg": lambda n: f"−{_operand(n, n.uses[0])}",
-        "logical_not": lambda n: f"not {_operand(n, n.uses[0])}",
-        "where": lambda n: f"{_operand(n, n.uses[1])} where {_operand(n, n.uses[0])} else {_operand(n, n.uses[2])}",
+        "random": lambda n: "uniform random",
+        "gaussian": lambda n: "normal random",
         "cast": lambda n: f"cast to {n.outs[0].dtype.value}",
-        "stop": lambda n: "stop gradient",
         "dot": _dot,
-        "gather": lambda n: f"look up {_names(n.attrs.get('dim'))}",
+        "gather": lambda n: f"look up in {_names(n.attrs.get('dim'))}",
         "scatter_add": lambda n: f"scatter-add over {_names(n.attrs.get('dim'))}",
         "split_dim": lambda n: f"split {_names(n.attrs.get('dim'))} into {_names(n.attrs.get('into'))}",
         "merge_dims": lambda n: f"merge {_names(n.attrs.get('dims'))} into {_names(n.attrs.get('into'))}",
@@ -145,8 +198,6 @@ PHRASES: Mapping[str, Callable[[Node], str]] = MappingProxyType(
         "split": lambda n: f"split {_names(n.attrs.get('dim'))} into {_names(n.attrs.get('parts'))}",
         "attention": _attention,
         "attention_backward": _attention,
-        "accumulate": lambda n: "sum over microbatches",
         "assign": lambda n: f"write to {n.attrs.get('target')}",
-        "adamw": lambda n: "AdamW",
     }
 )

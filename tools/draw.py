@@ -12,7 +12,7 @@ from .fault import CommandFault
 from .fold import fold
 from .picture import picture
 from .render import FORMATS, draw, to_dot
-from .specs import bind, step_of
+from .specs import bind, drawn_model, step_of
 
 EXAMPLE = "partita render specs/models/gpt2.partita --size small --fold -o gpt2.svg"
 MOST_NODES = 3000  # more are no picture but a wall, and minutes of layout
@@ -49,4 +49,4 @@ def graph_of(options: argparse.Namespace) -> Graph:
     if options.spec.endswith(".graph"):
         return parse_graph(read_text(options.spec).text, options.spec)
     bound = bind(options.spec, sets_of(options), options.size, options.model)
-    return step_of(bound) if options.stage == "step" else bound.model
+    return step_of(bound) if options.stage == "step" else drawn_model(bound)

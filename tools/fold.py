@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from math import prod
 
 from ..compiler.ir.graph import Graph
 from ..compiler.ir.types import Node, Phase
-from .describe import computes
+from .describe import computes, summary_words
 from .layers import chains_of, first_layer
 from .numbers import compact
 from .picture import (
@@ -28,15 +29,21 @@ from .picture import (
     instances,
     is_step,
     kind_of,
+    known_starts,
     label_ids,
     name_of,
     note_of,
     outputs_by_node,
 )
 
-TELLING = ("attention", "softmax", "cross_entropy", "layer_norm", "rms_norm", "rotary", "gather", "dot", "gelu")
-NOT_TOLD = frozenset({"parameter", "state", "input", "constant", "start", "index", "seed", "step", "extent"})
-MOST_TOLD = 3
+# Leaves are never told of an instance, shapes and sums only where there is nothing else; if there is much, the telling.
+LEAVES = frozenset({"parameter", "state", "input", "constant", "start", "index", "seed", "step", "extent"})
+SHAPES = frozenset({"split_dim", "merge_dims", "expand", "transpose", "cast", "split", "concat", "stack", "unstack"})
+SUMS = frozenset({"add", "sub", "mul", "div", "neg", "sum", "accumulate", "assign", "where", "logical_not"})
+CHOICES = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or"})
+MINOR = SHAPES | SUMS | CHOICES
+TELLING = ("attention", "softmax", "cross-entropy", "layer norm", "RMS norm", "rotary", "look-up", "dot", "gelu")
+MOST_TOLD = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +62,9 @@ def fold(graph: Graph) -> Picture:
     staged = is_step(graph)
     asked = outputs_by_node(graph)
     labels = label_ids(graph)
+    hidden = known_starts(graph)
     members: dict[str, list[Node]] = {}
-    for node in graph:
+    for node in graph.nodes(where=lambda node: node.id not in hidden):
         members.setdefault(places[node.id].key, []).append(node)
     boxes = tuple(
         _instance_box(places[nodes[0].id], nodes, staged, asked)
@@ -64,7 +72,7 @@ def fold(graph: Graph) -> Picture:
         else _node_box(places[nodes[0].id], nodes[0], staged, asked.get(nodes[0].id, ()), nodes[0].id in labels)
         for nodes in members.values()
     )
-    arrows = tuple(dict.fromkeys(_arrows(graph, places)))
+    arrows = tuple(dict.fromkeys(_arrows(graph, places, hidden)))
     return Picture(graph.name, boxes, arrows, frames_of(boxes, _chain_labels(boxes, chains)))
 
 
@@ -102,7 +110,7 @@ def _after_backward(graph: Graph) -> frozenset[str]:
     return frozenset(found)
 
 
-def _arrows(graph: Graph, places: dict[str, Place]) -> Iterator[tuple[str, str]]:
+def _arrows(graph: Graph, places: dict[str, Place], hidden: frozenset[str]) -> Iterator[tuple[str, str]]:
     for node in graph:
         for use in node.uses:
             producer = graph[use.node]
@@ -113,7 +121,7 @@ def _arrows(graph: Graph, places: dict[str, Place]) -> Iterator[tuple[str, str]]
                 and node.layer.index != producer.layer.index
             )
             tail, head = places[producer.id].key, places[node.id].key
-            if not next_layer and tail != head:
+            if not next_layer and tail != head and producer.id not in hidden:
                 yield tail, head
 
 
@@ -127,7 +135,7 @@ def _instance_box(place: Place, nodes: list[Node], staged: bool, asked: dict[str
         key=place.key,
         inside=_summary(once),
         name=parts[-1] if parts else place.key.rpartition(" ")[2],
-        note=" ".join([_parameters_text(parameters), *(f"output {n}" for n in names)]).strip(),
+        note=", ".join(part for part in (_parameters_text(parameters), *(f"output {n}" for n in names)) if part),
         kind=kind,
         phase=home_phase(nodes[0]),
         frame=frame_of(nodes[0], staged, ".".join(parts[:-1])),
@@ -144,18 +152,27 @@ def _parameters_text(parameters: list[Node]) -> str:
 
 
 def _summary(nodes: list[Node]) -> str:
-    """What an instance computes: its most telling operators, with their number."""
-    told = Counter(node.op for node in nodes if node.op not in NOT_TOLD)
+    """What an instance computes: `dot · gelu · dot` in order where that is short, else each operator with its number."""
+    told = [node for node in nodes if node.op not in LEAVES]
     if not told:
-        return computes(nodes[0]) if len(nodes) == 1 else Counter(n.op for n in nodes).most_common(1)[0][0]
-    rank = {op: index for index, op in enumerate(TELLING)}
-    ops = sorted(told, key=lambda op: (rank.get(op.removesuffix("_backward"), len(rank)), op))
-    words = [f"{told[op]} × {_phrase(op)}" if told[op] > 1 else _phrase(op) for op in ops[:MOST_TOLD]]
-    return " · ".join(words) + (" · …" if len(ops) > MOST_TOLD else "")
+        kinds = Counter(node.op for node in nodes)
+        return computes(nodes[0]) if len(nodes) == 1 else _times(*kinds.most_common(1)[0])
+    if len(told) == 1:
+        return computes(told[0])
+    words = [summary_words(node) for node in told if node.op not in MINOR] or [summary_words(node) for node in told]
+    runs = [(word, len(list(group))) for word, group in groupby(words)]
+    if len(runs) > MOST_TOLD:
+        runs = sorted(Counter(words).items(), key=lambda run: _rank(run[0]))
+    return " · ".join(_times(*run) for run in runs[:MOST_TOLD]) + (" · …" if len(runs) > MOST_TOLD else "")
 
 
-def _phrase(op: str) -> str:
-    return {"gather": "look-up", "scatter_add": "scatter-add", "adamw": "AdamW"}.get(op, op.replace("_", " "))
+def _times(word: str, count: int) -> str:
+    return f"{count} × {word}" if count > 1 else word
+
+
+def _rank(word: str) -> int:
+    """Where a word stands among the telling ones; the others keep their order behind them."""
+    return next((place for place, telling in enumerate(TELLING) if word.startswith(telling)), len(TELLING))
 
 
 def _node_box(place: Place, node: Node, staged: bool, asked: tuple[str, ...], label: bool) -> Box:

@@ -1,7 +1,8 @@
 """A graph as a picture, before any drawing: boxes, arrows and the frames around them, as plain data.
 
 In: a `Graph`. Out: a `Picture` with one box for every node (what it computes inside, its variable's name outside) and
-one arrow for every operand. `fold` (see fold.py) gives the same kind of picture with a box for every instance.
+one arrow for every operand. Starts of dims that the compiler knows to be 0 are not drawn: every mask and index would
+hang on them. `fold` (see fold.py) gives the same kind of picture with a box for every instance.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from enum import Enum
 
 from ..compiler.ir.graph import Graph
 from ..compiler.ir.types import Node, Phase
-from .describe import computes, dims_text, short_name
+from ..compiler.ops.offsets import start_operands
+from .describe import computes, dims_text, own_name
 
 
 class Kind(Enum):
@@ -65,9 +67,21 @@ def picture(graph: Graph) -> Picture:
     staged = is_step(graph)
     asked = outputs_by_node(graph)
     labels = label_ids(graph)
-    boxes = tuple(_box(node, staged, asked.get(node.id, ()), node.id in labels) for node in graph)
-    arrows = tuple((use.node, node.id) for node in graph for use in node.uses)
+    hidden = known_starts(graph)
+    drawn = [node for node in graph if node.id not in hidden]
+    boxes = tuple(_box(node, staged, asked.get(node.id, ()), node.id in labels) for node in drawn)
+    arrows = tuple((use.node, node.id) for node in drawn for use in node.uses if use.node not in hidden)
     return Picture(graph.name, boxes, arrows, frames_of(boxes))
+
+
+def known_starts(graph: Graph) -> frozenset[str]:
+    """Constants that say where a dim starts and nothing else."""
+    return frozenset(
+        node.id
+        for node in graph.nodes("constant")
+        if all(edge.operand in start_operands(graph[edge.consumer]).values() for edge in graph.users(node.id))
+        and graph.users(node.id)
+    )
 
 
 def is_step(graph: Graph) -> bool:
@@ -118,9 +132,8 @@ def instances(path: str) -> tuple[str, ...]:
 
 
 def name_of(node: Node, asked: tuple[str, ...]) -> str:
-    """The variable's name; where the spec gave none, that of the output which it is."""
-    name = short_name(node.id, node.path)
-    return asked[0] if asked and name == node.op else name
+    """The variable's name; where the spec gave none, that of the output which it is, or nothing."""
+    return own_name(node) or (asked[0] if asked else "")
 
 
 def note_of(node: Node, asked: tuple[str, ...]) -> str:

@@ -2,11 +2,13 @@
 
 In: a `Picture`. Out: DOT text (deterministic), drawn by the system's `dot` where there is one and else by the
 `graphviz-pure` wheel. A box is a table of two cells: the framed cell holds what is computed, the bare cell beside it
-the variable's name, so that the name stands outside the box. Edges are directed and carry no label.
+the variable's name, so that the name stands outside the box. Edges are directed and carry no label. Cells are as wide
+as the widest font needs (lettering.py), and in an SVG what a box holds is centred by the viewer, in the font it has.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -19,9 +21,12 @@ import graphviz
 
 from ..compiler.ir.types import Phase
 from .fault import CommandFault
+from .lettering import width_pt
 from .picture import Box, Frame, Kind, Picture
 
 FONT = "Arial"  # graphviz-pure carries metrics of Arimo, which are Arial's
+FONTS = "Arial, Helvetica, sans-serif"  # what an SVG asks its viewer for
+TEXT, NOTE, PADDING = 11, 9, 6  # points
 INK, GREY, FRAME = "#1b1f24", "#5f6b7a", "#b9c2cd"
 
 # Fills light enough for dark text (contrast above 10:1), hues of Okabe and Ito's palette, which the colour-blind can
@@ -61,7 +66,7 @@ GRAPH = {
     "pad": "0.25",
     "tooltip": " ",
 }
-NODE = {"shape": "plain", "fontname": FONT, "fontsize": "11", "fontcolor": INK}
+NODE = {"shape": "plain", "fontname": FONT, "fontsize": str(TEXT), "fontcolor": INK}
 ACROSS = {"color": "#aab4bf", "style": "dashed", "penwidth": "0.7"}  # from one phase to another: what is kept
 EDGE = {"color": "#7a8694", "arrowsize": "0.55", "penwidth": "0.9", "tooltip": " "}
 
@@ -93,7 +98,7 @@ def _fill(source: graphviz.Digraph, picture: Picture, key: tuple[str, ...], stag
 
 
 def _frame_style(frame: Frame) -> dict[str, str]:
-    label = f"<{_font(frame.label, GREY, 11, bold=True)}>"
+    label = f"<{_font(frame.label, GREY, TEXT, bold=True)}>"
     style = {"label": label, "labeljust": "l", "style": "rounded", "color": FRAME, "margin": "10"}
     tint = PHASE_TINTS.get(frame.key[-1])
     filled = {"style": "rounded,filled", "fillcolor": tint} if tint else {}
@@ -102,14 +107,21 @@ def _frame_style(frame: Frame) -> dict[str, str]:
 
 def _label(box: Box, staged: bool) -> str:
     fill, border = PHASE_COLOURS[box.phase] if staged else KIND_COLOURS[box.kind]
-    width = 2 if box.kind in (Kind.PARAMETER, Kind.STATE, Kind.OUTPUT) else 1
+    thickness = 2 if box.kind in (Kind.PARAMETER, Kind.STATE, Kind.OUTPUT) else 1
     rounded = ' STYLE="ROUNDED"' if box.kind in (Kind.COMPUTED, Kind.OUTPUT) else ""
-    cell = f'<TD PORT="box" BORDER="{width}" COLOR="{border}" BGCOLOR="{fill}"{rounded} CELLPADDING="6">'
-    inside = "<BR/>".join(_text(line) for line in box.inside.split("\n"))
-    outside = [_font(box.name, INK, 11, bold=True), *([_font(box.note, GREY, 9)] if box.note else [])]
-    name = "".join(f'{line}<BR ALIGN="LEFT"/>' for line in outside)
+    width = width_pt(box.inside, TEXT) + 2 * (PADDING + thickness)
+    frame = f'PORT="box" BORDER="{thickness}" COLOR="{border}" BGCOLOR="{fill}"{rounded} CELLPADDING="{PADDING}"'
     table = '<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="3">'
-    return f'<{table}<TR>{cell}{inside}</TD><TD ALIGN="LEFT" BALIGN="LEFT">{name}</TD></TR></TABLE>>'
+    return f'<{table}<TR><TD {frame} WIDTH="{width}">{_text(box.inside)}</TD>{_outside(box)}</TR></TABLE>>'
+
+
+def _outside(box: Box) -> str:
+    """The cell beside the box: the variable's name, under it the note; none where there is neither."""
+    name = [_font(box.name, INK, TEXT, bold=True)] if box.name else []
+    note = [_font(box.note, GREY, NOTE)] if box.note else []
+    lines = "".join(f'{line}<BR ALIGN="LEFT"/>' for line in name + note)
+    width = max(width_pt(box.name, TEXT, bold=True), width_pt(box.note, NOTE)) + 6
+    return f'<TD ALIGN="LEFT" BALIGN="LEFT" WIDTH="{width}">{lines}</TD>' if lines else ""
 
 
 def _heading(picture: Picture, staged: bool) -> str:
@@ -118,8 +130,10 @@ def _heading(picture: Picture, staged: bool) -> str:
         used = [(p.value, PHASE_COLOURS[p]) for p in Phase if any(b.phase is p for b in picture.boxes)]
     else:
         used = [(k.value, KIND_COLOURS[k]) for k in Kind if any(b.kind is k for b in picture.boxes)]
-    swatch = '<TD BORDER="1" WIDTH="18" HEIGHT="12" COLOR="{}" BGCOLOR="{}"></TD><TD ALIGN="LEFT">{}  </TD>'
-    cells = "".join(swatch.format(border, fill, _font(text, GREY, 11)) for text, (fill, border) in used)
+    swatch = '<TD BORDER="1" WIDTH="18" HEIGHT="12" COLOR="{}" BGCOLOR="{}"></TD><TD ALIGN="LEFT" WIDTH="{}">{}</TD>'
+    cells = "".join(
+        swatch.format(border, fill, width_pt(text, TEXT) + 12, _font(text, GREY, TEXT)) for text, (fill, border) in used
+    )
     legend = f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="4"><TR>{cells}</TR></TABLE>'
     title = f'<TR><TD ALIGN="LEFT">{_font(picture.title, INK, 16, bold=True)}</TD></TR>'
     return f'<<TABLE BORDER="0" CELLSPACING="2">{title}<TR><TD ALIGN="LEFT">{legend}</TD></TR></TABLE>>'
@@ -149,6 +163,8 @@ def draw(dot: str, path: Path, limit_s: float = 300.0) -> None:
     kind = path.suffix.removeprefix(".").lower()
     assert kind in FORMATS, f"no format {kind}"
     data = dot.encode() if kind in ("dot", "gv") else _run(dot, kind, limit_s)
+    if kind == "svg":
+        data = centred(data.decode()).encode()
     part = path.with_name(f".{path.name}.part")
     try:
         part.write_bytes(data)
@@ -157,6 +173,28 @@ def draw(dot: str, path: Path, limit_s: float = 300.0) -> None:
         raise CommandFault(f"cannot write `{path}`: {fault.strerror}", exit_code=1) from fault
     finally:
         part.unlink(missing_ok=True)
+
+
+_NODE = re.compile(r'<g id="node\d+" class="node">.*?</g>\n</g>|<g id="node\d+" class="node">.*?</g>', re.DOTALL)
+_SHAPE = re.compile(r' (?:d|points)="([^"]+)"')
+_START = re.compile(r'text-anchor="start" x="[^"]*"')
+
+
+def centred(svg: str) -> str:
+    """The SVG with what stands in a box anchored at the box's middle: Graphviz has put it where Arial would begin."""
+    return _NODE.sub(lambda node: _centre_first(node[0]), svg).replace(
+        f'font-family="{FONT}"', f'font-family="{FONTS}"'
+    )
+
+
+def _centre_first(node: str) -> str:
+    """The first text of a node is what its first shape, the box, holds."""
+    shape = _SHAPE.search(node)
+    if shape is None:
+        return node
+    across = [float(x) for x in re.findall(r"(-?[\d.]+),-?[\d.]+", shape[1])]
+    middle = (min(across) + max(across)) / 2
+    return _START.sub(f'text-anchor="middle" x="{middle:.2f}"', node, count=1)
 
 
 def _run(dot: str, kind: str, limit: float) -> bytes:

@@ -18,6 +18,8 @@ from ..compiler.elaborate.recipe import Recipe
 from ..compiler.elaborate.recipes import load_recipe
 from ..compiler.ir.graph import Graph
 from ..compiler.language.syntax import Record
+from ..compiler.passes import run_passes
+from ..compiler.passes.offsets import Offsets
 from .arguments import read_text
 from .fault import CommandFault
 from .probe import probe_step
@@ -72,6 +74,11 @@ def bind(path: str | Source, sets: Iterable[tuple[str, str]], size: str | None, 
 def step_of(bound: Bound) -> Graph:
     """The step that a recipe asks for, or without a recipe a stand-in for figures and pictures."""
     return pipeline.step_graph(bound.spec, bound.recipe) if bound.recipe is not None else probe_step(bound.model)
+
+
+def drawn_model(bound: Bound) -> Graph:
+    """The model as it is drawn: as the spec says it, with the starts of dims known, because nobody cuts them."""
+    return run_passes(bound.model, [Offsets()])
 
 
 def recipe_of(spec: Spec, sets: Iterable[tuple[str, str]], size: str | None, name: str | None = None) -> Recipe | None:

@@ -19,7 +19,7 @@ from .picture import picture
 from .progress import TrainingDisplay, Yardstick, comparison, evaluation_words
 from .render import draw, to_dot
 from .sample import sample_text
-from .specs import bind
+from .specs import bind, drawn_model
 
 EXAMPLE = "partita train specs/recipes/docs_demo.partita --set steps=200 --out out/demo"
 FULL_PICTURE = 400  # nodes: a larger graph is drawn folded
@@ -96,7 +96,7 @@ def conclude(options: argparse.Namespace, recipe: Recipe, folder: Path, result: 
         print(evaluation_words(summary.held_out))
     if recipe.sample is not None and result.checkpoint is not None and recipe.source.kind != "tokens":
         print(f"sample:\n{sample_text(folder / 'build', result.checkpoint, recipe.sample, options.device)}\n")
-    graph = bind(options.spec, sets_of(options), options.size).model
+    graph = drawn_model(bind(options.spec, sets_of(options), options.size))
     draw(to_dot(picture(graph) if len(graph) <= FULL_PICTURE else fold(graph)), folder / "graph.svg")
     print(f"graph:      {folder / 'graph.svg'}")
     print(f"checkpoint: {result.checkpoint}")
