@@ -218,4 +218,12 @@ ENTRIES: tuple[Entry, ...] = (
         bad="model M : x[D] -> [D] {\n  sizes {\n           D  H\n    small  8\n  }\n  return x\n}\n",
         mended="model M : x[D] -> [D] {\n  sizes {\n           D  H\n    small  8  2\n  }\n  return x\n}\n",
     ),
+    Entry(
+        code="E0215",
+        title="more than there are",
+        what="`top` is asked for more elements than the axis has, or for none.",
+        why="It is true for the k largest along one axis, so k goes from 1 to the axis' size.",
+        bad="fn best[E](x) = top[E](x, 0)\n",
+        mended="fn best[E](x) = top[E](x, 1)\n",
+    ),
 )

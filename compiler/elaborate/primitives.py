@@ -18,7 +18,7 @@ from . import arithmetic as a
 from . import dims as d
 from . import structure
 from .frame import Arguments, Fault, Frame
-from .values import UNKNOWN, Initialiser, Value, is_number
+from .values import UNKNOWN, Initialiser, Value, describe, is_number, show_dims
 from .views import need_axes
 
 
@@ -249,6 +249,24 @@ def _initialiser(frame: Frame, this: PrimitiveCall) -> Value:
     return Initialiser(this.name, tuple(numbers) or ((0.02,) if this.name == "normal" else ()))
 
 
+def _top(frame: Frame, this: PrimitiveCall) -> Value:
+    """`top[E](x, k)`: true for the k largest along E; of equal ones the first count."""
+    value, k = operands(frame, this, 2)
+    over = axes_of(frame, this)
+    spans = [span for _, span in this.args.positional]
+    if len(over) != 1:
+        raise frame.fault("E0207", f"`top` looks along a single axis, not {show_dims(over)}", this.span)
+    use = _tensor(frame, value, spans[0])
+    need_axes(frame, use, over, spans[0], _short(spans[0]))
+    if k is UNKNOWN:
+        raise Fault
+    if not isinstance(k, int) or isinstance(k, bool):
+        raise frame.fault("E0303", f"`top` takes a whole number of the compile time, this is {describe(k)}", spans[1])
+    if k < 1 or (over[0].size is not None and k > over[0].size):
+        raise frame.fault("E0215", f"{show_dims(over)} has no {k} largest", spans[1])
+    return frame.emit1("top", use, span=this.span, hint=this.hint, dim=over[0], k=k)
+
+
 def _later(frame: Frame, this: PrimitiveCall) -> Value:
     raise not_yet(frame, f"`{this.name}`", this.span)
 
@@ -278,7 +296,8 @@ PRIMITIVES: Mapping[str, Rule] = MappingProxyType(
         "unstack": lambda frame, this: structure.unstack(frame, this.items, this.args, this.span, this.hint),
         "split": lambda frame, this: structure.split(frame, this.items, this.args, this.span, this.hint),
         "concat": lambda frame, this: structure.concat(frame, this.items, this.args, this.span, this.hint),
+        "top": _top,
         **dict.fromkeys(("normal", "uniform", "kaiming", "constant"), _initialiser),
-        **dict.fromkeys(("top", "window", "unwindow"), _later),
+        **dict.fromkeys(("window", "unwindow"), _later),
     }
 )

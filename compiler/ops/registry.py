@@ -20,6 +20,7 @@ from .optimizers import OPTIMIZERS
 from .randomness import RANDOMNESS
 from .reductions import REDUCTIONS
 from .rotary import ROTARY
+from .selection import SELECTION
 from .softmaxes import SOFTMAXES
 from .structure import STRUCTURE
 from .training import TRAINING
@@ -36,6 +37,7 @@ _ALL = (
     *STRUCTURE,
     *JOINING,
     *INDEXING,
+    *SELECTION,
     *TRAINING,
     *ACTIVATIONS,
     *SOFTMAXES,

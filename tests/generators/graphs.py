@@ -55,6 +55,7 @@ TEMPLATES: dict[str, Template] = {
     "split": t.split,
     "gather": t.gather,
     "scatter_add": t.scatter_add,
+    "top": t.top,
     "random": t.random,
     "index": t.index,
     "parameter": t.new_parameter,

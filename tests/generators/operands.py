@@ -203,6 +203,14 @@ def _scatter_add(m: Maker) -> Attrs:
     return {"dim": dim, "dims": m.shuffled((dim, *shared, *others))}
 
 
+def _top(m: Maker) -> Attrs:
+    """Whole numbers, so that some are equal."""
+    dim = m.dim()
+    m.floats(*m.shuffled((dim, *m.dims(most=2))))
+    m.arrays[0] = np.round(m.arrays[0])
+    return {"dim": dim, "k": int(m.random.integers(1, (dim.size or 1) + 1))}
+
+
 MAKERS: Mapping[str, Make] = MappingProxyType(
     {
         "parameter": _declared(init=("zeros",), trained=True),
@@ -243,6 +251,7 @@ MAKERS: Mapping[str, Make] = MappingProxyType(
         "split": _split,
         "gather": _gather,
         "scatter_add": _scatter_add,
+        "top": _top,
         "assign": lambda m: m.floats(*m.dims()) or {"target": "w"},
         **KERNEL_MAKERS,
     }

@@ -213,6 +213,15 @@ def scatter_add(m: Maker) -> None:
     m.keep(m.tame(m.one("scatter_add", values, ids, dim=below, dims=(below, *kept))))
 
 
+def top(m: Maker) -> None:
+    """A value where it is among the largest, another elsewhere."""
+    x = m.value(1)
+    dims = m.subset(x.dims, 1)
+    if dims:
+        k = m.draw(st.integers(1, dims[0].size or 1))
+        m.keep(m.one("where", m.one("top", x, dim=dims[0], k=k), x, m.constant(0.0)))
+
+
 def random(m: Maker) -> None:
     """Dropout: a mask of uniform numbers, or gaussian noise."""
     x = m.value()

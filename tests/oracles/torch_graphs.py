@@ -172,6 +172,17 @@ def _scatter(node: Node, operands: list[Tensor]) -> Tensor:
     )
 
 
+def _top(node: Node, operands: list[Tensor]) -> Tensor:
+    """An element is among the k largest if fewer than k others are larger, or as large and further in front."""
+    (axis,) = _axes(node, "dim")
+    k: Any = node.attrs["k"]
+    x = operands[0].movedim(axis, -1)
+    mine, other = x.unsqueeze(-1), x.unsqueeze(-2)
+    place = torch.arange(x.shape[-1])
+    before = (other > mine) | ((other == mine) & (place[None, :] < place[:, None]))
+    return (before.sum(-1) < k).movedim(-1, axis)
+
+
 def _contract(a: tuple[Tensor, Dims], b: tuple[Tensor, Dims], out: Dims) -> Tensor:
     letters: dict[Dim, str] = {}
     for dim in (*a[1], *b[1]):
@@ -302,6 +313,7 @@ _RULES: Mapping[str, Rule] = {
     "split": _split,
     "gather": _gather,
     "scatter_add": _scatter,
+    "top": _top,
     "gelu": lambda node, x: _F.gelu(x[0]),
     "gelu_tanh": lambda node, x: _F.gelu(x[0], approximate="tanh"),
     "silu": lambda node, x: _F.silu(x[0]),

@@ -1,4 +1,4 @@
-"""Kernels of look-ups: gather is embedding or aten.gather, scatter_add its transpose; index counts a dim."""
+"""Kernels of look-ups: gather is embedding or aten.gather, scatter_add its transpose; index counts a dim; top sorts."""
 
 from __future__ import annotations
 
@@ -50,4 +50,14 @@ def scatter_add(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Val
     return [scatter_into(e, node, values, (0, 1), cast(Dim, node.attrs["dim"]), zeros, out.dims)]
 
 
-RULES: dict[str, Rule] = {"index": index, "gather": gather, "scatter_add": scatter_add}
+def top(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
+    """Truth at the places of the k largest; a stable sort puts the first of equal ones first."""
+    use = node.uses[0]
+    axis, k = use.dims.index(cast(Dim, node.attrs["dim"])), cast(int, node.attrs["k"])
+    _, order = e.calls(aten.sort.stable, e.tensor(values[0], use.dtype), stable=True, dim=axis, descending=True)
+    largest = e.call(aten.slice.Tensor, order, axis, 0, k)
+    nowhere = e.full(node.outs[0].dims, False, node.outs[0].dtype)
+    return [e.call(aten.scatter.value, nowhere, axis, largest, True)]
+
+
+RULES: dict[str, Rule] = {"index": index, "gather": gather, "scatter_add": scatter_add, "top": top}
