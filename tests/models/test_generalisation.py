@@ -43,32 +43,17 @@ def values_of(graph: Graph) -> dict[str, Array]:
 
 
 @MODELS
-def test_lowered_as_interpreted(file: str, model: str) -> None:
-    graph = probed(tiny_model(file, model))
-    values = values_of(graph)
-    found, _ = run_lowered(gradient_graph(ready(graph)), values)
+def test_loss_and_gradients(file: str, model: str) -> None:
+    """The lowered program against the reference, PyTorch's autograd, and the graph before any pass."""
+    graph = tiny_model(file, model)
+    whole = probed(graph)
+    values = values_of(whole)
+    found, _ = run_lowered(gradient_graph(ready(whole)), values)
     gradients = {name for name in found if name.startswith("grad/")}
     assert gradients == {f"grad/{node.id}" for node in graph.nodes("parameter")}
-    assert_close(found, run(Differentiate()(ready(graph)), values), 1e-10)
-
-
-@MODELS
-def test_gradients_are_those_of_autograd(file: str, model: str) -> None:
-    """The same text as a torch module, whose operators PyTorch differentiates by itself."""
-    graph = tiny_model(file, model)
-    values = values_of(probed(graph))
-    found, _ = run_lowered(gradient_graph(ready(probed(graph))), values)
-    loss, gradients = module_gradients(run_passes(graph, forward_passes(), MODEL), values)
-    assert_close(found, {"loss": loss, **{f"grad/{name}": g for name, g in gradients.items()}}, 1e-10)
-
-
-@MODELS
-def test_passes_keep_the_meaning_of_the_text(file: str, model: str) -> None:
-    """The outputs are those of the bare elaborated graph: nothing inlined, folded or fused."""
-    graph = tiny_model(file, model)
-    values = values_of(probed(graph))
-    found, _ = run_lowered(ready(probed(graph)), values)
-    assert_close(found, run(graph, values), 1e-10)
+    assert_close(found, run(Differentiate()(ready(whole)), values), 1e-10)
+    assert_close(found, run(graph, values), 1e-10)  # nothing inlined, folded or fused
+    assert_close(found, module_results(run_passes(graph, forward_passes(), MODEL), values), 1e-10)
 
 
 @pytest.mark.parametrize(("file", "model"), [("gpt2", "GPT2"), ("bert", "BERT")])
@@ -80,9 +65,8 @@ def test_dropout_is_the_same_in_a_module(file: str, model: str) -> None:
     for step in (0, 1):
         values["step"] = np.asarray(step)
         found, _ = run_lowered(gradient_graph(ready(probed(graph))), values)
-        loss, gradients = module_gradients(run_passes(graph, forward_passes(), MODEL), values)
-        assert_close(found, {"loss": loss, **{f"grad/{name}": g for name, g in gradients.items()}}, 1e-10)
-        losses.append(loss)
+        assert_close(found, module_results(run_passes(graph, forward_passes(), MODEL), values), 1e-10)
+        losses.append(float(found["loss"]))
     assert losses[0] != losses[1]
 
 
@@ -124,8 +108,8 @@ def own_models(path: Path) -> list[str]:
     return [one.name.text for one in declared if isinstance(one, syntax.Model | syntax.Derived)]
 
 
-def module_gradients(graph: Graph, values: Mapping[str, Array]) -> tuple[float, dict[str, Array]]:
-    """The probed loss of a model as a torch module, and its gradients by parameter."""
+def module_results(graph: Graph, values: Mapping[str, Array]) -> dict[str, Array]:
+    """The probed loss of a model as a torch module, and its gradients as PyTorch finds them."""
     net = module(graph)
     with torch.no_grad():
         for name, parameter in net.named_parameters():
@@ -139,4 +123,5 @@ def module_gradients(graph: Graph, values: Mapping[str, Array]) -> tuple[float, 
     for name, out in outputs.items():
         loss = loss + (out * torch.from_numpy(values[f"probe/{name}"])).sum()
     loss.backward()
-    return loss.item(), {name: p.grad.numpy() for name, p in net.named_parameters() if p.grad is not None}
+    gradients = {f"grad/{name}": p.grad.numpy() for name, p in net.named_parameters() if p.grad is not None}
+    return {"loss": loss.detach().numpy(), **gradients}
