@@ -1,14 +1,15 @@
 """Dims as they are written: names, groups, arithmetic.
 
 A name stands for the axes that the frame binds it to (a formal may be bound to a group, `I` of `Linear[(H K), D]`).
-Arithmetic is on sizes, exact, within bounds; a result makes a dim of its own, called as the place that it is for. A
-size that is free stays free.
+Arithmetic is on sizes, exact, within bounds; a size that is free stays free. `Y / 2` and `2 * D` are one dim wherever
+they are written (and `Y / 2 * 2` is Y); any other result makes a dim of its own, called as the place that it is for.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from fractions import Fraction
 
 from ..base.diagnostic import did_you_mean
 from ..base.span import Span
@@ -30,11 +31,47 @@ def axes(frame: Frame, dim: s.Dim, name: str | None = None) -> Dims:
         return tuple(axis for part in dim.parts for axis in axes(frame, part, name))
     if isinstance(dim, s.DimBinary) and dim in frame.unnamed:
         return (frame.unnamed[dim],)
+    share = _share(frame, dim) if isinstance(dim, s.DimBinary) else None
+    if share is not None and share[0] is not None:
+        return (_scaled(frame, dim, *share),)
     value = size(frame, dim)
     made = fresh(frame, name or _spelling(dim), value, dim.span)
     if isinstance(dim, s.DimBinary):
         frame.unnamed[dim] = made
     return (made,)
+
+
+def _share(frame: Frame, dim: s.Dim) -> tuple[Dim | None, Fraction] | None:
+    """`Y * 2 / 3` as (Y, 2/3), a number as (None, number); None for what is no product with a single dim."""
+    if isinstance(dim, s.DimRef):
+        bound = lookup(frame, dim.name)
+        if bound is not None:
+            return frame.context.scaled.origin(bound[0]) if len(bound) == 1 else None
+    if isinstance(dim, s.DimRef | s.DimNumber):
+        number = size(frame, dim)
+        return None if number is None else (None, Fraction(number))
+    if not isinstance(dim, s.DimBinary) or dim.op not in "*/":
+        return None
+    left, right = _share(frame, dim.left), _share(frame, dim.right)
+    if left is None or right is None or (left[0] is not None and right[0] is not None):
+        return None
+    if dim.op == "*":
+        return left[0] or right[0], left[1] * right[1]
+    return None if right[0] is not None or not right[1] else (left[0], left[1] / right[1])
+
+
+def _scaled(frame: Frame, written: s.Dim, root: Dim | None, share: Fraction) -> Dim:
+    """The dim that is a share of another, made where it is written first."""
+    assert root is not None, "a number makes a dim of its own"
+    value = size(frame, written)
+    known = frame.context.scaled.find(root, share)
+    if known is not None:
+        return known
+    times = f"*{share.numerator}" if share.numerator != 1 else ""
+    parts = f"/{share.denominator}" if share.denominator != 1 else ""
+    made = fresh(frame, root.name.rsplit(".", 1)[-1] + times + parts, value, written.span)
+    frame.context.scaled.keep(made, root, share)
+    return made
 
 
 def lookup(frame: Frame, name: str) -> Dims | None:
@@ -111,7 +148,9 @@ def unknown_dim(frame: Frame, name: str, span: Span, hint: str | None = None) ->
     if name in frame.names:
         return frame.fault("E0201", f"`{name}` is no dim here", span, "a dim is needed", hint=hint)
     known = [*frame.dims, *(key for key, value in frame.names.items() if is_number(value))]
-    return frame.fault("E0201", f"there is no dim `{name}` here", span, hint=hint or did_you_mean(name, known))
+    expected = f"one of {', '.join(known)}" if known else None
+    title = f"there is no dim `{name}` here"
+    return frame.fault("E0201", title, span, expected=expected, hint=hint or did_you_mean(name, known))
 
 
 def called(dim: Dim, name: str) -> bool:
