@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule
 
     from ..runtime.program import Build
+    from .lower.footprint import Footprint
 
 After = Callable[[Pass, Graph], None]
 
@@ -125,7 +126,10 @@ def gradient_graph(graph: Graph) -> Graph:
 
 
 def predictions(step: Graph, recipe: Recipe, machine: Machine | None = None) -> dict[str, float]:
-    """What the compiler foretells of a step; its seconds only where the machine's figures are known."""
+    """What the compiler foretells of a step; its seconds only where the machine's figures are known.
+
+    Its peak is the graph's, an estimate: `compile_recipe` puts that of the lowered program in its place.
+    """
     found: dict[str, float] = {
         "parameters": parameter_count(step),
         "step_flops": model_flops(step),
@@ -157,6 +161,13 @@ def compile_recipe(
     step = step_graph(spec, recipe)
     graphs = {"step": step, "evaluate": evaluate_graph(spec, recipe), "predict": predict_graph(spec, recipe)}
     return lower(graphs, plain(recipe), predictions(step, recipe, machine), folder, device=device, dump=dump)
+
+
+def step_footprint(spec: Spec, recipe: Recipe, *, device: str = "cpu") -> Footprint:
+    """What a recipe's step occupies when it runs: the peak, its owners, and its course. Raises SpecError."""
+    from .lower.build import graph_footprint
+
+    return graph_footprint(step_graph(spec, recipe), device)
 
 
 def module(

@@ -74,7 +74,8 @@ class Run:
 
     A buffer in `frees` is dropped from the store before the call, so that the module owns the last reference and may
     overwrite or free it. Integer literals that a shared module needs (the key of a layer's randomness) stand in
-    `literals` and follow the tensors in the list.
+    `literals` and follow the tensors in the list. `layer` is the path of the layer that is computed (`blocks.3`), empty
+    outside of all: what a shared module works on.
     """
 
     module: str
@@ -82,6 +83,7 @@ class Run:
     outputs: tuple[str, ...]
     frees: tuple[str, ...] = ()
     literals: tuple[int, ...] = ()
+    layer: str = ""
     op: Literal["run"] = "run"
 
 

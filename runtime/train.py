@@ -221,12 +221,14 @@ class _Run:
             self.options.on_step(record)
 
     def _run_step(self) -> dict[str, torch.Tensor]:
+        data = step_data(self.data.train, self.done)
+
         def call() -> dict[str, torch.Tensor]:
-            data = step_data(self.data.train, self.done)
             return self.executable.run("step", self.store, data, step=self.done, seed=self.training.seed)
 
         if self.options.measure_memory and self.done - self.began == MEASURED:
-            outputs, self.peak_bytes = measure_peak(call, self.store.values(), self.executable.device)
+            held = [*self.store.values(), *(tensor for rows in data for tensor in rows.values())]
+            outputs, self.peak_bytes = measure_peak(call, held, self.executable.device)
             return outputs
         return call()
 

@@ -38,6 +38,7 @@ class Owner(Enum):
     STATE = "optimizer state"
     ACTIVATION = "activations"
     WORKSPACE = "workspace"
+    DATA = "data"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """The build folder: program.json, modules/*.py and a manifest of their hashes, written beside and renamed.
 
-In: the graphs of a model (`step`, `evaluate`, `predict`, as asked for), the recipe as plain data, and predictions.
-Out: a folder that runs without the compiler. It is code: `runtime/execute.py` checks every hash before it imports.
+In: the graphs of a model (`step`, `evaluate`, `predict`, as asked for), the recipe as plain data, and predictions, to
+which the lowering adds the step's peak of memory, which it alone knows. Out: a folder that runs without the compiler.
+It is code: `runtime/execute.py` checks every hash before it imports.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...runtime.program import Build, to_json
 from ..ir.graph import Graph
+from .footprint import ROUNDING_BYTES, Footprint, footprint, held_of
 from .program import Library, lower_graph, parameters_of, states_of
 
 MANIFEST = "manifest.json"
@@ -51,19 +54,35 @@ def compile_graphs(
     device: str = "cpu",
     dump: Sequence[str] = (),
 ) -> tuple[Build, dict[str, str]]:
-    """The build and the source of each of its modules by name."""
+    """The build and the source of each of its modules by name. The peak that it foretells is that of its own step."""
+    build, library = _built(graphs, recipe, device, dump)
+    foretold = dict(predictions)
+    if "step" in graphs:
+        foretold["peak_bytes"] = _footprint(build, "step", library).memory.peak_bytes
+    sources = {module.name: module.source for module in library.modules.values()}
+    return replace(build, predictions=foretold), sources
+
+
+def graph_footprint(graph: Graph, device: str = "cpu", threads: int | None = None) -> Footprint:
+    """What one run of a graph occupies, instruction by instruction, once it is lowered for a device."""
+    build, library = _built({graph.name: graph}, {}, device, ())
+    return _footprint(build, graph.name, library, threads)
+
+
+def _built(
+    graphs: Mapping[str, Graph], recipe: Mapping[str, Any], device: str, dump: Sequence[str]
+) -> tuple[Build, Library]:
     library = Library(device)
     programs = {name: lower_graph(g, library, dump if name == "step" else ()) for name, g in graphs.items()}
-    first = next(iter(graphs.values()))
-    build = Build(
-        name=first.name,
-        parameters=parameters_of(graphs),
-        states=states_of(graphs),
-        programs=programs,
-        recipe=dict(recipe),
-        predictions=dict(predictions),
-    )
-    return build, {module.name: module.source for module in library.modules.values()}
+    name = next(iter(graphs.values())).name
+    build = Build(name, parameters_of(graphs), states_of(graphs), programs, recipe=dict(recipe))
+    return build, library
+
+
+def _footprint(build: Build, name: str, library: Library, threads: int | None = None) -> Footprint:
+    modules = {module.name: module for module in library.modules.values()}
+    rounding = ROUNDING_BYTES[library.device.partition(":")[0]]
+    return footprint(build.programs[name], modules, held_of(build), threads=threads, rounding_bytes=rounding)
 
 
 def write(files: Mapping[str, str], folder: Path) -> None:

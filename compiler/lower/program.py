@@ -149,6 +149,7 @@ class _Walk:
                 outputs=tuple(self.buffer(key) for key in segment.outputs),
                 frees=tuple(self.buffer(key) for key in frees),
                 literals=literals(segment),
+                layer="" if segment.layer is None else f"{segment.layer.chain}.{segment.layer.index}",
             )
         )
         results = _results(module, arguments)

@@ -1,0 +1,302 @@
+"""What a program occupies, to the byte: its instructions are walked as the runtime runs them, memory by memory.
+
+In: a program, its modules (whose every fx node was run on the meta device, so that storages, aliases and last readers
+are facts) and the tensors that stand outside. Out: the peak, the line of the spec that runs there, whose memory it is,
+and how high each instruction reaches. What kernels allocate inside, unseen by the meta device, `workspace.py` declares.
+
+Sizes are rounded up as the allocator does: to 512 bytes by PyTorch's caching allocator on CUDA; on the CPU its events
+count bytes as they are asked for.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import torch
+from torch import fx
+
+from ...runtime.program import Allocate, Build, Free, Instruction, Program, Run
+from ..cost.memory import CPU_ROUNDING_BYTES, CUDA_ROUNDING_BYTES, Memory, Owner, Share
+from .emit import storage
+from .modules import Module
+from .program import dtype_of
+from .workspace import workspace_bytes
+
+ROUNDING_BYTES: Mapping[str, int] = MappingProxyType({"cpu": CPU_ROUNDING_BYTES, "cuda": CUDA_ROUNDING_BYTES})
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One call of a module's body: what it makes, what it needs meanwhile, and what nobody names behind it.
+
+    Memories are numbered within the module: inputs by position (aliases by their first), then fresh ones.
+    """
+
+    place: str
+    born: tuple[tuple[int, int], ...]  # memory, bytes
+    workspace: int
+    died: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A module's allocations in order, the memories of its inputs and outputs, and the inputs that it drops at once."""
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    unused: tuple[int, ...]
+    moments: tuple[Moment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How high one instruction reaches, and what stays behind it."""
+
+    phase: str
+    what: str
+    peak_bytes: int
+    left_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """The peak of a program, who owns it, and its course: one level an instruction, in the order of the run."""
+
+    memory: Memory
+    levels: tuple[Level, ...]
+
+
+# ---- modules
+
+
+def profile(graph: fx.Graph, threads: int) -> Profile:
+    """The allocations of a module's body."""
+    numbers: dict[int, int] = {}
+    inputs: list[int] = []
+    for node in graph.nodes:
+        if node.op == "placeholder" and isinstance(node.meta["val"], torch.Tensor):
+            inputs.append(numbers.setdefault(storage(node.meta["val"]), len(inputs)))
+    (outputs,) = next(n for n in reversed(graph.nodes) if n.op == "output").args
+    calls = [n for n in graph.nodes if n.op == "call_function" and n.target is not operator.getitem]
+    born: list[tuple[tuple[int, int], ...]] = []
+    last: dict[int, int] = dict.fromkeys(inputs, -1)
+    for position, node in enumerate(calls):
+        made: list[tuple[int, int]] = []
+        for tensor in _tensors(node.meta["val"]):
+            memory = storage(tensor)
+            if memory not in numbers:
+                numbers[memory] = len(inputs) + len(numbers)
+                made.append((numbers[memory], tensor.untyped_storage().nbytes()))
+        named = [*_tensors(node.meta["val"]), *(t for used in node.all_input_nodes for t in _tensors(used.meta["val"]))]
+        last.update((numbers[storage(tensor)], position) for tensor in named)
+        born.append(tuple(made))
+    kept = {numbers[storage(node.meta["val"])] for node in outputs}
+    died: dict[int, list[int]] = {}
+    for memory, position in last.items():
+        if memory not in kept:
+            died.setdefault(position, []).append(memory)
+    moments = [
+        Moment(node.meta["origin"], born[i], workspace_bytes(node, threads), tuple(died.get(i, ())))
+        for i, node in enumerate(calls)
+    ]
+    where = tuple(numbers[storage(node.meta["val"])] for node in outputs)
+    return Profile(tuple(inputs), where, tuple(died.get(-1, ())), tuple(moments))
+
+
+def _tensors(value: object) -> list[torch.Tensor]:
+    """The tensors that a call gives. Its names are dropped together: a getitem is part of its call."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    return [t for item in value for t in _tensors(item)] if isinstance(value, (list, tuple)) else []
+
+
+# ---- programs
+
+
+def footprint(
+    program: Program,
+    modules: Mapping[str, Module],
+    held: Mapping[str, Held],
+    *,
+    threads: int | None = None,
+    rounding_bytes: int = CPU_ROUNDING_BYTES,
+) -> Footprint:
+    """The course of one run of a program. `held` are the tensors of the store by name.
+
+    threads  how many the kernels run on: their buffers are one a thread (as torch is set where not given)
+    """
+    threads = torch.get_num_threads() if threads is None else threads
+    return _Walk(program, modules, threads, rounding_bytes).run(held)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A tensor that lives across steps."""
+
+    owner: Owner
+    bytes: int
+
+
+def held_of(build: Build) -> dict[str, Held]:
+    """What the store of a build holds."""
+    sizes = {item.name: _bytes(item.shape, item.dtype) for item in (*build.parameters, *build.states)}
+    parameters = {item.name for item in build.parameters}
+    return {name: Held(Owner.PARAMETER if name in parameters else Owner.STATE, n) for name, n in sizes.items()}
+
+
+def _bytes(shape: Sequence[int], dtype: str) -> int:
+    return torch.Size(shape).numel() * dtype_of(dtype).itemsize
+
+
+@dataclass(slots=True)
+class _Block:
+    """A piece of memory that is alive."""
+
+    bytes: int
+    owner: Owner
+    path: str
+
+
+@dataclass(slots=True)
+class _Walk:
+    program: Program
+    modules: Mapping[str, Module]
+    threads: int
+    rounding_bytes: int
+    profiles: dict[str, Profile] = field(default_factory=dict[str, Profile])
+    buffers: dict[str, int] = field(default_factory=dict[str, int])
+    named: Counter[int] = field(default_factory=Counter[int])
+    alive: dict[int, _Block] = field(default_factory=dict[int, _Block])
+    total: int = 0
+    made: int = 0
+    peak: int = 0
+    at: str = ""
+    owners: tuple[tuple[_Block, int], ...] = ()
+    high: int = 0
+    levels: list[Level] = field(default_factory=list[Level])
+    gradients: frozenset[str] = frozenset()
+
+    def run(self, held: Mapping[str, Held]) -> Footprint:
+        """`Executable.run`, with sizes for tensors."""
+        update = {name for i in self.program.update if isinstance(i, Run) for name in i.inputs}
+        made = {name for i in self.program.microbatch if isinstance(i, Run) for name in i.outputs}
+        self.gradients = frozenset((update & made) - set(self.program.outputs.values()))
+        for name, tensor in held.items():
+            self._bind(name, self._new(tensor.bytes, tensor.owner, name))
+        scalars = [i for i in self.program.inputs if i.source != "data"]
+        rows = [i for i in self.program.inputs if i.source == "data"]
+        for given in scalars:
+            self._bind(given.name, self._new(_bytes(given.shape, given.dtype), Owner.DATA, given.name))
+        # The caller holds the data of all microbatches until the run ends.
+        batches: list[dict[str, int]] = []
+        for _ in range(self.program.microbatches):
+            batch = {i.name: self._new(_bytes(i.shape, i.dtype), Owner.DATA, i.name) for i in rows}
+            self.named.update(batch.values())
+            batches.append(batch)
+        self._mark("")
+        self._all("prepare", self.program.prepare)
+        for batch in batches:
+            for name, memory in batch.items():
+                self._bind(name, memory)
+            self._all("microbatch", self.program.microbatch)
+        self._all("update", self.program.update)
+        return Footprint(Memory(self.peak, self.at, self._shares()), tuple(self.levels))
+
+    # ---- memory
+
+    def _new(self, size: int, owner: Owner, path: str) -> int:
+        rounded = -(-size // self.rounding_bytes) * self.rounding_bytes
+        self.made += 1
+        self.alive[self.made] = _Block(rounded, owner, path)
+        self.total += rounded
+        return self.made
+
+    def _bind(self, name: str, memory: int) -> None:
+        self.named[memory] += 1
+        if name in self.buffers:
+            self._unbind(name)
+        self.buffers[name] = memory
+
+    def _unbind(self, name: str) -> int:
+        """Drop a name; the memory goes with the last one."""
+        memory = self.buffers.pop(name)
+        self.named[memory] -= 1
+        self._release((memory,))
+        return memory
+
+    def _release(self, memories: Iterable[int]) -> None:
+        for memory in memories:
+            if self.named[memory] <= 0 and memory in self.alive:
+                self.total -= self.alive.pop(memory).bytes
+
+    def _mark(self, place: str, workspace: int = 0) -> None:
+        """Here the sum stands at its highest for a moment."""
+        workspace = -(-workspace // self.rounding_bytes) * self.rounding_bytes
+        self.high = max(self.high, self.total + workspace)
+        if self.total + workspace > self.peak:
+            self.peak, self.at = self.total + workspace, place
+            extra = [_Block(workspace, Owner.WORKSPACE, place)] if workspace else []
+            self.owners = tuple((block, block.bytes) for block in (*self.alive.values(), *extra))
+
+    def _shares(self) -> tuple[Share, ...]:
+        found: Counter[tuple[Owner, str]] = Counter()
+        for block, size in self.owners:
+            found[block.owner, block.path] += size
+        shares = (Share(owner, path, size) for (owner, path), size in found.items() if size)
+        return tuple(sorted(shares, key=lambda s: (-s.bytes, s.owner.value, s.path)))
+
+    # ---- instructions
+
+    def _all(self, phase: str, instructions: Sequence[Instruction]) -> None:
+        for instruction in instructions:
+            self.high = self.total
+            if isinstance(instruction, Run):
+                what = instruction.module
+                self._call(instruction)
+            elif isinstance(instruction, Allocate):
+                what = instruction.buffer
+                size = _bytes(instruction.shape, instruction.dtype)
+                self._bind(instruction.buffer, self._new(size, Owner.GRADIENT, instruction.buffer))
+                self._mark(instruction.buffer)
+            else:
+                assert isinstance(instruction, Free), f"unknown instruction {instruction}"
+                what = "free"
+                for name in instruction.buffers:
+                    self._unbind(name)
+            self.levels.append(Level(phase, what, self.high, self.total))
+
+    def _call(self, run: Run) -> None:
+        body = self._profile(run.module)
+        inside = {number: self.buffers[name] for number, name in zip(body.inputs, run.inputs, strict=True)}
+        arguments = [self.buffers[name] for name in run.inputs]
+        self.named.update(arguments)  # the boxed list
+        for name in run.frees:
+            self._unbind(name)
+        self.named.subtract(arguments)
+        lost = set(arguments) - set(inside.values())
+        assert not lost, f"{run.module}: arguments share memory in another way than when it was made"
+        self._release(inside[number] for number in body.unused)
+        gradients = {number for name, number in zip(run.outputs, body.outputs, strict=True) if name in self.gradients}
+        for moment in body.moments:
+            place = _placed(moment.place, run.layer)
+            for number, size in moment.born:
+                inside[number] = self._new(size, Owner.GRADIENT if number in gradients else Owner.ACTIVATION, place)
+            self._mark(place, moment.workspace)
+            self._release(inside[number] for number in moment.died)
+        for name, number in zip(run.outputs, body.outputs, strict=True):
+            self._bind(name, inside[number])
+
+    def _profile(self, name: str) -> Profile:
+        if name not in self.profiles:
+            self.profiles[name] = profile(self.modules[name].graph, self.threads)
+        return self.profiles[name]
+
+
+def _placed(place: str, layer: str) -> str:
+    """`gpt2.partita:12 blocks.*.h` in the layer `blocks.3`."""
+    chain, _, index = layer.rpartition(".")
+    return place.replace(f"{chain}.*", f"{chain}.{index}") if layer else place
