@@ -28,7 +28,7 @@ from samples.recipes import recipe_over
 from samples.spec_texts import ROOT, model_spec
 from samples.zoo import DIMS, LATER, tiny_model
 
-NEXT_TOKEN = [one for one in DIMS if one[1] in ("BLOOM", "GPT2", "Gemma2", "Llama3", "Llama31", "PaLM")]
+NEXT_TOKEN = [one for one in DIMS if one[1] in ("BLOOM", "GPT2", "Gemma2", "Llama3", "Llama31", "Mixtral", "PaLM")]
 MODELS = pytest.mark.parametrize(("file", "model"), DIMS, ids=[model for _, model in DIMS])
 
 

@@ -48,21 +48,32 @@ _GPT2: tuple[Row, ...] = (
     ("transformer.ln_f.weight", "D", "ln_f.gain", "D"),
     ("transformer.ln_f.bias", "D", "ln_f.b", "D"),
 )
-_LLAMA_LAYER: tuple[Row, ...] = (
+_LLAMA_ATTENTION: tuple[Row, ...] = (
     ("model.embed_tokens.weight", "V D", "embed.table", "V D"),
     ("model.layers.{l}.input_layernorm.weight", "D", "layers.{l}.norm1.gain", "D"),
     ("model.layers.{l}.self_attn.q_proj.weight", "H K D", "layers.{l}.attn.q.w", "D H K"),
     ("model.layers.{l}.self_attn.k_proj.weight", "G K D", "layers.{l}.attn.k.w", "D G K"),
     ("model.layers.{l}.self_attn.v_proj.weight", "G K D", "layers.{l}.attn.v.w", "D G K"),
     ("model.layers.{l}.self_attn.o_proj.weight", "D H K", "layers.{l}.attn.o.w", "H K D"),
+    ("model.norm.weight", "D", "norm.gain", "D"),
+)
+_LLAMA_LAYER: tuple[Row, ...] = (
+    *_LLAMA_ATTENTION,
     ("model.layers.{l}.mlp.gate_proj.weight", "F D", "layers.{l}.mlp.gate.w", "D F"),
     ("model.layers.{l}.mlp.up_proj.weight", "F D", "layers.{l}.mlp.up.w", "D F"),
     ("model.layers.{l}.mlp.down_proj.weight", "D F", "layers.{l}.mlp.down.w", "F D"),
-    ("model.norm.weight", "D", "norm.gain", "D"),
 )
 _LLAMA: tuple[Row, ...] = (
     *_LLAMA_LAYER,
     ("model.layers.{l}.post_attention_layernorm.weight", "D", "layers.{l}.norm2.gain", "D"),
+    ("lm_head.weight", "V D", "head.w", "D V"),
+)
+_MIXTRAL: tuple[Row, ...] = (
+    *_LLAMA_ATTENTION,
+    ("model.layers.{l}.post_attention_layernorm.weight", "D", "layers.{l}.norm2.gain", "D"),
+    ("model.layers.{l}.mlp.gate.weight", "E D", "layers.{l}.moe.router.w", "D E"),
+    ("model.layers.{l}.mlp.experts.gate_up_proj", "E 2 F D", "layers.{l}.moe.experts.[gate up].w", "E D F"),
+    ("model.layers.{l}.mlp.experts.down_proj", "E D F", "layers.{l}.moe.experts.down.w", "E F D"),
     ("lm_head.weight", "V D", "head.w", "D V"),
 )
 _GEMMA2: tuple[Row, ...] = (
@@ -213,6 +224,18 @@ def _gemma2(n: Mapping[str, int]) -> torch.nn.Module:
     return net
 
 
+def _mixtral(n: Mapping[str, int]) -> torch.nn.Module:
+    config = transformers.MixtralConfig(
+        vocab_size=n["V"], hidden_size=n["D"], intermediate_size=n["F"], num_hidden_layers=n["L"],
+        num_attention_heads=n["H"], num_key_value_heads=n["G"], num_local_experts=n["E"], num_experts_per_tok=2,
+        rms_norm_eps=1e-5, rope_parameters={"rope_type": "default", "rope_theta": 1e6}, use_cache=False,
+        tie_word_embeddings=False, pad_token_id=None,
+    )  # fmt: skip
+    net = transformers.MixtralForCausalLM(config)
+    net.set_experts_implementation("eager")  # the one that knows float64
+    return net
+
+
 def _bloom(n: Mapping[str, int]) -> torch.nn.Module:
     assert n["F"] == 4 * n["D"], "their hidden dim is four times the model's"
     return transformers.BloomForCausalLM(
@@ -260,6 +283,7 @@ DECODERS: Mapping[str, Other] = MappingProxyType(
         "Llama3": Other("llama3", _llama, _LLAMA, {"tokens": "input_ids"}),
         "Llama31": Other("llama3", _llama31, _LLAMA, {"tokens": "input_ids"}),
         "Gemma2": Other("gemma2", _gemma2, _GEMMA2, {"tokens": "input_ids"}),
+        "Mixtral": Other("mixtral", _mixtral, _MIXTRAL, {"tokens": "input_ids"}),
         "BLOOM": Other("bloom", _bloom, _BLOOM, {"tokens": "input_ids"}),
     }
 )
