@@ -226,4 +226,33 @@ ENTRIES: tuple[Entry, ...] = (
         bad="fn best[E](x) = top[E](x, 0)\n",
         mended="fn best[E](x) = top[E](x, 1)\n",
     ),
+    Entry(
+        code="E0216",
+        title="a window that does not fit",
+        what="The places of a `window` are not as many as fit into the axis, or its stride or padding cannot be.",
+        why=(
+            "A window of size P at every `stride` fits (length + before + after - P) / stride + 1 times, rounded down; "
+            "a new name takes that number."
+        ),
+        bad=(
+            "model M : x[T] -> [T] {\n"
+            "  sizes {\n"
+            "       T\n"
+            "    s  8\n"
+            "  }\n"
+            "  dim P = 3\n"
+            "  return max[P](window[T -> (T P)](x, before = 1))\n"
+            "}\n"
+        ),
+        mended=(
+            "model M : x[T] -> [T] {\n"
+            "  sizes {\n"
+            "       T\n"
+            "    s  8\n"
+            "  }\n"
+            "  dim P = 3\n"
+            "  return max[P](window[T -> (T P)](x, before = 1, after = 1))\n"
+            "}\n"
+        ),
+    ),
 )

@@ -18,7 +18,6 @@ from . import dims as d
 from . import statements
 from .frame import Arguments, Frame
 from .misfit import result_misfit
-from .primitives import not_yet
 from .structure import arranged
 from .values import Instance, Value, describe, show_dims
 from .views import check_limit
@@ -113,16 +112,27 @@ def _bind_signature(
     for port in instance.decl.signature.ports:
         if port.name.text not in given or not isinstance(given[port.name.text][0], Use):
             continue
-        for dim in port.dims or ():
+        value = given[port.name.text][0]
+        for dim in sorted(port.dims or (), key=lambda dim: not isinstance(dim, s.DimRef)):
             for name in sorted(d.names_in(dim) - set(inner.dims) - {*inner.names}):
-                bound = explicit.get(name) or frame.dims.get(name)
+                bound = explicit.get(name) or _of_argument(frame, name, dim, value)
                 if bound is None:
-                    raise _mixes(frame, instance, name, port, given[port.name.text][0], span)
+                    raise _mixes(frame, instance, name, port, value, span)
                 inner.dims[name] = bound
     for out in instance.decl.signature.outs:
         for name in {name for dim in out.dims for name in d.names_in(dim)} - set(inner.dims):
             if name in explicit or name in frame.dims:
                 inner.dims[name] = explicit.get(name) or frame.dims[name]
+
+
+def _of_argument(frame: Frame, name: str, dim: s.Dim, value: Value) -> Dims | None:
+    """The caller's dim of the name, or the argument's only axis that is made of it by * and /: a halved Y is a Y."""
+    bound = frame.dims.get(name)
+    if bound is None or len(bound) != 1 or not isinstance(dim, s.DimRef) or not isinstance(value, Use):
+        return bound
+    scaled = frame.context.scaled
+    kin = [axis for axis in value.dims if scaled.origin(axis)[0] == scaled.origin(bound[0])[0]]
+    return bound if bound[0] in kin or len(kin) != 1 else (kin[0],)
 
 
 def _explicit(frame: Frame, instance: Instance, items: tuple[s.ViewItem, ...]) -> dict[str, Dims]:
@@ -245,8 +255,6 @@ def _same_size(lacking: Dim, value: Use) -> str | None:
 def _result(
     frame: Frame, inner: Frame, instance: Instance, out: s.Out, value: Value, at: Span, boundary: Boundary
 ) -> Use:
-    if any(isinstance(part, s.DimBinary) for dim in out.dims for part in s.walk(dim)):
-        raise not_yet(inner, "arithmetic in the dims of a result", out.span)
     use = value if isinstance(value, Use) else a.tensor(inner, value, inner.context.dtype, at)
     wanted = tuple(axis for dim in out.dims for axis in d.axes(inner, dim))
     allowed = {*wanted, *boundary.carried, *inner.bank}

@@ -18,7 +18,7 @@ from ..language import syntax as s
 from ..ops.definition import TypeRuleError
 from .load import Module, Spec
 from .values import Absent, Chain, Function, Instance, Value, show_dims
-from .writer import DimNames, Output, Place
+from .writer import DimNames, Output, Place, ScaledDims
 
 MAX_STEPS = 80_000  # expressions evaluated in one elaboration
 MAX_NODES = 2_000_000
@@ -67,6 +67,7 @@ class Context:
     probing: bool = False  # a block is looked at without sizes: what only sizes decide is let through
     sink: Diagnostics = field(default_factory=Diagnostics)
     dims: DimNames = field(default_factory=DimNames)
+    scaled: ScaledDims = field(default_factory=ScaledDims)
     inits: list[tuple[s.Path, tuple[str, ...], Value, Frame]] = field(default_factory=list[Any])
     kernels: dict[Any, Any] = field(default_factory=dict[Any, Any])  # kernels.py's memory of bodies
     meetings: dict[str, tuple[Span, Dims, Dims]] = field(default_factory=dict[str, "tuple[Span, Dims, Dims]"])

@@ -16,7 +16,7 @@ from ..ir.types import Attr, Dim, Dims, DType, Use
 from ..language import syntax as s
 from . import arithmetic as a
 from . import dims as d
-from . import structure
+from . import structure, windows
 from .frame import Arguments, Fault, Frame
 from .values import UNKNOWN, Initialiser, Value, describe, is_number, show_dims
 from .views import need_axes
@@ -267,10 +267,6 @@ def _top(frame: Frame, this: PrimitiveCall) -> Value:
     return frame.emit1("top", use, span=this.span, hint=this.hint, dim=over[0], k=k)
 
 
-def _later(frame: Frame, this: PrimitiveCall) -> Value:
-    raise not_yet(frame, f"`{this.name}`", this.span)
-
-
 def not_yet(frame: Frame, what: str, span: Span) -> Fault:
     """Report what the language has and this version cannot lower."""
     return frame.fault("E0399", f"{what} is not lowered yet", span, "a later version of Partita will")
@@ -298,6 +294,7 @@ PRIMITIVES: Mapping[str, Rule] = MappingProxyType(
         "concat": lambda frame, this: structure.concat(frame, this.items, this.args, this.span, this.hint),
         "top": _top,
         **dict.fromkeys(("normal", "uniform", "kaiming", "constant"), _initialiser),
-        **dict.fromkeys(("window", "unwindow"), _later),
+        "window": lambda frame, this: windows.window(frame, this.items, this.args, this.span, this.hint),
+        "unwindow": lambda frame, this: windows.unwindow(frame, this.items, this.args, this.span, this.hint),
     }
 )

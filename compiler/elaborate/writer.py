@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Protocol
 
 from ..ir.graph import Graph, GraphBuilder
@@ -53,6 +54,27 @@ class DimNames:
             chosen = f"{wanted}.{number}"
         self._taken.add(chosen)
         return Dim(chosen, size)
+
+
+class ScaledDims:
+    """Dims made of others by * and /. Wherever it is written, `Y / 2` is one dim, and `Y / 2 * 2` is Y again."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[Dim, Fraction], Dim] = {}
+        self._of: dict[Dim, tuple[Dim, Fraction]] = {}
+
+    def origin(self, dim: Dim) -> tuple[Dim, Fraction]:
+        """What a dim is made of, and its share of it; itself, if nothing made it."""
+        return self._of.get(dim, (dim, Fraction(1)))
+
+    def find(self, root: Dim, share: Fraction) -> Dim | None:
+        """The dim that is this share of another, if it is there already."""
+        return root if share == 1 else self._made.get((root, share))
+
+    def keep(self, dim: Dim, root: Dim, share: Fraction) -> None:
+        """Remember a new one."""
+        self._made[root, share] = dim
+        self._of[dim] = (root, share)
 
 
 class Output(Protocol):

@@ -25,6 +25,7 @@ from .softmaxes import SOFTMAXES
 from .structure import STRUCTURE
 from .training import TRAINING
 from .transcendental import TRANSCENDENTAL
+from .windows import WINDOWS
 
 _ALL = (
     *LEAVES,
@@ -38,6 +39,7 @@ _ALL = (
     *JOINING,
     *INDEXING,
     *SELECTION,
+    *WINDOWS,
     *TRAINING,
     *ACTIVATIONS,
     *SOFTMAXES,

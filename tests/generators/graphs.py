@@ -56,6 +56,7 @@ TEMPLATES: dict[str, Template] = {
     "gather": t.gather,
     "scatter_add": t.scatter_add,
     "top": t.top,
+    "window": t.window,
     "random": t.random,
     "index": t.index,
     "parameter": t.new_parameter,

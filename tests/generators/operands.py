@@ -203,6 +203,34 @@ def _scatter_add(m: Maker) -> Attrs:
     return {"dim": dim, "dims": m.shuffled((dim, *shared, *others))}
 
 
+def _window(m: Maker) -> Attrs:
+    """A window that may jump over places, reach beyond both ends, or be larger than the axis."""
+    size, stride = m.dim(), int(m.random.integers(1, 4))
+    before, after = int(m.random.integers(0, 3)), int(m.random.integers(0, 3))
+    least = max(1, (size.size or 0) - before - after)
+    dim = m.dim(least + int(m.random.integers(0, 5)))
+    out = m.dim(((dim.size or 0) + before + after - (size.size or 0)) // stride + 1)
+    if out.size == dim.size and stride == 1 and m.coin():
+        out = dim
+    return {"dim": dim, "out": out, "size": size, "stride": stride, "before": before, "after": after}
+
+
+def _windowed(m: Maker) -> Attrs:
+    attrs = {**_window(m), "fill": 0.0 if m.coin() else -1.5}
+    dim = attrs["dim"]
+    assert isinstance(dim, Dim)
+    m.floats(*m.shuffled((dim, *m.dims(most=2))))
+    return attrs
+
+
+def _unwindowed(m: Maker) -> Attrs:
+    attrs = _window(m)
+    out, size = attrs["out"], attrs["size"]
+    assert isinstance(out, Dim) and isinstance(size, Dim)
+    m.floats(*m.shuffled((out, size, *m.dims(most=2))))
+    return attrs
+
+
 def _top(m: Maker) -> Attrs:
     """Whole numbers, so that some are equal."""
     dim = m.dim()
@@ -252,6 +280,8 @@ MAKERS: Mapping[str, Make] = MappingProxyType(
         "gather": _gather,
         "scatter_add": _scatter_add,
         "top": _top,
+        "window": _windowed,
+        "unwindow": _unwindowed,
         "assign": lambda m: m.floats(*m.dims()) or {"target": "w"},
         **KERNEL_MAKERS,
     }

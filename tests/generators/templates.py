@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import strategies as st
 from partita.compiler.ir.types import Dim, Dims, DType, Use
 
@@ -211,6 +213,23 @@ def scatter_add(m: Maker) -> None:
     ids = m("input", hint="ids", name="ids", below=below, dims=dims, dtype=DType.I64)[0]
     kept = tuple(dim for dim in values.dims if dim not in dims)
     m.keep(m.tame(m.one("scatter_add", values, ids, dim=below, dims=(below, *kept))))
+
+
+def window(m: Maker) -> None:
+    """What a convolution reads, and its sum back in place."""
+    x = m.value(1)
+    dims = m.subset(x.dims, 1)
+    if not dims:
+        return
+    dim, size, stride = dims[0], m.dim(m.draw(st.integers(1, 3))), m.draw(st.integers(1, 2))
+    before, after = m.draw(st.integers(0, 1)), m.draw(st.integers(1, 2))
+    count = ((dim.size or 0) + before + after - (size.size or 0)) // stride + 1
+    if count < 1 or elements(x.dims) * 3 > MOST_ELEMENTS:
+        return
+    fit: dict[str, Any] = {"dim": dim, "out": m.dim(count), "size": size}
+    fit |= {"stride": stride, "before": before, "after": after}
+    y = m.one("window", x, **fit, fill=m.draw(st.sampled_from([0.0, 0.5])))
+    m.keep(y, m.tame(m.one("unwindow", m.one("sin", y), **fit)))
 
 
 def top(m: Maker) -> None:

@@ -172,6 +172,30 @@ def _scatter(node: Node, operands: list[Tensor]) -> Tensor:
     )
 
 
+def _places(node: Node) -> Tensor:
+    """[out, size, dim]: 1 where a place of a window is one of the axis."""
+    a: Any = node.attrs
+    at = torch.arange(a["out"].size)[:, None] * a["stride"] + torch.arange(a["size"].size) - a["before"]
+    return (at[..., None] == torch.arange(a["dim"].size)).to(torch.float64)
+
+
+def _window(node: Node, operands: list[Tensor]) -> Tensor:
+    a: Any = node.attrs
+    apart = Dim("apart", a["dim"].size)
+    places, dims = _places(node), (a["out"], a["size"], apart)
+    x_dims = tuple(apart if dim == a["dim"] else dim for dim in node.uses[0].dims)
+    inside = _contract((operands[0], x_dims), (places, dims), node.outs[0].dims)
+    outside = _align(1 - places.sum(-1), dims[:2], node.outs[0].dims)
+    return inside + a["fill"] * outside
+
+
+def _unwindow(node: Node, operands: list[Tensor]) -> Tensor:
+    a: Any = node.attrs
+    apart = Dim("apart", a["dim"].size)
+    result = tuple(apart if dim == a["dim"] else dim for dim in node.outs[0].dims)
+    return _contract((operands[0], node.uses[0].dims), (_places(node), (a["out"], a["size"], apart)), result)
+
+
 def _top(node: Node, operands: list[Tensor]) -> Tensor:
     """An element is among the k largest if fewer than k others are larger, or as large and further in front."""
     (axis,) = _axes(node, "dim")
@@ -314,6 +338,8 @@ _RULES: Mapping[str, Rule] = {
     "gather": _gather,
     "scatter_add": _scatter,
     "top": _top,
+    "window": _window,
+    "unwindow": _unwindow,
     "gelu": lambda node, x: _F.gelu(x[0]),
     "gelu_tanh": lambda node, x: _F.gelu(x[0], approximate="tanh"),
     "silu": lambda node, x: _F.silu(x[0]),

@@ -24,6 +24,7 @@ from . import (
     rotary,
     structure,
     training,
+    windows,
 )
 
 ARGUMENTS = leaves.ARGUMENTS
@@ -43,6 +44,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         **rotary.RULES,
         **loss.RULES,
         **training.RULES,
+        **windows.RULES,
     }
 )
 FUSED: Mapping[str, Rule] = MappingProxyType({**contraction.FUSED, **loss.FUSED, **training.FUSED})
