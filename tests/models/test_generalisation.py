@@ -38,8 +38,12 @@ def ready(graph: Graph) -> Graph:
 
 
 def values_of(graph: Graph) -> dict[str, Array]:
-    """Random leaves; the gains and variances of a net at its start would hide mistakes."""
-    return leaf_values(graph, seed=5)
+    """Random leaves: no gain is 1 and no bias 0; the longer a sum, the smaller its terms, so that nothing saturates."""
+    values = leaf_values(graph, seed=5)
+    for node in graph.nodes("parameter"):
+        drawn = values[node.id]
+        values[node.id] = np.asarray(drawn / np.sqrt(max(1, np.prod(np.shape(drawn)[:-1]))))
+    return values
 
 
 @MODELS
