@@ -1,4 +1,4 @@
-"""Arguments that several commands share: the spec, its size, `--set`; and reading a text that may be standard input."""
+"""Arguments that several commands share: the spec, its size, model and recipe, `--set`; and reading texts."""
 
 from __future__ import annotations
 
@@ -33,6 +33,12 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
         dest="sets",
         help="change one value; may be repeated",
     )
+
+
+def add_which(parser: argparse.ArgumentParser) -> None:
+    """--model and --recipe."""
+    parser.add_argument("--model", metavar="NAME", help="which model, where the spec has several")
+    parser.add_argument("--recipe", metavar="NAME", help="which recipe, where the spec has several")
 
 
 def sets_of(options: argparse.Namespace) -> tuple[tuple[str, str], ...]:

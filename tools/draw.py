@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..compiler.ir.graph import Graph
 from ..compiler.ir.parse import parse_graph
-from .arguments import add_spec, read_text, sets_of
+from .arguments import add_spec, add_which, read_text, sets_of
 from .fault import CommandFault
 from .fold import fold
 from .picture import picture
@@ -21,7 +21,7 @@ MOST_NODES = 3000  # more are no picture but a wall, and minutes of layout
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     add_spec(parser)
-    parser.add_argument("--model", metavar="NAME", help="which model, where the spec has several")
+    add_which(parser)
     parser.add_argument(
         "--stage", choices=("model", "step"), default="model", help="the forward graph, or the whole step"
     )
@@ -48,5 +48,5 @@ def graph_of(options: argparse.Namespace) -> Graph:
     """The graph that was asked for: of a spec, or of a graph's own text."""
     if options.spec.endswith(".graph"):
         return parse_graph(read_text(options.spec).text, options.spec)
-    bound = bind(options.spec, sets_of(options), options.size, options.model)
+    bound = bind(options.spec, sets_of(options), options.size, options.model, options.recipe)
     return step_of(bound) if options.stage == "step" else drawn_model(bound)

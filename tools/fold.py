@@ -152,7 +152,7 @@ def _parameters_text(parameters: list[Node]) -> str:
 
 
 def _summary(nodes: list[Node]) -> str:
-    """What an instance computes: `dot · gelu · dot` in order where that is short, else each operator with its number."""
+    """What an instance computes: in order where that is short (`dot · gelu · dot`), else what and how often."""
     told = [node for node in nodes if node.op not in LEAVES]
     if not told:
         kinds = Counter(node.op for node in nodes)
@@ -179,7 +179,7 @@ def _node_box(place: Place, node: Node, staged: bool, asked: tuple[str, ...], la
     return Box(
         key=place.key,
         inside=inside_text(node, label),
-        name=name_of(node, asked),
+        name=name_of(node, asked, node.path),
         note=note_of(node, asked),
         kind=kind_of(node, asked),
         phase=node.phase,

@@ -7,13 +7,14 @@ hang on them. `fold` (see fold.py) gives the same kind of picture with a box for
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
 from ..compiler.ir.graph import Graph
-from ..compiler.ir.types import Node, Phase
+from ..compiler.ir.types import Layer, Node, Phase
 from ..compiler.ops.offsets import start_operands
-from .describe import computes, dims_text, own_name
+from .describe import computes, dims_text, own_name, short_name
 
 
 class Kind(Enum):
@@ -51,13 +52,21 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Everything that is drawn, in the order of the graph. Arrows are (from, to) keys of boxes."""
+    """Everything that is drawn, in the order of the graph. Arrows are (from, to) keys of boxes.
+
+    `below` holds further pairs, of boxes that stand one above the other although nothing flows between them: layers
+    stand so. A whole step, node by node, has its phases side by side, each read from the top down, and its updates in
+    rows. Instances frame no part of it, because each is scattered over the phases: names are whole instead.
+    """
 
     title: str
     boxes: tuple[Box, ...]
     arrows: tuple[tuple[str, str], ...]
     frames: tuple[Frame, ...]
+    below: tuple[tuple[str, str], ...] = ()
 
+
+ABREAST = 4  # parameters whose updates stand side by side; those of the next stand below
 
 LEAVES = {"parameter": Kind.PARAMETER, "state": Kind.STATE, "input": Kind.INPUT, "constant": Kind.CONSTANT}
 
@@ -71,7 +80,7 @@ def picture(graph: Graph) -> Picture:
     drawn = [node for node in graph if node.id not in hidden]
     boxes = tuple(_box(node, staged, asked.get(node.id, ()), node.id in labels) for node in drawn)
     arrows = tuple((use.node, node.id) for node in drawn for use in node.uses if use.node not in hidden)
-    return Picture(graph.name, boxes, arrows, frames_of(boxes))
+    return Picture(graph.name, boxes, arrows, frames_of(boxes), tuple(_rows(graph) if staged else _layers(drawn)))
 
 
 def known_starts(graph: Graph) -> frozenset[str]:
@@ -82,6 +91,30 @@ def known_starts(graph: Graph) -> frozenset[str]:
         if all(edge.operand in start_operands(graph[edge.consumer]).values() for edge in graph.users(node.id))
         and graph.users(node.id)
     )
+
+
+def _layers(nodes: list[Node]) -> Iterator[tuple[str, str]]:
+    """A layer's parameters below the end of the layer before it, else each layer's frame stands beside the last one."""
+    ends: dict[Layer, str] = {}
+    for node in nodes:
+        if node.layer is not None and node.uses:
+            ends[node.layer] = node.id
+    for node in nodes:
+        if node.layer is not None and not node.uses:
+            above = ends.get(Layer(node.layer.chain, node.layer.index - 1))
+            yield from [(above, node.id)] if above else []
+
+
+def _rows(graph: Graph) -> Iterator[tuple[str, str]]:
+    """The updates of parameters, which depend on nothing of each other, in rows instead of one endless line."""
+    states: dict[str, list[str]] = {}
+    for node in graph.nodes("state"):
+        states.setdefault(str(node.attrs.get("of")), []).append(node.id)
+    updates = [node for node in graph.nodes("assign") if node.attrs.get("target") in states]
+    for above, under in zip(updates, updates[ABREAST:], strict=False):
+        yield from ((above.id, state) for state in states[str(under.attrs["target"])])
+    squares = graph.nodes("dot", lambda node: node.phase is Phase.UPDATE)
+    yield from ((above.id, under.id) for above, under in zip(squares, squares[ABREAST:], strict=False))
 
 
 def is_step(graph: Graph) -> bool:
@@ -131,14 +164,15 @@ def instances(path: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def name_of(node: Node, asked: tuple[str, ...]) -> str:
-    """The variable's name; where the spec gave none, that of the output which it is, or nothing."""
-    return own_name(node) or (asked[0] if asked else "")
+def name_of(node: Node, asked: tuple[str, ...], path: str) -> str:
+    """The variable's name, read inside instance `path`; where the spec gave none, that of the output which it is."""
+    return (short_name(node.id, path) if own_name(node) else "") or (asked[0] if asked else "")
 
 
 def note_of(node: Node, asked: tuple[str, ...]) -> str:
     """What stands under the name: other names under which it is asked for, and its dims."""
-    aliases = [name for name in asked if name != name_of(node, asked)]
+    named = name_of(node, asked, node.path)
+    aliases = [name for name in asked if name != named]
     notes = [f"output {' '.join(aliases)}" if aliases else "", dims_text(node.outs[0].dims) if node.outs else ""]
     return " ".join(note for note in notes if note)
 
@@ -153,11 +187,11 @@ def _box(node: Node, staged: bool, asked: tuple[str, ...], label: bool) -> Box:
     return Box(
         key=node.id,
         inside=inside_text(node, label),
-        name=name_of(node, asked),
+        name=name_of(node, asked, "" if staged else node.path),
         note=note_of(node, asked),
         kind=kind_of(node, asked),
         phase=node.phase,
-        frame=frame_of(node, staged),
+        frame=frame_of(node, staged)[:1] if staged else frame_of(node, staged),
         tooltip=f"{node.id}: {node.op}{where}",
     )
 

@@ -68,6 +68,7 @@ GRAPH = {
 }
 NODE = {"shape": "plain", "fontname": FONT, "fontsize": str(TEXT), "fontcolor": INK}
 ACROSS = {"color": "#aab4bf", "style": "dashed", "penwidth": "0.7"}  # from one phase to another: what is kept
+ABREAST = ACROSS | {"constraint": "false"}  # the same where it does not put its end below its beginning
 EDGE = {"color": "#7a8694", "arrowsize": "0.55", "penwidth": "0.9", "tooltip": " "}
 
 
@@ -77,10 +78,13 @@ def to_dot(picture: Picture) -> str:
     source = graphviz.Digraph(_id(picture.title), graph_attr=GRAPH, node_attr=NODE, edge_attr=EDGE)
     source.attr(label=_heading(picture, staged))
     _fill(source, picture, (), staged)
+    across = ABREAST if picture.below else ACROSS
     phases = {box.key: box.frame[0] if staged else "" for box in picture.boxes}
     for tail, head in picture.arrows:
-        style = {} if phases[tail] == phases[head] else ACROSS
+        style = {} if phases[tail] == phases[head] else across
         source.edge(f"{_id(tail)}:box", f"{_id(head)}:box", **style)
+    for above, under in picture.below:
+        source.edge(_id(above), _id(under), style="invis", weight="0")
     return source.source
 
 

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from .arguments import add_spec, sets_of
+from .arguments import add_spec, add_which, sets_of
 from .figures import BlockFigures, Figures, figures
 from .numbers import bytes_text, compact
 from .specs import bind, step_of
@@ -22,7 +22,7 @@ DEPTH = 1  # levels below a chain's layer (or below the model)
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     add_spec(parser)
-    parser.add_argument("--model", metavar="NAME", help="which model, where the spec has several")
+    add_which(parser)
     parser.add_argument("--json", action="store_true", help="all figures, exactly, as JSON")
     parser.add_argument(
         "--depth", type=int, default=DEPTH, metavar="N", help=f"levels inside a block (default {DEPTH})"
@@ -31,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints the table or the JSON."""
-    bound = bind(options.spec, sets_of(options), options.size, options.model)
+    bound = bind(options.spec, sets_of(options), options.size, options.model, options.recipe)
     found = figures(bound.model, step_of(bound), bound.assumed)
     if options.json:
         print(json.dumps(found.to_json(), indent=1))

@@ -47,11 +47,19 @@ def open_spec(text: str | Source) -> Spec:
     return spec
 
 
-def bind(path: str | Source, sets: Iterable[tuple[str, str]], size: str | None, name: str | None = None) -> Bound:
-    """The forward graph of a spec's model: as its recipe trains it, where it has one."""
+def bind(
+    path: str | Source,
+    sets: Iterable[tuple[str, str]],
+    size: str | None,
+    name: str | None = None,
+    recipe_name: str | None = None,
+) -> Bound:
+    """The forward graph of a spec's model: as its recipe trains it, where it has one and no other model is named."""
     spec = open_spec(path)
-    recipe = recipe_of(spec, sets, size)
+    recipe = None if name and recipe_name is None else recipe_of(spec, sets, size, recipe_name)
     if recipe is not None:
+        if name and name != recipe.model.name:
+            raise CommandFault(f"recipe `{recipe.name}` trains {recipe.model.name}, not {name}")
         dims = {**recipe.dims, BATCH: recipe.rows_per_microbatch}
         ref = recipe.model
         graph, facts = elaborate_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -10,7 +11,13 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from partita.compiler import pipeline
+from partita.compiler.elaborate.recipes import load_recipe
+from partita.compiler.ir.text import parse_graph
+from partita.compiler.passes import Pass
+from partita.tools.brief import brief
 from partita.tools.cli import COMMANDS, main
+from partita.tools.specs import bind, step_of
 
 ROOT = Path(__file__).resolve().parents[2]
 GPT2, DEMO = str(ROOT / "specs/models/gpt2.partita"), str(ROOT / "specs/recipes/docs_demo.partita")
@@ -105,6 +112,73 @@ def test_passes_print_graphs_that_run_again(tmp_path: Path, capsys: pytest.Captu
     assert main(["passes", str(graph), "--run", "differentiat"]) == 2
     assert "did you mean `differentiate`?" in capsys.readouterr().err
     assert main(["passes", GPT2, "--run", "differentiate"]) == 2  # a model has no loss
+
+
+TOUR = str(ROOT / "specs/recipes/tour.partita")
+
+
+def test_passes_run_the_recipes_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["passes", TOUR, "--brief"]) == 0
+    said = re.findall(r"^# (.*): \d+ nodes$", capsys.readouterr().out, re.MULTILINE)
+    own = ["inline", "offsets", "simplify", "differentiate", "rematerialize", "update", "microbatch", "simplify"]
+    assert said == ["as it comes", *(f"after {name}" for name in own)]
+    for words in ([], ["--run", ",".join(own)]):
+        assert main(["passes", TOUR, "--last", *words]) == 0
+        title, text = capsys.readouterr().out.split("\n", 1)
+        assert title.startswith("# after simplify")
+        assert parse_graph(text) == step_of(bind(TOUR, (), None))
+    assert main(["passes", GPT2, "--last", "--size", "small"]) == 0
+    assert capsys.readouterr().out.startswith("# after simplify")
+    assert main(["passes", GPT2, "--run", "update"]) == 2
+    assert "`train` record" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["--list"], [TOUR, "--list"]])
+def test_passes_are_listed_with_a_line_each(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["passes", *words]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [*dict.fromkeys(p.name for p in own_passes(TOUR))]
+    assert all(30 < len(line) < 120 and "  " in line for line in lines)
+
+
+def own_passes(path: str) -> list[Pass]:
+    spec = pipeline.open_spec(path)
+    return pipeline.step_passes(spec, load_recipe(spec))
+
+
+def test_brief_is_for_reading(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["passes", TOUR, "--last", "--brief"]) == 0
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Tour: batch = 4, T = 16, V = 256, D = 8"
+    headings = [line for line in lines[1:] if line and line[0] != " "]
+    assert headings == ["prepare", "forward", "backward", "update", "outputs"]
+    by_name = {line.split()[0]: line for line in lines if line.split()}
+    assert by_name["head.dot"].endswith(" dot[D](gelu, head.w)")
+    assert by_name["embed.table"].endswith("parameter ~ normal(0.02)") and by_name["target"].endswith("input, ids in V")
+    assert not [line for line in lines if "dtype" in line or "from" in line or "path(" in line]
+    calls = [line.index(op) for line in lines for op in (" dot[", " gelu(", " parameter ~", " add(") if op in line]
+    assert len(calls) > 10 and len(set(calls)) == 1  # aligned
+
+
+def test_brief_tells_renamed_axes_dtypes_and_results() -> None:
+    text = """graph g {
+  microbatches 2
+  dims T = 3, S = 3
+  x = input() : f32[T], i64[T] {name, below = none, dims, dtype} @forward
+  y = dot(x[T], x[S]) : bf16[T, S] {over = ()} @forward
+  output y = y[T, S]
+}
+"""
+    said = brief(parse_graph(text)).splitlines()
+    assert said == [
+        "g: T = 3, S = 3",
+        "forward and backward run 2 times",
+        "forward",
+        "  x  [T], i64[T]  input",
+        "  y  bf16[T S]    dot(x, x[T -> S])",
+        "outputs",
+        "  y  y",
+    ]
 
 
 def test_train_generate_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,17 +10,18 @@ from pathlib import Path
 import pytest
 from partita.compiler.ir.graph import Graph, GraphBuilder
 from partita.compiler.ir.types import Dim, DType, Node, Phase, TensorType
+from partita.compiler.passes.differentiate import Differentiate
 from partita.compiler.passes.offsets import Offsets
 from partita.tools.describe import computes, own_name, short_name
 from partita.tools.fold import fold
 from partita.tools.lettering import width_pt
-from partita.tools.picture import Kind, instances, picture
+from partita.tools.picture import ABREAST, Kind, instances, picture
 from partita.tools.render import draw, to_dot
 from samples.small_gpt import small_gpt
 
 NODE_LINE = re.compile(r'^\s*("(?:[^"\\]|\\.)*"|[\w.]+) \[label=<')
 NAME = r'("(?:[^"\\]|\\.)*"|[\w.]+)'
-DASHED = r'(?: \[color="#\w+" penwidth=[\d.]+ style=dashed\])?'
+DASHED = r'(?: \[color="#\w+" (?:constraint=false )?penwidth=[\d.]+ style=dashed\])?'
 EDGE_LINE = re.compile(rf"^\s*{NAME}:box -> {NAME}:box{DASHED}\s*$")
 
 
@@ -34,7 +35,7 @@ def node_ids(dot: str) -> list[str]:
 
 
 def edges(dot: str) -> list[tuple[str, str]]:
-    found = [EDGE_LINE.match(line) for line in dot.splitlines() if "->" in line]
+    found = [EDGE_LINE.match(line) for line in dot.splitlines() if "->" in line and "style=invis" not in line]
     assert all(found), "an edge carries more than its two ends"
     return [(match[1].strip('"'), match[2].strip('"')) for match in found if match]
 
@@ -180,6 +181,32 @@ def test_phases_are_coloured_and_framed() -> None:
         all(phase in dot for phase in ("prepare", "forward", "backward", "update"))
         and edges(dot).count(("y", "g")) == 2
     )
+
+
+def test_a_whole_step_stands_in_columns_and_its_updates_in_rows() -> None:
+    builder = GraphBuilder("step")
+    out, count = TensorType((Dim("D", 2),), DType.F32), 2 * ABREAST
+    for index in range(count):
+        attrs = {"init": ("zeros",), "of": f"w{index}", "role": "m"}
+        state = builder.add(Node(f"m{index}", "state", (), (out,), attrs, Phase.PREPARE))
+        builder.add(Node(f"u{index}", "assign", (state.out(),), (), {"target": f"w{index}"}, Phase.UPDATE))
+    drawn = picture(builder.finish())
+    assert drawn.below == tuple((f"u{index}", f"m{index + ABREAST}") for index in range(count - ABREAST))
+    dot = to_dot(drawn)
+    assert dot.count("style=invis") == ABREAST and len(edges("\n".join(node_lines(dot)))) == 0
+
+
+def test_layers_stand_below_each_other(graph: Graph) -> None:
+    below = picture(graph).below
+    leaves = [node.id for node in graph if node.layer is not None and node.layer.index == 1 and not node.uses]
+    assert below == tuple(("blocks.0.y", leaf) for leaf in leaves) and len(below) > 10
+
+
+def test_a_whole_step_has_whole_names_and_no_frames_but_phases() -> None:
+    drawn = picture(Differentiate()(small_gpt()))
+    names = {box.key: box.name for box in drawn.boxes}
+    assert names["blocks.0.attn.q.w"] == "blocks.0.attn.q.w" and names["blocks.0.attn.o.dot"] == ""
+    assert {frame.label for frame in drawn.frames} <= {"prepare", "forward", "backward"}
 
 
 @pytest.mark.parametrize("kind", ["svg", "png", "dot"])
