@@ -54,6 +54,11 @@ def parse_graph(text: str, path: str = "<graph>") -> Graph:
     return graph
 
 
+def said_already(name: str, outs: tuple[TensorType, ...]) -> Mapping[str, Attr]:
+    """What the attributes of a leaf repeat, by key: its id, and the dims and dtype of its first result."""
+    return {"name": name, "dims": outs[0].dims, "dtype": outs[0].dtype} if outs else {"name": name}
+
+
 @dataclass(frozen=True, slots=True)
 class _Token:
     kind: str
@@ -208,7 +213,7 @@ class _Reader:
         uses = tuple(self.sequence("(", ")", lambda: self.use(builder)))
         self.take(":")
         outs = self.types()
-        attrs = self.attrs() if self.text == "{" else {}
+        attrs = self.attrs(said_already(name, outs)) if self.text == "{" else {}
         body = self.bracketed() if self.accept("body") else None
         self.take("@")
         phase = _PHASES.get(self.text)
@@ -296,9 +301,13 @@ class _Reader:
     def one_dim(self, name: str, size: int | None) -> Dim:
         return self.dims_seen.setdefault((name, size), Dim(name, size))
 
-    def attrs(self) -> dict[str, Attr]:
+    def attrs(self, said: Mapping[str, Attr]) -> dict[str, Attr]:
+        """`{key = value, …}`; a bare key has the value that the line says already."""
+
         def pair() -> tuple[str, Attr]:
             key = self.name()
+            if self.text in (",", "}") and key in said:
+                return key, said[key]
             self.take("=")
             return key, self.attr(0)
 

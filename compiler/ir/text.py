@@ -2,6 +2,8 @@
 
 In: a graph. Out: its dims, a line a node, its outputs and the bodies of its kernel functions. Whatever a pass does can
 so be looked at, compared line by line, cut down by hand and run again. Reading stands in `parse.py`.
+An attribute `name`, `dims` or `dtype` without a value is what the line says already: the node's id, or the dims or the
+dtype of its first result.
 
     graph tiny {
       dims batch = 4, D = 8, T = ?
@@ -17,7 +19,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from .graph import Graph
-from .parse import parse_graph
+from .parse import parse_graph, said_already
 from .types import Attr, Dim, Dims, DType, Node, Origin, TensorType, Use, dims_in
 
 __all__ = ["parse_graph", "print_graph", "print_node"]
@@ -83,7 +85,11 @@ def _node(node: Node, table: _Table, dtype_of: Callable[[Use], DType | None]) ->
     outs = ", ".join(_type(out, table) for out in node.outs) or "()"
     parts = [f"{_name(node.id)} = {_name(node.op)}({uses}) : {outs}"]
     if node.attrs:
-        attrs = ", ".join(f"{_key(key)} = {_attr(value, table)}" for key, value in node.attrs.items())
+        said = said_already(node.id, node.outs)
+        attrs = ", ".join(
+            key if is_said(said, key, value) else f"{_key(key)} = {_attr(value, table)}"
+            for key, value in node.attrs.items()
+        )
         parts.append(f"{{{attrs}}}")
     if node.body is not None:
         parts.append(f"body({_name(node.body)})")
@@ -95,6 +101,11 @@ def _node(node: Node, table: _Table, dtype_of: Callable[[Use], DType | None]) ->
     if node.origin:
         parts.append(f"from {_origin(node.origin)}")
     return " ".join(parts)
+
+
+def is_said(said: Mapping[str, Attr], key: str, value: Attr) -> bool:
+    """Whether a bare key says the value; True and 1 are two values."""
+    return key in said and type(said[key]) is type(value) and said[key] == value
 
 
 def _origin(origin: Iterable[Origin]) -> str:

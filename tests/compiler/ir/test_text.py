@@ -1,4 +1,4 @@
-"""The text form: what is printed reads back as the same graph, and what is no graph gives one diagnostic with its place."""
+"""The text form: what is printed reads back as the same graph; what is no graph gives one diagnostic with its place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from partita.compiler.ir.types import Attr, Dim, DType, Layer, Node, Origin, Pha
 TINY = """graph tiny {
   microbatches 2
   dims batch = 4, T = ?, D = 8
-  x = input() : f32[batch, T, D] {name = "x", below = none, dims = (batch, T, D), dtype = f32} @forward from a.partita:3
+  x = input() : f32[batch, T, D] {name, below = none, dims, dtype} @forward from a.partita:3
   blocks.0.h = add(x[batch, T, D], x[batch, T, D]) : f32[batch, T, D] @forward layer(blocks, 0) path(blocks.0)
   output h = blocks.0.h[batch, T, D]
 }
@@ -55,6 +55,15 @@ def test_any_name_and_attribute_reads_back(
     assert [type(value) for value in back[name].attrs.values()] == [type(value) for value in attrs.values()]
 
 
+def test_a_bare_key_says_what_the_line_says() -> None:
+    long = TINY.replace(
+        "{name, below = none, dims, dtype}", '{name = "x", below = none, dims = (batch, T, D), dtype = f32}'
+    )
+    assert parse_graph(long) == parse_graph(TINY)
+    other = TINY.replace("{name, below = none, dims, dtype}", '{name = "port", below = none, dims = (D,), dtype = i64}')
+    assert parse_graph(other) != parse_graph(TINY) and print_graph(parse_graph(other)) == other
+
+
 BROKEN = {
     "nothing": "",
     "no brace": "graph tiny",
@@ -69,7 +78,8 @@ BROKEN = {
     "huge number": TINY.replace("D = 8", "D = " + "9" * 5000),
     "deep tuple": TINY.replace("below = none", "below = " + "(" * 5000),
     "deep bodies": "graph a {\nbody b = " * 500,
-    "bad escape": TINY.replace('"x"', '"\\q"'),
+    "bad escape": TINY.replace("{name", '{name = "\\q"'),
+    "bare key": TINY.replace("below = none", "below"),
     "cut short": TINY[:200],
 }
 
