@@ -64,6 +64,11 @@ def meta(value: Value) -> torch.Tensor:
     return cast(torch.Tensor, value.meta["val"])
 
 
+def reads(node: Node) -> Sequence[Use]:
+    """The operands whose values a node reads: of a write all but its target."""
+    return node.uses[1:] if node.op == "lower.assign" else node.uses
+
+
 @dataclass
 class Lifetimes:
     """Who still needs what: `last` is the position of a value's last reader, `kept` what outlives the segment."""
@@ -74,7 +79,7 @@ class Lifetimes:
     @staticmethod
     def of(nodes: Sequence[Node], kept: frozenset[Key]) -> Lifetimes:
         """The lifetimes within a list of nodes."""
-        last = {use.value: position for position, node in enumerate(nodes) for use in node.uses}
+        last = {use.value: position for position, node in enumerate(nodes) for use in reads(node)}
         return Lifetimes(last, kept)
 
     def ends(self, key: Key, position: int) -> bool:
@@ -169,6 +174,16 @@ class Emitter:
         if 0 in meta(value).stride() and meta(value).numel() > 1:
             return False
         return all(self.lifetimes.ends(key, self._position) for key in self._holders[mine])
+
+    def written(self, target: fx.Node) -> None:
+        """From here on a memory holds what was assigned to it: nothing else may lie there."""
+        self._borrowed.add(storage(meta(target)))
+
+    def displace(self, target: fx.Node) -> None:
+        """Before a memory is written as a whole, whatever lies there and is read later moves out."""
+        for key in sorted(self._holders[storage(meta(target))]):
+            if not self.lifetimes.ends(key, self._position - 1):
+                self.bind(key, self.call(aten.clone.default, self.values[key]))
 
     # ---- writing
 

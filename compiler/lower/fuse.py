@@ -1,7 +1,7 @@
 """What is folded together before kernels are written, node list to node list.
 
 In: a graph. Out: a `Listing` of the same values, where sums of contractions, the loss on its logits, and all updates of
-one kind are single `lower.*` nodes, accumulators are storage, and writes into parameters stand last. These are choices
+one kind are single `lower.*` nodes, accumulators are storage, and writes follow the last readers. These are choices
 of instruction, not of meaning: no other part of the compiler ever sees a `lower.*` operator.
 """
 

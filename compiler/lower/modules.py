@@ -19,8 +19,8 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
-from ..ir.types import Node
-from .emit import Emitter, Lifetimes, Rule, meta, storage
+from ..ir.types import Node, Phase
+from .emit import Emitter, Key, Lifetimes, Rule, meta, storage
 from .kernels import FUSED, RULES
 from .segment import LITERALS, Segment
 
@@ -69,8 +69,10 @@ def emit(segment: Segment, arguments: Sequence[Argument], device: str) -> Emitte
     """The segment's fx graph, its output a tuple in the order of `segment.outputs`."""
     lifetimes = Lifetimes.of(segment.nodes, frozenset(segment.outputs))
     emitter = Emitter(device, functional=False, lifetimes=lifetimes)
+    rewritten = _rewritten(segment)
     for key, argument in zip(segment.inputs, arguments, strict=True):
-        emitter.argument(identifier(_short(key[0], segment)), [key], argument.tensor, argument.owned)
+        owned = argument.owned or key in rewritten
+        emitter.argument(identifier(_short(key[0], segment)), [key], argument.tensor, owned)
     for node in segment.nodes:
         if node.op in LITERALS:
             name = identifier(_short(node.id, segment))
@@ -82,6 +84,13 @@ def emit(segment: Segment, arguments: Sequence[Argument], device: str) -> Emitte
         outputs.append(emitter.tensor(emitter.values[key], node.outs[key[1]].dtype))
     emitter.graph.output(tuple(outputs))
     return emitter
+
+
+def _rewritten(segment: Segment) -> frozenset[Key]:
+    """What the update writes over as a whole: behind the last reader of the old value its memory is free until then."""
+    if segment.phase is not Phase.UPDATE:
+        return frozenset()
+    return frozenset(node.uses[0].value for node in segment.nodes if node.op == "lower.assign")
 
 
 def emit_nodes(emitter: Emitter, nodes: Sequence[Node], segment: Segment | None) -> None:

@@ -1,7 +1,8 @@
-"""All updates of one kind as one node, and writes into parameters behind everything that reads the old values.
+"""All updates of one kind as one node, and writes into parameters right behind the last reader of the old values.
 
 In: a listing. Out: the same with `lower.adamw` for all parameters that share their hyperparameters (their common clip
-factor inside it), and `lower.assign` for every other write.
+factor inside it), and `lower.assign` for every other write. A write so early lets the emitter compute the new value in
+the old one's memory.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from .listing import Key, Listing, frozen
 
 
 def group_updates(found: Listing) -> Listing:
-    """All adamw nodes of one kind become one; writes come after everything that reads the old values."""
+    """All adamw nodes of one kind become one; each other write follows its value and the readers of the old one."""
     index, users, asked = found.index(), found.users(), found.asked()
     writes = [n for n in found.nodes if n.op == "assign"]
     groups: dict[tuple[object, ...], list[Node]] = {}
@@ -31,7 +32,19 @@ def group_updates(found: Listing) -> Listing:
     before = [n for n in nodes if n.phase is not Phase.UPDATE]
     after = [n for n in nodes if n.phase is Phase.UPDATE]
     late = [n for n in assigns if n.phase is Phase.UPDATE]
-    return replace(found, nodes=(*before, *early, *after, *fused, *late))
+    return replace(found, nodes=(*before, *early, *_placed([*after, *fused], late)))
+
+
+def _placed(nodes: Sequence[Node], writes: Sequence[Node]) -> list[Node]:
+    """Each write as early as may be, so that no second copy of all parameters lives."""
+    made = {node.id: position for position, node in enumerate(nodes)}
+    read = {use.node: position for position, node in enumerate(nodes) for use in node.uses}
+    behind: dict[int, list[Node]] = {}
+    for write in writes:
+        target, value = write.uses
+        behind.setdefault(max(made.get(value.node, -1), read.get(target.node, -1)), []).append(write)
+    rest = [one for position, node in enumerate(nodes) for one in (node, *behind.get(position, ()))]
+    return [*behind.get(-1, ()), *rest]
 
 
 def _in_place(node: Node, users: Mapping[Key, list[Node]], asked: frozenset[Key]) -> bool:

@@ -13,21 +13,33 @@ import torch
 from torch import fx
 
 from ...ir.types import DType, Node
-from ..emit import Emitter, Rule, Value, meta
+from ..emit import Emitter, Rule, Value, meta, storage
 
 aten = torch.ops.aten
 
 
 def assign(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
-    """Write a value into a parameter or state."""
-    target, value = values
+    """Write a value into a parameter or state, unless it was computed there."""
+    target, uses = values[0], node.uses
     assert isinstance(target, fx.Node), f"{node.id}: its target is a number"
-    uses = node.uses
-    if isinstance(value, fx.Node):
-        e.call(aten.copy_.default, target, e.permute(value, uses[1].dims, uses[0].dims))
-    else:
-        e.call(aten.fill_.Scalar, target, value)
+    if not _lies_in(e, node, values[1], target):
+        e.displace(target)
+        value = e.values[uses[1].value]
+        if isinstance(value, fx.Node):
+            e.call(aten.copy_.default, target, e.permute(value, uses[1].dims, uses[0].dims))
+        else:
+            e.call(aten.fill_.Scalar, target, value)
+    e.written(target)
     return []
+
+
+def _lies_in(e: Emitter, node: Node, value: Value, target: fx.Node) -> bool:
+    """Whether a value already fills its target's memory, element by element."""
+    if not isinstance(value, fx.Node) or storage(meta(value)) != storage(meta(target)):
+        return False
+    order = [node.uses[1].dims.index(dim) for dim in node.uses[0].dims]
+    found, wanted = meta(value).permute(order), meta(target)
+    return found.stride() == wanted.stride() and found.storage_offset() == wanted.storage_offset()
 
 
 def _update(
