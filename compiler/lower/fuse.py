@@ -8,12 +8,13 @@ of instruction, not of meaning: no other part of the compiler ever sees a `lower
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import cast
 
 from ..ir.graph import Graph
 from ..ir.types import Dims, Node, Phase, TensorType, Use
 from .listing import PHASES, Key, Listing, frozen
+from .sums import gather_sums
 from .updates import group_updates
 
 
@@ -156,75 +157,3 @@ def one_logits_buffer(found: Listing) -> Listing:
         return replace(node, op="lower.log_softmax_loss_backward", uses=(dloss, logp, target), attrs=over, body=None)
 
     return replace(found, nodes=tuple(turn(n) for n in found.nodes))
-
-
-# ---- sums
-
-
-@dataclass(slots=True)
-class _Sum:
-    parts: list[tuple[str, Dims]] = field(default_factory=list[tuple[str, Dims]])
-    uses: list[Use] = field(default_factory=list[Use])
-    absorbed: set[str] = field(default_factory=set[str])
-
-
-def gather_sums(found: Listing) -> Listing:
-    """add and accumulate take in the contractions and scatters that feed nothing else."""
-    index, users, asked = found.index(), found.users(), found.asked()
-    absorbed: set[str] = set()
-    made: dict[str, Node] = {}
-    accumulators: dict[Key, TensorType] = {}
-
-    def lone(use: Use, root: Node) -> Node | None:
-        """The producer, if only `root`'s sum reads it and it may run where `root` runs."""
-        node = index.get(use.node)
-        if node is None or len(users[use.value]) > 1 or use.value in asked or use.dims != node.outs[0].dims:
-            return None
-        same = (node.phase, node.layer) == (root.phase, root.layer)
-        return node if same and node.outs[0].dtype == root.outs[0].dtype else None
-
-    def collect(use: Use, root: Node, into: _Sum) -> None:
-        node = lone(use, root)
-        if node is not None and node.op == "add" and set(node.outs[0].dims) == set(root.outs[0].dims):
-            into.absorbed.add(node.id)
-            for inner in node.uses:
-                collect(inner, root, into)
-        elif node is not None and set(use.dims) == set(root.outs[0].dims) and _gathers(node):
-            over = cast(Dims, node.attrs["over"] if node.op == "dot" else (node.attrs["dim"],))
-            into.absorbed.add(node.id)
-            into.parts.append(("dot" if node.op == "dot" else "scatter", over))
-            into.uses.extend(node.uses)
-        else:
-            into.parts.append(("plain", ()))
-            into.uses.append(use)
-
-    for node in reversed(found.nodes):
-        if node.id in absorbed or node.op not in ("add", "accumulate"):
-            continue
-        sums = _Sum()
-        for use in node.uses:
-            collect(use, node, sums)
-        accumulates = node.op == "accumulate"
-        if not accumulates and all(kind == "plain" for kind, _ in sums.parts):
-            continue
-        absorbed |= sums.absorbed
-        out = node.outs[0]
-        attrs = frozen(parts=tuple(sums.parts), dims=out.dims, accumulates=accumulates)
-        uses = tuple(sums.uses)
-        if accumulates:
-            accumulators[(node.id, 0)] = out
-            uses = (*uses, Use(node.id, 0, out.dims, out.dtype))
-        outs = () if accumulates else node.outs
-        made[node.id] = replace(node, op="lower.sum", uses=uses, outs=outs, attrs=attrs)
-    nodes = tuple(made.get(n.id, n) for n in found.nodes if n.id not in absorbed)
-    return replace(found, nodes=nodes, accumulators=accumulators)
-
-
-def _gathers(node: Node) -> bool:
-    if node.op == "scatter_add":
-        return not set(node.uses[1].dims) & set(node.outs[0].dims)
-    if node.op != "dot" or not node.outs[0].dtype.is_float or not node.outs[0].dims:
-        return False
-    a, b = node.uses
-    over = cast(Dims, node.attrs["over"])
-    return not (set(a.dims) & set(b.dims)) - set(over) and bool(over)
