@@ -3,7 +3,10 @@
 In: a step's graph with sizes. Out: the peak in bytes, the node that runs there, and who owns what at that moment. The
 order is the graph's: prepare, the microbatches' forward and backward, update. A value lives from the node that makes it
 to its last reader; views share memory; a kernel that may overwrite an operand does so where nobody reads it again, and
-so does an elementwise operator. Parameters and optimizer state live always, accumulators from the first microbatch on.
+so does an elementwise operator; an update writes over what it assigns to, and what is only accumulated is made in its
+accumulator. Parameters and optimizer state live always, so do the data, accumulators from the first microbatch on.
+
+This is what the graph alone tells, without torch. `lower/footprint.py` counts the lowered program itself, to the byte.
 
 Sizes are rounded up as the allocator does: to 512 bytes by PyTorch's caching allocator on CUDA; on the CPU its events
 count bytes as they are asked for.
@@ -26,7 +29,10 @@ from .roofline import VIEWS
 
 CPU_ROUNDING_BYTES, CUDA_ROUNDING_BYTES = 1, 512
 LITERALS = frozenset({"constant", "extent"})  # scalars that the program writes as numbers
+STORED = frozenset({"parameter", "state"})
+GIVEN = frozenset({"input", "step", "seed", "start"})
 MOVES = frozenset({"dot", "gather", "scatter_add", "sum", "max", "stack", "concat", "where", "cast"})  # new memory
+LASTING = frozenset({"parameter", "state", "accumulate"})  # what a step never frees
 Value = tuple[str, int]
 
 
@@ -97,6 +103,10 @@ class _Walk:
         self.gradients = {use.node for name, use in self.graph.outputs.items() if name.startswith("grad/")}
         self.gradients |= {use.node for node in self.graph.nodes("accumulate") for use in node.uses}
         self._last = _last_reads(self.order, self.graph)
+        self._assigned = {str(node.attrs["target"]) for node in self.order if node.op == "assign"}
+        self._into = _accumulated(self.graph) if self.graph.microbatches > 1 else {}
+        for total in self._into.values():
+            self.root[total], self.birth[total], self.death[total] = total, 0, len(self.order)
         for position, node in enumerate(self.order):
             self._place(position, node)
 
@@ -111,20 +121,30 @@ class _Walk:
             self.death[root] = max(self.death.get(root, position), self._last.get(value, position))
 
     def _reused(self, position: int, node: Node, index: int, out: TensorType) -> Value | None:
+        if (node.id, index) in self._into:
+            return self._into[node.id, index]
         if node.op in VIEWS or node.op == "stop" or (node.op == "accumulate" and self.graph.microbatches == 1):
             return self.root[node.uses[0].value]
         for operand in _may_overwrite(node, index):
             use = node.uses[operand]
             root = self.root[use.value]
             same = self.bytes(use.type) == self.bytes(out)
-            if same and self.death[root] <= position and self.graph[root[0]].op not in ("parameter", "state", "input"):
+            if same and self.death[root] <= position and self._free(root, node):
                 return root
         return None
+
+    def _free(self, root: Value, node: Node) -> bool:
+        """Whether a node may write there at all: of what lives always, the update over what it assigns to."""
+        if self.graph[root[0]].op in STORED:
+            return node.phase is Phase.UPDATE and root[0] in self._assigned
+        return self.graph[root[0]].op not in GIVEN
 
     def owner(self, root: Value) -> Owner:
         """Whose a piece of memory is."""
         node = self.graph[root[0]]
-        if node.op in ("parameter", "state"):
+        if node.op in GIVEN:
+            return Owner.DATA
+        if node.op in STORED:
             return Owner.PARAMETER if node.op == "parameter" else Owner.STATE
         return Owner.GRADIENT if node.id in self.gradients or node.op == "accumulate" else Owner.ACTIVATION
 
@@ -135,14 +155,14 @@ class _Walk:
 
     def run(self) -> Memory:
         """Follows the order, keeping what is alive, and remembers the highest moment."""
-        always = [value for value in self.birth if self.graph[value[0]].op in ("parameter", "state")]
+        always = [value for value in self.birth if self.graph[value[0]].op in STORED | GIVEN]
         alive: dict[Value, int] = {value: self._size(value) for value in always}
         if self.graph.microbatches > 1:
             alive |= {value: self._size(value) for value in self.birth if self.graph[value[0]].op == "accumulate"}
         total = sum(alive.values())
         dying = _by_position(self.death)
         born = _by_position(self.birth)
-        peak, peak_at, peak_alive, peak_workspace = total, "", dict(alive), 0
+        peak, at, workspace_then = total, -1, 0
         for position, node in enumerate(self.order):
             for value in born.get(position, ()):
                 if value not in alive:
@@ -150,15 +170,28 @@ class _Walk:
                     total += alive[value]
             workspace = cost_of(node).workspace_bytes
             if total + workspace > peak:
-                peak, peak_at, peak_alive, peak_workspace = total + workspace, node.id, dict(alive), workspace
+                peak, at, workspace_then = total + workspace, position, workspace
             for value in dying.get(position, ()):
-                if self.graph[value[0]].op not in ("parameter", "state", "accumulate"):
+                if self.graph[value[0]].op not in LASTING:
                     total -= alive.pop(value, 0)
-        return Memory(peak, peak_at, self._shares(peak_alive, peak_at, peak_workspace))
+        where = self.order[at].id if at >= 0 else ""
+        return Memory(peak, where, self._shares(self._alive_at(at), where, workspace_then))
+
+    def _alive_at(self, position: int) -> dict[Value, int]:
+        """What `run` holds while it computes the node at that position; before the first one at -1."""
+
+        def lives(value: Value) -> bool:
+            op = self.graph[value[0]].op
+            if op in ("parameter", "state") or (op == "accumulate" and self.graph.microbatches > 1):
+                return True
+            return self.birth[value] <= position and (op in LASTING or self.death[value] >= position)
+
+        return {value: self._size(value) for value in self.birth if lives(value)}
 
     def _size(self, value: Value) -> int:
         node = self.graph[value[0]]
-        return 0 if node.op in LITERALS else self.bytes(node.outs[value[1]])
+        times = self.graph.microbatches if node.op == "input" else 1  # the caller holds the rows of all microbatches
+        return 0 if node.op in LITERALS else times * self.bytes(node.outs[value[1]])
 
     def _shares(self, alive: dict[Value, int], at: str, workspace: int) -> tuple[Share, ...]:
         found: Counter[tuple[Owner, str]] = Counter()
@@ -173,6 +206,25 @@ class _Walk:
 def _stage(phase: Phase) -> int:
     """Forward and backward are one stretch: the graph's order stands."""
     return PHASE_ORDER[Phase.FORWARD if phase is Phase.BACKWARD else phase]
+
+
+def _accumulated(graph: Graph) -> dict[Value, Value]:
+    """The accumulator of each value that is made in one: itself, and contractions and scatters that only it reads."""
+    readers: Counter[Value] = Counter(use.value for node in graph for use in node.uses)
+    found: dict[Value, Value] = {}
+
+    def gather(value: Value, total: Value) -> None:
+        node = graph[value[0]]
+        if node.op in ("dot", "scatter_add", "add") and readers[value] == 1:
+            found[value] = total
+            if node.op == "add":
+                for use in node.uses:
+                    gather(use.value, total)
+
+    for node in graph.nodes("accumulate"):
+        found[node.id, 0] = (node.id, 0)
+        gather(node.uses[0].value, (node.id, 0))
+    return found
 
 
 def _may_overwrite(node: Node, index: int) -> Iterable[int]:
