@@ -13,7 +13,7 @@ import sys
 
 from ..compiler.base.diagnostic import Diagnostic, Severity, SpecError, render_all
 from ..compiler.elaborate.check import check_text
-from .arguments import add_choices, read_text, sets_of
+from .arguments import add_choices, add_which, read_text, sets_of
 
 EXAMPLE = "partita check specs/models/gpt2.partita"
 
@@ -22,13 +22,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("specs", metavar="SPEC", nargs="+", help="files to check; `-` reads standard input")
     add_choices(parser)
+    add_which(parser)
     parser.add_argument("--json", action="store_true", help="diagnostics as a JSON list")
 
 
 def run(options: argparse.Namespace) -> int:
     """Checks every file; 2 if any has an error."""
     sets = sets_of(options)
-    found = [d for name in options.specs for d in check(name, sets, options.size)]
+    found = [d for name in options.specs for d in check(name, sets, options.size, options.model, options.recipe)]
     if options.json:
         print(json.dumps([d.to_json() for d in found], indent=1))
     elif found:
@@ -39,15 +40,22 @@ def run(options: argparse.Namespace) -> int:
     return 2 if any(d.severity is Severity.ERROR for d in found) else 0
 
 
-def check(name: str, sets: tuple[tuple[str, str], ...] = (), size: str | None = None) -> list[Diagnostic]:
+def check(
+    name: str,
+    sets: tuple[tuple[str, str], ...] = (),
+    size: str | None = None,
+    model: str | None = None,
+    recipe: str | None = None,
+) -> list[Diagnostic]:
     """All diagnostics of one spec: syntax, names, dims of its models under every size, records."""
     try:
         source = read_text(name)
         found = list(check_text(source.text, source.path))
-        if (sets or size is not None) and not any(d.severity is Severity.ERROR for d in found):
+        asked = bool(sets) or any(choice is not None for choice in (size, model, recipe))
+        if asked and not any(d.severity is Severity.ERROR for d in found):
             from .specs import bind  # it knows recipes, passes and costs, which take their time to load
 
-            bind(source, sets, size)
+            bind(source, sets, size, model, recipe)
     except SpecError as fault:
         return list(fault.diagnostics)
     return found

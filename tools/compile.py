@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..compiler import pipeline
-from ..compiler.base.diagnostic import did_you_mean
+from ..compiler.base.diagnostic import Diagnostic, Label, Severity, did_you_mean, render_all
 from ..compiler.cost.roofline import Machine
 from ..compiler.elaborate.load import Spec
 from ..compiler.elaborate.recipe import Recipe
 from ..compiler.ir.graph import Graph
 from ..compiler.ir.types import DType
+from ..compiler.passes.update import idle_groups
 from ..runtime.machine import Rates, measure
 from ..runtime.program import Build
 from .arguments import add_spec, sets_of
@@ -63,9 +67,32 @@ def compile_recipe(spec: Spec, recipe: Recipe, folder: Path, rates: Rates, dump:
     )
     device = rates.device.partition(":")[0]
     try:
-        return pipeline.compile_recipe(spec, recipe, folder, device=device, machine=machine, dump=dump)
+        build = pipeline.compile_recipe(spec, recipe, folder, device=device, machine=machine, dump=dump)
     except OSError as fault:
         raise CommandFault(f"cannot write {folder}: {fault.strerror}", exit_code=1) from fault
+    warn(idle(recipe, [item.name for item in build.parameters if item.trained]))
+    return build
+
+
+def idle(recipe: Recipe, names: Sequence[str]) -> list[Diagnostic]:
+    """A warning for each pattern of `optimizer` that none of these parameters falls to."""
+    return [
+        Diagnostic(
+            "E0417",
+            f"no parameter falls to the pattern `{group.pattern}`",
+            (Label(group.span, "updates nothing"),) if group.span else (),
+            hint=did_you_mean(group.pattern, names) or "patterns are tried in order, and the first that fits takes all",
+            severity=Severity.WARNING,
+        )
+        for group in idle_groups(recipe.optimizer, names)
+        if group.pattern != "*"  # for whatever is left; there may be nothing
+    ]
+
+
+def warn(found: list[Diagnostic]) -> None:
+    """Warnings on standard error."""
+    if found:
+        print(render_all(found, sys.stderr.isatty() and "NO_COLOR" not in os.environ), file=sys.stderr)
 
 
 def _known(names: tuple[str, ...], step: Graph) -> None:

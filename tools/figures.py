@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..compiler.cost.flops import by_path, by_phase, parameter_count, tokens
+from ..compiler.cost.flops import Work, by_path, parameter_count, tokens
 from ..compiler.cost.memory import Memory, Owner, kept_for_backward, step_memory
 from ..compiler.ir.graph import Graph
 from ..compiler.ir.types import Phase
@@ -60,15 +60,18 @@ def figures(model: Graph, step: Graph, assumed: tuple[str, ...] = ()) -> Figures
     """Everything that `partita show` tells."""
     count = tokens(step)
     memory = step_memory(step)
-    blocks = _blocks(model, step, count)
-    whole = by_phase(step)
+    works = by_path(step)
+    blocks = _blocks(model, step, count, works)
+    whole = Counter[Phase]()
+    for (_, phase), work in works.items():
+        whole[phase] += work.model_flops
     return Figures(
         name=model.name,
         parameters=parameter_count(model),
         trained_parameters=parameter_count(model, trained_only=True),
         tokens=count,
-        flops_per_token=_share(whole[Phase.FORWARD].model_flops, count),
-        flops_per_token_step=_share(sum(whole[phase].model_flops for phase in TRAINING), count),
+        flops_per_token=_share(whole[Phase.FORWARD], count),
+        flops_per_token_step=_share(sum(whole[phase] for phase in TRAINING), count),
         memory_bytes=memory.peak_bytes,
         memory=_by_owner(memory),
         peak_at=memory.at,
@@ -87,7 +90,7 @@ def _by_owner(memory: Memory) -> dict[str, int]:
     return {owner.value.replace(" ", "_"): memory.of(owner) for owner in Owner}
 
 
-def _blocks(model: Graph, step: Graph, count: int) -> tuple[BlockFigures, ...]:
+def _blocks(model: Graph, step: Graph, count: int, works: Mapping[tuple[str, Phase], Work]) -> tuple[BlockFigures, ...]:
     """A row for the model and for each instance, a chain's layers once, in the order in which they appear."""
     chains = chains_of(model)
     owners = _Owners(chains)
@@ -97,7 +100,7 @@ def _blocks(model: Graph, step: Graph, count: int) -> tuple[BlockFigures, ...]:
         kind = node.outs[0]
         owners.add(parameters, node.path, elements(kind.dims))
         owners.add(parameter_bytes, node.path, elements(kind.dims) * kind.dtype.itemsize_bytes)
-    for (path, phase), work in by_path(step).items():
+    for (path, phase), work in works.items():
         owners.add(forward, path, work.model_flops if phase is Phase.FORWARD else 0)
         owners.add(training, path, work.model_flops if phase in TRAINING else 0)
     for path, size in kept_for_backward(step).items():

@@ -1,4 +1,7 @@
-"""Text from a trained model: the prompt's bytes as ids, ids drawn one by one, bytes as text again."""
+"""What a trained model goes on with: the prompt as ids, ids drawn one by one, and bytes as text again.
+
+A model of text or of a corpus has bytes for ids; one of tokens has ids that nothing here can read: they stay numbers.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,30 @@ import torch
 from ..compiler.elaborate.recipe import Sample
 from ..runtime.generate import Sampling, generate, load_weights
 from ..runtime.train import open_build
+from .fault import CommandFault
 
 
-def sample_ids(build: Path, checkpoint: Path, sample: Sample, device: str) -> Iterator[int]:
-    """The ids that follow the prompt."""
+def sample_ids(build: Path, checkpoint: Path, sample: Sample, device: str) -> tuple[Iterator[int], bool]:
+    """The ids that follow the prompt, and whether they are bytes."""
     executable = open_build(build, torch.device(device))
+    are_bytes = executable.build.recipe.get("source", {}).get("kind") != "tokens"
+    prompt = list(sample.prompt.encode()) if are_bytes else prompt_ids(sample.prompt)
     store = load_weights(executable, checkpoint)
     sampling = Sampling(sample.temperature, sample.top_k, sample.seed)
-    return generate(executable, store, list(sample.prompt.encode()), sample.length, sampling)
+    return generate(executable, store, prompt, sample.length, sampling), are_bytes
+
+
+def prompt_ids(prompt: str) -> list[int]:
+    """Ids written as numbers."""
+    words = prompt.split()
+    if not words or not all(word.isdecimal() and len(word) < 19 for word in words):
+        raise CommandFault("the model was trained on tokens, so a prompt is ids", 'for instance --prompt "17 4 25"')
+    return [int(word) for word in words]
 
 
 def sample_text(build: Path, checkpoint: Path, sample: Sample, device: str) -> str:
     """Prompt and continuation; bytes that are no text show as the replacement character."""
-    drawn = bytes(value for value in sample_ids(build, checkpoint, sample, device) if value < 256)
-    return sample.prompt + drawn.decode(errors="replace")
+    drawn, are_bytes = sample_ids(build, checkpoint, sample, device)
+    if not are_bytes:
+        return " ".join([sample.prompt.strip(), *map(str, drawn)])
+    return sample.prompt + bytes(value for value in drawn if value < 256).decode(errors="replace")

@@ -17,7 +17,7 @@ from ..compiler.elaborate.models import BATCH, ModelFacts, elaborate_model
 from ..compiler.elaborate.recipe import Recipe
 from ..compiler.elaborate.recipes import load_recipe
 from ..compiler.ir.graph import Graph
-from ..compiler.language.syntax import Record
+from ..compiler.language.syntax import Derived, Model, Record
 from ..compiler.passes import run_passes
 from ..compiler.passes.offsets import Offsets
 from .arguments import read_text
@@ -76,7 +76,14 @@ def bind(
     _, facts = elaborate_model(spec, name, size=size, dims=dims, options=choices)
     defaults = {dim: _default(dim, facts) for dim, value in facts.dims.items() if value.size is None}
     graph, facts = elaborate_model(spec, name, size=size, dims={**dims, **defaults}, options=choices)
-    return Bound(spec, graph, facts, tuple(f"{dim} = {value}" for dim, value in defaults.items()), None)
+    assumed = (*_first_of_several(spec, name), *(f"{dim} = {value}" for dim, value in defaults.items()))
+    return Bound(spec, graph, facts, assumed, None)
+
+
+def _first_of_several(spec: Spec, name: str | None) -> tuple[str, ...]:
+    """The model that is taken where none was named and the spec has several."""
+    own = [d.name.text for d in spec.main.file.declarations if isinstance(d, Model | Derived)]
+    return (f"model = {own[0]} (--model {' or '.join(own[1:])})",) if name is None and len(own) > 1 else ()
 
 
 def step_of(bound: Bound) -> Graph:

@@ -171,4 +171,11 @@ ENTRIES: tuple[Entry, ...] = (
         what="A key or form is part of the language, but nothing is done with it in this version.",
         why="Passing over it would train something else than was asked for.",
     ),
+    Entry(
+        code="E0417",
+        title="a pattern that no parameter falls to",
+        what="A group of the section `optimizer` updates nothing: no parameter's name fits its pattern, or patterns "
+        "before it take them all. It is a warning; the training goes on.",
+        why="A misspelt name would train its parameters as the next pattern that fits them says.",
+    ),
 )

@@ -57,6 +57,35 @@ def test_quick_commands_never_load_torch(words: list[str], tmp_path: Path) -> No
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=False).returncode == 0
 
 
+@pytest.mark.parametrize("command", ["show --json", "check", "render --fold -o a.dot", "passes --last --brief"])
+def test_sets_reach_a_model_without_a_recipe(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name, *words = command.split()
+    spec = [name, GPT2, "--size", "small", *words]
+    assert main([*spec, "--set", "dims.T=64", "--set", "dims.D=96", "--set", "dims.L=2", "--set", "drop=0"]) == 0
+    assert "T = 64, V = 50257, D = 96" in capsys.readouterr().out or name != "passes"
+    for wrong, hint in {"drp=0": "did you mean `drop`?", "dims.Q=3": "no dim `Q`", "dims.D=64": "whole number"}.items():
+        assert main([*spec, "--set", wrong]) == 2
+        assert hint in capsys.readouterr().err
+
+
+def test_one_of_several_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    several = str(tmp_path / "two.partita")
+    body = "x[D] -> [D] {\n  sizes {\n          D\n    small  4\n  }\n  f : Linear[D, D]\n  return f(x)\n}"
+    models = "".join(f"model {name} : {body}\n\n" for name in ("One", "Two"))
+    Path(several).write_text(f"use std\n{models}")
+    for name in ("show", "render", "passes", "check"):
+        words = [name, several, "--size", "small", *(["-o", str(tmp_path / "a.dot")] if name == "render" else [])]
+        assert main([*words, "--model", "Two"]) == 0
+        assert ("Two" in capsys.readouterr().out) == (name in ("show", "passes"))
+        assert main([*words, "--model", "Tow"]) == 2
+        assert "did you mean `Two`?" in capsys.readouterr().err
+    assert main(["show", several, "--size", "small"]) == 0
+    assert "assumed: model = One (--model Two), batch = 1" in capsys.readouterr().out
+
+
 def test_show_gives_exact_figures(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", GPT2, "--size", "small", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -99,6 +128,19 @@ def test_a_large_graph_is_drawn_only_folded(tmp_path: Path, capsys: pytest.Captu
     assert main([*words, "--fold"]) == 0
     assert main(["render", GPT2, "-o", str(tmp_path / "a.bmp")]) == 2
     assert [file.name for file in tmp_path.iterdir()] == ["a.dot"]
+
+
+def drawn(path: Path) -> set[tuple[str, ...]]:
+    """What an SVG shows, wherever it stands: each box with its words, each arrow."""
+    groups = re.findall(r'<g id="(?:node|edge|clust)\d+".*?(?=<!-- |</svg>)', path.read_text(), re.DOTALL)
+    return {(*re.findall(r"<title>(.*?)</title>", one), *re.findall(r">([^<>]+)</text>", one)) for one in groups}
+
+
+def test_the_picture_in_the_readme_is_what_the_command_draws(tmp_path: Path) -> None:
+    assert main(["render", GPT2, "--size", "small", "--fold", "-o", str(tmp_path / "gpt2.svg")]) == 0
+    found, kept = drawn(tmp_path / "gpt2.svg"), drawn(ROOT / "specs/models/gpt2.svg")
+    hint = "partita render specs/models/gpt2.partita --size small --fold -o specs/models/gpt2.svg"
+    assert len(kept) > 25 and found == kept, f"drawn otherwise: {found ^ kept}; renew it with {hint}"
 
 
 def test_passes_print_graphs_that_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,7 +223,9 @@ def test_brief_tells_renamed_axes_dtypes_and_results() -> None:
     ]
 
 
-def test_train_generate_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_generate_and_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = str(tmp_path / "run")
     assert main(["train", DEMO, *TINY, "--out", run, "--dump", "blocks.0.h"]) == 0
     assert len(list((tmp_path / "run/dump").iterdir())) == 1
@@ -203,6 +247,35 @@ def test_train_generate_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture
     assert texts[0] == texts[1] and texts[0].startswith("The ")
     assert main(["generate", str(tmp_path)]) == 1
     assert main(["generate", run, "--temperature", "-1"]) == 1
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", DEMO]) == 1  # there is no out/docs_demo here
+    (tmp_path / "out").mkdir()
+    (tmp_path / "run").rename(tmp_path / "out/docs_demo")
+    capsys.readouterr()
+    assert main(["generate", DEMO, "--prompt", "The ", "--tokens", "5", "--seed", "3"]) == 0
+    assert capsys.readouterr().out == texts[0]
+
+
+def test_a_model_of_tokens_speaks_in_ids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "ids.bin").write_bytes(bytes(range(200)) * 4)
+    spec, run = tmp_path / "tour.partita", str(tmp_path / "run")
+    spec.write_text(Path(TOUR).read_text().replace('corpus("python-docs")', 'tokens("ids.bin", dtype = uint8)'))
+    assert main(["train", str(spec), "--set", "steps=1", "--out", run]) == 0
+    assert main(["generate", run, "--prompt", "The "]) == 2
+    assert 'for instance --prompt "17 4 25"' in capsys.readouterr().err
+    assert main(["generate", run, "--prompt", "17 4", "--tokens", "3"]) == 0
+    assert re.fullmatch(r"17 4( \d+){3}\n", capsys.readouterr().out)
+
+
+def test_a_pattern_that_updates_nothing_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = tmp_path / "tour.partita"
+    optimizer = 'optimizer { "haed.w" = sgd(), "*.b" = sgd(), "*" = sgd(momentum = 0.9) }'
+    spec.write_text(Path(TOUR).read_text().replace("optimizer = sgd(momentum = 0.9)", optimizer))
+    assert main(["compile", str(spec), "-o", str(tmp_path / "build")]) == 0
+    said = capsys.readouterr().err
+    assert said.count("warning[E0417]") == 1 and "`haed.w`" in said and "did you mean `head.w`?" in said
+    assert main(["compile", TOUR, "-o", str(tmp_path / "build")]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_wrong_recipes_leave_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
