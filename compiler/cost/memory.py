@@ -106,7 +106,7 @@ class _Walk:
         self._assigned = {str(node.attrs["target"]) for node in self.order if node.op == "assign"}
         self._into = _accumulated(self.graph) if self.graph.microbatches > 1 else {}
         for total in self._into.values():
-            self.root[total], self.birth[total], self.death[total] = total, 0, len(self.order)
+            self.root[total], self.birth[total], self.death[total] = total, 0, self._last.get(total, len(self.order))
         for position, node in enumerate(self.order):
             self._place(position, node)
 
