@@ -31,8 +31,8 @@ CPU_ROUNDING_BYTES, CUDA_ROUNDING_BYTES = 1, 512
 LITERALS = frozenset({"constant", "extent"})  # scalars that the program writes as numbers
 STORED = frozenset({"parameter", "state"})
 GIVEN = frozenset({"input", "step", "seed", "start"})
+LASTING = STORED | GIVEN  # what a step never frees
 MOVES = frozenset({"dot", "gather", "scatter_add", "sum", "max", "stack", "concat", "where", "cast"})  # new memory
-LASTING = frozenset({"parameter", "state", "accumulate"})  # what a step never frees
 Value = tuple[str, int]
 
 
@@ -106,7 +106,7 @@ class _Walk:
         self._assigned = {str(node.attrs["target"]) for node in self.order if node.op == "assign"}
         self._into = _accumulated(self.graph) if self.graph.microbatches > 1 else {}
         for total in self._into.values():
-            self.root[total], self.birth[total], self.death[total] = total, 0, self._last.get(total, len(self.order))
+            self.root[total], self.birth[total], self.death[total] = total, -1, self._last.get(total, len(self.order))
         for position, node in enumerate(self.order):
             self._place(position, node)
 
@@ -155,10 +155,7 @@ class _Walk:
 
     def run(self) -> Memory:
         """Follows the order, keeping what is alive, and remembers the highest moment."""
-        always = [value for value in self.birth if self.graph[value[0]].op in STORED | GIVEN]
-        alive: dict[Value, int] = {value: self._size(value) for value in always}
-        if self.graph.microbatches > 1:
-            alive |= {value: self._size(value) for value in self.birth if self.graph[value[0]].op == "accumulate"}
+        alive = self._alive_at(-1)
         total = sum(alive.values())
         dying = _by_position(self.death)
         born = _by_position(self.birth)
@@ -181,10 +178,7 @@ class _Walk:
         """What `run` holds while it computes the node at that position; before the first one at -1."""
 
         def lives(value: Value) -> bool:
-            op = self.graph[value[0]].op
-            if op in ("parameter", "state") or (op == "accumulate" and self.graph.microbatches > 1):
-                return True
-            return self.birth[value] <= position and (op in LASTING or self.death[value] >= position)
+            return self.graph[value[0]].op in LASTING or self.birth[value] <= position <= self.death[value]
 
         return {value: self._size(value) for value in self.birth if lives(value)}
 

@@ -130,7 +130,17 @@ def footprint(
     threads  how many the kernels run on: their buffers are one a thread (as torch is set where not given)
     """
     threads = torch.get_num_threads() if threads is None else threads
-    return _Walk(program, modules, threads, rounding_bytes).run(held)
+    profiles = {name: profile(module.graph, threads) for name, module in modules.items() if name in _called(program)}
+    first = _Walk(program, profiles, rounding_bytes)
+    first.run(held)
+    again = _Walk(program, profiles, rounding_bytes, wanted=first.at)  # who is there at the peak, now known
+    again.run(held)
+    return Footprint(Memory(first.peak, first.place, again.shares()), tuple(first.levels))
+
+
+def _called(program: Program) -> frozenset[str]:
+    instructions = (*program.prepare, *program.microbatch, *program.update)
+    return frozenset(i.module for i in instructions if isinstance(i, Run))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,24 +173,27 @@ class _Block:
 
 @dataclass(slots=True)
 class _Walk:
+    """One run. Its moments are counted; at the one that is `wanted` it notes who is alive."""
+
     program: Program
-    modules: Mapping[str, Module]
-    threads: int
+    profiles: Mapping[str, Profile]
     rounding_bytes: int
-    profiles: dict[str, Profile] = field(default_factory=dict[str, Profile])
+    wanted: int = -1
     buffers: dict[str, int] = field(default_factory=dict[str, int])
     named: Counter[int] = field(default_factory=Counter[int])
     alive: dict[int, _Block] = field(default_factory=dict[int, _Block])
     total: int = 0
     made: int = 0
-    peak: int = 0
-    at: str = ""
-    owners: tuple[tuple[_Block, int], ...] = ()
+    moments: int = 0
+    peak: int = -1
+    at: int = -1
+    place: str = ""
     high: int = 0
+    seen: tuple[_Block, ...] = ()
     levels: list[Level] = field(default_factory=list[Level])
     gradients: frozenset[str] = frozenset()
 
-    def run(self, held: Mapping[str, Held]) -> Footprint:
+    def run(self, held: Mapping[str, Held]) -> None:
         """`Executable.run`, with sizes for tensors."""
         update = {name for i in self.program.update if isinstance(i, Run) for name in i.inputs}
         made = {name for i in self.program.microbatch if isinstance(i, Run) for name in i.outputs}
@@ -204,7 +217,6 @@ class _Walk:
                 self._bind(name, memory)
             self._all("microbatch", self.program.microbatch)
         self._all("update", self.program.update)
-        return Footprint(Memory(self.peak, self.at, self._shares()), tuple(self.levels))
 
     # ---- memory
 
@@ -236,16 +248,19 @@ class _Walk:
     def _mark(self, place: str, workspace: int = 0) -> None:
         """Here the sum stands at its highest for a moment."""
         workspace = -(-workspace // self.rounding_bytes) * self.rounding_bytes
-        self.high = max(self.high, self.total + workspace)
-        if self.total + workspace > self.peak:
-            self.peak, self.at = self.total + workspace, place
-            extra = [_Block(workspace, Owner.WORKSPACE, place)] if workspace else []
-            self.owners = tuple((block, block.bytes) for block in (*self.alive.values(), *extra))
+        reached = self.total + workspace
+        self.high = max(self.high, reached)
+        if reached > self.peak:
+            self.peak, self.at, self.place = reached, self.moments, place
+        if self.moments == self.wanted:
+            self.seen = (*self.alive.values(), _Block(workspace, Owner.WORKSPACE, place))
+        self.moments += 1
 
-    def _shares(self) -> tuple[Share, ...]:
+    def shares(self) -> tuple[Share, ...]:
+        """Who had how much at the moment that was wanted, the largest first."""
         found: Counter[tuple[Owner, str]] = Counter()
-        for block, size in self.owners:
-            found[block.owner, block.path] += size
+        for block in self.seen:
+            found[block.owner, block.path] += block.bytes
         shares = (Share(owner, path, size) for (owner, path), size in found.items() if size)
         return tuple(sorted(shares, key=lambda s: (-s.bytes, s.owner.value, s.path)))
 
@@ -270,7 +285,7 @@ class _Walk:
             self.levels.append(Level(phase, what, self.high, self.total))
 
     def _call(self, run: Run) -> None:
-        body = self._profile(run.module)
+        body = self.profiles[run.module]
         inside = {number: self.buffers[name] for number, name in zip(body.inputs, run.inputs, strict=True)}
         arguments = [self.buffers[name] for name in run.inputs]
         self.named.update(arguments)  # the boxed list
@@ -289,11 +304,6 @@ class _Walk:
             self._release(inside[number] for number in moment.died)
         for name, number in zip(run.outputs, body.outputs, strict=True):
             self._bind(name, inside[number])
-
-    def _profile(self, name: str) -> Profile:
-        if name not in self.profiles:
-            self.profiles[name] = profile(self.modules[name].graph, self.threads)
-        return self.profiles[name]
 
 
 def _placed(place: str, layer: str) -> str:
