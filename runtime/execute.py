@@ -82,7 +82,9 @@ def executable(
     """A build with its modules' sources as something that runs. `places` are the files that tracebacks show."""
     modules = {name: import_source(name, text, (places or {}).get(name)) for name, text in sources.items()}
     if compiled:
-        modules = {name: torch.compile(module, dynamic=False) for name, module in modules.items()}
+        # Forward and backward; the update is fused calls already, and the compiler knows no shapes of theirs.
+        hot = {i.module for p in build.programs.values() for i in p.microbatch if isinstance(i, Run)} & set(modules)
+        modules = {**modules, **{n: cast(Module, torch.compile(modules[n], dynamic=False)) for n in hot}}
     for program in build.programs.values():
         for instruction in (*program.prepare, *program.microbatch, *program.update):
             if isinstance(instruction, Run) and instruction.module not in modules:

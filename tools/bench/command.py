@@ -46,4 +46,4 @@ def line(case: Case) -> str:
     """One case: ratios, and the figures behind them."""
     time = f"time {case.ratio_time:.3f} ({seconds_text(case.ours_seconds)} / {seconds_text(case.peer_seconds)})"
     memory = f"memory {case.ratio_memory:.3f} ({bytes_text(case.ours_bytes)} / {bytes_text(case.peer_bytes)})"
-    return f"{case.name} against {case.peer}: {time}, {memory}"
+    return f"{case.name}: {case.ours} against {case.peer}: {time}, {memory}"
