@@ -1,0 +1,90 @@
+"""What kernels are said to allocate inside is what they do, kernel by kernel, on both sides of every threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from partita.compiler.lower.emit import Emitter, Lifetimes
+from partita.compiler.lower.workspace import workspace_bytes
+from partita.runtime import kernels
+from partita.runtime.memory import measure_peak
+from torch import fx
+
+aten = torch.ops.aten
+FLASH = aten._scaled_dot_product_flash_attention_for_cpu
+FLOATS = [torch.float32, torch.float64, torch.float16]
+
+
+def emitted(op: Any, args: tuple[Any, ...], **options: Any) -> fx.Node:
+    """The call as the emitter writes it, over meta tensors of the same layouts."""
+    e = Emitter("cpu", functional=True, lifetimes=Lifetimes())
+
+    def turn(arg: Any) -> Any:
+        if not isinstance(arg, torch.Tensor):
+            return arg
+        like = torch.empty_strided(arg.shape, arg.stride(), dtype=arg.dtype, device="meta")
+        return e.argument("x", [], like, owned=False)
+
+    return e.call(op, *(turn(arg) for arg in args), **options)
+
+
+def inside(call: Callable[[], Any]) -> int:
+    """Bytes that a call held beside its results."""
+    result, peak = measure_peak(call, [], torch.device("cpu"))
+    tensors = result if isinstance(result, tuple) else (result,)
+    return peak - sum(t.untyped_storage().nbytes() for t in tensors)
+
+
+def check(op: Any, *args: Any, **options: Any) -> None:
+    with torch.no_grad():
+        found = inside(lambda: op(*args, **options))
+    assert workspace_bytes(emitted(op, args, **options), torch.get_num_threads()) == found
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("lengths", [(8, 8), (100, 120), (191, 191), (192, 192), (520, 600), (768, 768)])
+def test_attention(lengths: tuple[int, int], dtype: torch.dtype) -> None:
+    t, s = lengths
+    q = torch.randn(2, t, 2, 16, dtype=dtype).transpose(1, 2)
+    k = torch.randn(2, s, 2, 16, dtype=dtype).transpose(1, 2)
+    check(FLASH.default, q, k, k, 0.0, False, scale=0.25)
+    y, lse = FLASH(q, k, k, 0.0, False, scale=0.25)
+    backward = aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+    for dy in (y, y.contiguous()):
+        check(backward, dy, q, k, k, y, lse, 0.0, False, scale=0.25)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_layer_norm_backward(dtype: torch.dtype) -> None:
+    x, gain = torch.randn(64, 96, dtype=dtype), torch.ones(96, dtype=dtype)
+    y, mean, rstd = aten.native_layer_norm(x, [96], gain, gain, 1e-5)
+    check(aten.native_layer_norm_backward.default, y, x, [96], mean, rstd, gain, gain, [True, True, True])
+
+
+@pytest.mark.parametrize("op", [aten.add.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.sub.Tensor])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_elementwise(op: Any, dtype: torch.dtype) -> None:
+    x = torch.ones(1000, dtype=dtype)
+    check(op, x, 2.0)
+    check(op, x, torch.ones(1000, dtype=dtype))
+    check(op, x, torch.ones(1000, dtype=torch.int32))
+
+
+def test_softmax_wants_its_operand_dense() -> None:
+    x = torch.randn(30, 20)
+    for operand in (x, x.t()):
+        check(aten._softmax.default, operand, 1, False)
+        check(aten._log_softmax.default, operand, 1, False)
+
+
+def test_draws_are_run_on_the_meta_device_to_see() -> None:
+    seed, start = torch.tensor(1), torch.tensor(0)
+    args = (seed, seed, [start, start], 5, 6, [400, 300], torch.float32)
+    found = inside(lambda: kernels.uniform(*args))
+    e = Emitter("cpu", functional=True, lifetimes=Lifetimes())
+    one = e.argument("seed", [], torch.empty((), dtype=torch.int64, device="meta"), owned=False)
+    node = e.call(kernels.uniform, one, one, [one, one], *args[3:])
+    assert workspace_bytes(node, 2) == pytest.approx(found, rel=1e-2)
