@@ -171,7 +171,7 @@ class Emitter:
         others = [self.values[u.value] for i, u in enumerate(self._node.uses) if i != operand]
         if mine in self._borrowed or any(isinstance(o, fx.Node) and storage(meta(o)) == mine for o in others):
             return False
-        if 0 in meta(value).stride() and meta(value).numel() > 1:
+        if _overlaps(meta(value)):
             return False
         return all(self.lifetimes.ends(key, self._position) for key in self._holders[mine])
 
@@ -271,6 +271,16 @@ class Emitter:
 def aligned(e: Emitter, uses: Sequence[Use], values: Sequence[Value], target: Dims) -> list[Value]:
     """Operands of an elementwise operator as views that broadcast to `target`."""
     return [e.align(value, use.dims, target) for use, value in zip(uses, values, strict=True)]
+
+
+def _overlaps(tensor: torch.Tensor) -> bool:
+    """Whether two elements may lie in one place: repeated along an axis, or seen through a window."""
+    reach = 0
+    for stride, length in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if length > 1 and stride <= reach:
+            return True
+        reach += stride * (length - 1)
+    return False
 
 
 def _has_view(tensor: torch.Tensor, sizes: Sequence[int]) -> bool:
