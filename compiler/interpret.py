@@ -15,7 +15,7 @@ import numpy as np
 
 from .ir.graph import Graph
 from .ir.types import Dim, Dims, Node, Phase, TensorType, with_dims
-from .ops import attributes, hashing
+from .ops import attributes, hashing, scan
 from .ops.definition import Array
 from .ops.leaves import numpy_dtype
 from .ops.registry import op
@@ -98,6 +98,9 @@ class _Run:
                 over = attributes.dims(self._bound(node).attrs, "over")
                 times = self.count if any(d.name == self.batch for d in over) else 1
                 return [np.asarray(elements(over) * times, dtype=np.int64)]
+            case "scan":
+                assert node.body is not None, "a scan has a body"
+                return _scan(self._bound(node), self.graph.bodies[node.body], arrays)
             case "accumulate":
                 before = self.values.get((node.id, 0))
                 return [arrays[0] if before is None else before + arrays[0]]
@@ -171,6 +174,24 @@ class _Run:
 
 def _integer(value: object) -> int:
     return int(np.asarray(value))
+
+
+def _scan(node: Node, body: Graph, arrays: list[Array]) -> list[Array]:
+    """Step by step: the last carries, what was emitted, and the carries before each step."""
+    names = [attributes.text(inner.attrs, "name") for inner in body.nodes("input")]
+    dim, count = attributes.dim(node.attrs, "dim"), len(scan.operands(node)[0])
+    sliced = range(count, count + len(scan.operands(node)[1]))
+    emits = len(scan.emitted(node.attrs))
+    steps = range(elements((dim,)))
+    carries, rows = arrays[:count], list[list[Array]]()
+    for t in reversed(steps) if node.attrs["reverse"] else steps:
+        given = [a.take(t, node.uses[i].dims.index(dim)) if i in sliced else a for i, a in enumerate(arrays)]
+        given[:count] = carries
+        found = interpret(body, dict(zip(names, given, strict=True)))
+        rows.append([*(found[str(i)] for i in range(count, count + emits)), *carries])
+        carries = [found[str(i)] for i in range(count)]
+    rows = rows[::-1] if node.attrs["reverse"] else rows
+    return [*carries, *(np.stack(column) for column in list(zip(*rows, strict=True))[: len(node.outs) - count])]
 
 
 def _by_body(node: Node, body: Graph, arrays: list[Array]) -> list[Array]:

@@ -173,6 +173,29 @@ ENTRIES: tuple[Entry, ...] = (
         why="It would learn to copy, reach a loss near zero, and generate nonsense. Attention needs a causal mask.",
     ),
     Entry(
+        code="E0317",
+        title="a scan that does not go on",
+        what=(
+            "A carry has no next value, or one of other axes or another type; `next` names no carry; or nothing is "
+            "emitted."
+        ),
+        why=(
+            "A scan runs along a dim: each step reads the carries, says with `next` what the next step reads, and "
+            "emits what is stacked along the dim. A carry never has the scan's own axis: x[T = t] reads one step of it."
+        ),
+        bad=("fn total[T](x) {\n  scan t in T carry h = 0 {\n    emit y = h + x[T = t]\n  }\n  return y\n}\n"),
+        mended=(
+            "fn total[T](x) {\n"
+            "  scan t in T carry h = 0 {\n"
+            "    s = h + x[T = t]\n"
+            "    next h = s\n"
+            "    emit y = s\n"
+            "  }\n"
+            "  return y\n"
+            "}\n"
+        ),
+    ),
+    Entry(
         code="E0399",
         title="not lowered yet",
         what="The language has this, and this version of the compiler cannot compile it.",

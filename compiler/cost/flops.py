@@ -9,11 +9,11 @@ app. B); *all* FLOPs add elementwise work and recomputation, for predicting time
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 from ..ir.graph import Graph
-from ..ir.types import Node, Phase
+from ..ir.types import Dim, Node, Phase
 from ..ops.definition import Cost, Precision
 from ..ops.registry import REGISTRY
 from ..ops.shapes import elements
@@ -54,7 +54,20 @@ def works(graph: Graph) -> Iterator[tuple[Node, Work]]:
     """Every node with what it takes in one step: the forward and backward run once a microbatch."""
     for node in graph:
         times = 1 if node.phase in ONCE_A_STEP else graph.microbatches
-        yield node, work_of(node) * times
+        yield node, (work_of(node) + _steps(node, graph)) * times
+
+
+def _steps(node: Node, graph: Graph) -> Work:
+    """A scan's body, once for each step; what a step of the backward computes again is no work of the model."""
+    if node.op != "scan" or node.body is None:
+        return Work()
+    dim, body = node.attrs["dim"], graph.bodies[node.body]
+    assert isinstance(dim, Dim), "a scan runs along a dim"
+    total = Work()
+    for inner in body:
+        work = work_of(inner) + _steps(inner, body)
+        total += replace(work, model_flops=0) if inner.id.startswith("again/") else work
+    return total * elements((dim,))
 
 
 def by_phase(graph: Graph) -> dict[Phase, Work]:

@@ -41,6 +41,7 @@ Evaluate = Callable[["Frame", Any, str | None], Value]
 CallFunction = Callable[["Frame", Function, Arguments, Span, str | None], Value]
 CallInstance = Callable[["Frame", "Instance | Chain", tuple[s.ViewItem, ...], Arguments, Span], Value]
 CallPrimitive = Callable[["Frame", str, tuple[s.ViewItem, ...] | None, Arguments, Span, str | None], Value]
+ReadScan = Callable[["Frame", s.Scan], None]
 Make = Callable[["Frame", s.Instance], "Instance | Chain | Absent"]
 
 
@@ -53,6 +54,7 @@ class Rules:
     instance: CallInstance
     primitive: CallPrimitive
     make: Make
+    scan: ReadScan
     primitives: frozenset[str]
 
 
@@ -103,6 +105,18 @@ class CallSite:
 
 
 @dataclass(slots=True)
+class Loop:
+    """What the body of a scan says: what comes next, by carry, and what is emitted."""
+
+    carries: frozenset[str]
+    dim: Dim
+    index: str = ""  # the placeholder that the scan's index is
+    nexts: dict[str, tuple[Use, Span]] = field(default_factory=dict[str, "tuple[Use, Span]"])
+    emits: dict[str, Use] = field(default_factory=dict[str, Use])
+    broken: bool = False  # a statement of it was reported
+
+
+@dataclass(slots=True)
 class Frame:
     """One body being read.
 
@@ -112,6 +126,7 @@ class Frame:
     carried  axes that values bring along and that cannot be named
     calls    how this was reached, innermost first; origins: the same as places
     open     every axis may be named and reduced: true of a recipe's loss
+    loop     the scan whose body this is
     """
 
     context: Context
@@ -128,12 +143,14 @@ class Frame:
     bank: Dims = ()
     layer: Layer | None = None
     open: bool = False
+    loop: Loop | None = None
 
     def inside(self, module: Module, title: str, span: Span, **changes: Any) -> Frame:
         """A frame for what is called or made at a place of this one; names and dims start empty."""
         calls = (CallSite(span, self.module.is_std, self.title), *self.calls)
         origins = (_origin(span), *self.origins)
-        fresh: dict[str, Any] = {"names": {}, "dims": {}, "carried": [], "unnamed": {}, "open": False, **changes}
+        fresh: dict[str, Any] = {"names": {}, "dims": {}, "carried": [], "unnamed": {}, "open": False, "loop": None}
+        fresh.update(changes)
         return replace(self, module=module, title=title, calls=calls, origins=origins, **fresh)
 
     # ---- evaluation

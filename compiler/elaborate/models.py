@@ -15,7 +15,7 @@ from ..base.span import Span
 from ..ir.graph import Graph
 from ..ir.types import Dim, DType, Node, Phase, TensorType, Use
 from ..language import syntax as s
-from . import chain, functions, primitives
+from . import chain, functions, primitives, scan
 from . import dims as d
 from .blocks import all_parameters, declarations, initialise
 from .calls import Given, apply_instance
@@ -28,7 +28,8 @@ from .values import Chain, Instance, Value, describe, function_text
 from .writer import DimNames, Writer
 
 RULES = Rules(
-    EXPRESSIONS, functions.apply_function, chain.call, primitives.call, chain.make, frozenset(PRIMITIVES)
+    EXPRESSIONS, functions.apply_function, chain.call, primitives.call, chain.make, scan.scan,
+    frozenset(PRIMITIVES),
 )  # fmt: skip
 
 

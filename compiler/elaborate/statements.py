@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from ..base.diagnostic import Label
+from ..base.diagnostic import Label, did_you_mean
 from ..base.span import Span
 from ..ir.types import Dim, Dims, Use
 from ..language import syntax as s
 from . import arithmetic as a
 from . import dims as d
-from .frame import Fault, Frame
+from .frame import Fault, Frame, Loop
 from .primitives import not_yet
 from .values import UNKNOWN, Value, describe
 
@@ -52,6 +52,8 @@ def run_body(frame: Frame, written: Iterable[s.Statement], hint: str | None = No
                 run_statement(frame, statement)
         except Fault:
             broken = broken or isinstance(statement, s.Return | s.Check)
+            if frame.loop is not None:
+                frame.loop.broken = True
             give_up(frame, statement)
     if broken:
         raise Fault
@@ -76,7 +78,13 @@ def run_statement(frame: Frame, statement: s.Statement) -> None:
         check(frame, statement)
     elif isinstance(statement, s.Tap):
         _tap(frame, statement)
-    elif isinstance(statement, s.Scan | s.Next | s.Emit | s.State | s.Adapt):
+    elif isinstance(statement, s.Scan):
+        frame.context.rules.scan(frame, statement)
+    elif isinstance(statement, s.Next) and frame.loop is not None:
+        _next(frame, frame.loop, statement)
+    elif isinstance(statement, s.Emit):
+        _emit(frame, statement)
+    elif isinstance(statement, s.Next | s.State | s.Adapt):
         word = type(statement).__name__.lower()
         raise not_yet(frame, f"`{word}`", statement.span)
     else:
@@ -120,6 +128,47 @@ def _assign(frame: Frame, statement: s.Assign) -> None:
         raise frame.fault("E0310", title, statement.value.span)
     for target, part in zip(targets, value, strict=True):
         frame.names[target.text] = part
+
+
+# ---- statements of a scan's body
+
+
+def _next(frame: Frame, loop: Loop, statement: s.Next) -> None:
+    """`next h = out`"""
+    name = statement.name.text
+    if name not in loop.carries:
+        hint = did_you_mean(name, loop.carries)
+        raise frame.fault("E0317", f"`{name}` is no carry of this scan", statement.name.span, hint=hint)
+    if name in loop.nexts:
+        raise frame.fault("E0317", f"`next {name}` is said twice", statement.span)
+    loop.nexts[name] = (_tensor(frame, statement.value, name), statement.span)
+
+
+def _emit(frame: Frame, statement: s.Emit) -> None:
+    """`emit y = out`"""
+    loop = frame.loop
+    if loop is None:
+        raise frame.fault("E0114", f"`emit` cannot stand in {frame.title}", statement.span, hint="a scan emits")
+    d.taken(frame, statement.name)
+    if statement.name.text in loop.emits:
+        raise frame.fault("E0317", f"`emit {statement.name}` is said twice", statement.span)
+    use = _tensor(frame, statement.value, statement.name.text)
+    if loop.dim in use.dims:
+        title = f"`{statement.name}` has the axis {loop.dim} already, along which it is emitted"
+        raise frame.fault("E0317", title, statement.value.span, hint=f"emit one step of it: y[{loop.dim} = t]")
+    loop.emits[statement.name.text] = use
+
+
+def _tensor(frame: Frame, expr: s.Expr, hint: str) -> Use:
+    value = frame.evaluate(expr, hint)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return a.constant(frame, value, frame.context.dtype, expr.span)
+    if not isinstance(value, Use):
+        raise a.not_a_tensor(frame, value, expr.span)
+    return value
+
+
+# ---- taps and checks
 
 
 def _tap(frame: Frame, statement: s.Tap) -> None:

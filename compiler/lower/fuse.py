@@ -15,13 +15,15 @@ from ..ir.graph import Graph
 from ..ir.types import Dims, Node, Phase, TensorType, Use
 from .listing import PHASES, Key, Listing, frozen
 from .sums import gather_sums
+from .unroll import unrolled
 from .updates import group_updates
 
 
 def listing(graph: Graph, dump: Sequence[str] = ()) -> Listing:
     """The graph as it is to be emitted. The first result of each node in `dump` is asked for too, as `dump/<id>`."""
-    nodes = sorted(graph, key=lambda n: PHASES.index(n.phase))
-    outputs = {**graph.outputs, **{f"dump/{name}": graph[name].out() for name in dump}}
+    asked = {**graph.outputs, **{f"dump/{name}": graph[name].out() for name in dump}}
+    written, outputs = unrolled(graph, asked)
+    nodes = sorted(written, key=lambda n: PHASES.index(n.phase))
     found = Listing(tuple(nodes), outputs, graph.microbatches)
     steps: tuple[Callable[[Listing], Listing], ...] = (
         drop_trivial_accumulators,

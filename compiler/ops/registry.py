@@ -20,6 +20,7 @@ from .optimizers import OPTIMIZERS
 from .randomness import RANDOMNESS
 from .reductions import REDUCTIONS
 from .rotary import ROTARY
+from .scan import SCAN
 from .selection import SELECTION
 from .softmaxes import SOFTMAXES
 from .structure import STRUCTURE
@@ -40,6 +41,7 @@ _ALL = (
     *INDEXING,
     *SELECTION,
     *WINDOWS,
+    *SCAN,
     *TRAINING,
     *ACTIVATIONS,
     *SOFTMAXES,

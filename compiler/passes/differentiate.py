@@ -12,7 +12,7 @@ taken as soon as its cotangent exists and before the input's, and the cotangents
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -21,6 +21,7 @@ from ..ir.levels import GRADIENT, LOSS, Level
 from ..ir.types import Attr, Node, Phase, Use
 from ..ops.definition import NotDifferentiable
 from ..ops.registry import REGISTRY
+from .scan_gradient import scan_gradient
 
 _Value = tuple[str, int]
 _PROVISIONAL = "\x00"  # begins ids that no spec can write
@@ -41,8 +42,8 @@ class Differentiate:
     def __call__(self, graph: Graph) -> Graph:
         assert graph.microbatches == 1, "gradients are taken of the whole batch; microbatch comes after"
         targets = self.wrt if self.wrt is not None else trained_parameters(graph)
-        reverse = _Reverse(graph, graph.outputs[self.loss], targets)
-        reverse.run()
+        reverse = _Reverse(graph, targets)
+        reverse.run_from_loss(graph.outputs[self.loss])
         builder = GraphBuilder(graph.name, graph.microbatches)
         builder.extend(graph)
         names = reverse.tape.emit(builder)
@@ -51,7 +52,7 @@ class Differentiate:
         for target in targets:
             use = reverse.gradients[target]
             builder.output(f"grad/{target}", replace(use, node=names.get(use.node, use.node)))
-        for key, body in graph.bodies.items():
+        for key, body in {**graph.bodies, **reverse.bodies}.items():
             builder.body(key, body)
         return builder.finish()
 
@@ -118,23 +119,28 @@ class _Tape:
 class _Reverse:
     """One run of reverse mode over one graph."""
 
-    def __init__(self, graph: Graph, loss: Use, targets: Sequence[str]) -> None:
-        assert not loss.dims, "the loss is a scalar"
-        self.graph, self.loss, self.targets = graph, loss, dict.fromkeys(targets)  # a set that keeps its order
-        self.active = _between(graph, loss.node, self.targets)
-        self.unread = _readers(graph, self.active)
+    def __init__(self, graph: Graph, targets: Sequence[str]) -> None:
+        self.graph, self.targets = graph, dict.fromkeys(targets)  # a set that keeps its order
         self.parts: dict[_Value, list[Use]] = {}
-        self.tape = _Tape(graph[loss.node])
+        self.tape = _Tape(next(iter(graph)))
         self.visited: set[str] = set()
         self.gradients: dict[str, Use] = {}
+        self.bodies: dict[str, Graph] = {}  # of the scans that the backward makes
 
-    def run(self) -> None:
+    def run_from_loss(self, loss: Use) -> None:
         """Writes the backward on the tape and finds the gradient of each target."""
-        if self.loss.node in self.active:
-            self.parts[self.loss.value] = list(
-                self.tape("constant", hint="one", value=1.0, dims=(), dtype=self.loss.dtype)
-            )
-            self.tape.place(0, ())
+        assert not loss.dims, "the loss is a scalar"
+        self.tape.source = self.graph[loss.node]
+        active = loss.node in _between(self.graph, [loss.node], self.targets)
+        one = self.tape("constant", hint="one", value=1.0, dims=(), dtype=loss.dtype) if active else ()
+        self.tape.place(0, ())
+        self.run({loss.value: list(one)} if active else {})
+
+    def run(self, seeds: Mapping[_Value, list[Use]]) -> None:
+        """The same from the cotangents of any values."""
+        self.active = _between(self.graph, [node for node, _ in seeds], self.targets)
+        self.unread = _readers(self.graph, self.active)
+        self.parts = {value: list(uses) for value, uses in seeds.items() if value[0] in self.active}
         for node in reversed(list(self.graph)):
             if node.id in self.active:
                 self._visit(node)
@@ -162,10 +168,8 @@ class _Reverse:
         """Applies the operator's rule; its results, in the producers' labels, join the parts of what it reads."""
         definition = REGISTRY[node.op]
         assert definition.covers(node), f"{node.op} ({node.id}) has no fused kernel: inline it before differentiating"
-        rule = definition.gradient
-        assert not isinstance(rule, NotDifferentiable), f"{node.op} is active though it has no gradient"
         wants = [use.node in self.active and use.dtype.is_float for use in node.uses]
-        results = rule(self.tape, node, cotangents, wants)
+        results = self._results(node, cotangents, wants)
         assert len(results) == len(node.uses), f"the gradient rule of {node.op} gives a cotangent for each operand"
         weights: list[Use] = []
         for use, result, wanted in zip(node.uses, results, wants, strict=True):
@@ -178,6 +182,23 @@ class _Reverse:
             if producer.phase is Phase.PREPARE:
                 weights.append(result)
         self.tape.place(begin, weights)
+
+    def _results(self, node: Node, cotangents: Sequence[Use | None], wants: Sequence[bool]) -> Sequence[Use | None]:
+        """The cotangent of each operand, by the operator's rule; of a scan, by its body's."""
+        if node.op == "scan":
+            assert node.body is not None, "a scan has a body"
+            found = scan_gradient(node, self.graph.bodies[node.body], cotangents, wants)
+            key, number = f"grad/{node.body}", 0
+            while key in self.bodies:
+                number += 1
+                key = f"grad/{node.body}.{number}"
+            body = found.reverse_body(key, _reversed)
+            key = next((known for known, other in self.bodies.items() if _same(other, body)), key)
+            self.bodies.setdefault(key, body)
+            return found.apply(self.tape, cotangents, key)
+        rule = REGISTRY[node.op].gradient
+        assert not isinstance(rule, NotDifferentiable), f"{node.op} is active though it has no gradient"
+        return rule(self.tape, node, cotangents, wants)
 
     def _cotangent(self, node: Node, index: int) -> Use | None:
         """The sum of the parts that the readers gave."""
@@ -206,7 +227,25 @@ class _Reverse:
         self.tape.place(begin, ())
 
 
-def _between(graph: Graph, loss: str, targets: Collection[str]) -> frozenset[str]:
+def _reversed(graph: Graph, seeds: Mapping[_Value, list[Use]], targets: Sequence[str]) -> tuple[Graph, dict[str, Use]]:
+    """The graph with its backward from these cotangents, and the gradient of each target."""
+    reverse = _Reverse(graph, targets)
+    reverse.run(seeds)
+    builder = GraphBuilder(graph.name)
+    builder.extend(graph)
+    names = reverse.tape.emit(builder)
+    for key, body in {**graph.bodies, **reverse.bodies}.items():
+        builder.body(key, body)
+    found = {name: replace(use, node=names.get(use.node, use.node)) for name, use in reverse.gradients.items()}
+    return builder.finish(), found
+
+
+def _same(one: Graph, other: Graph) -> bool:
+    """Whether two bodies say the same, whatever they are called."""
+    return list(one) == list(other) and dict(one.outputs) == dict(other.outputs) and one.bodies == other.bodies
+
+
+def _between(graph: Graph, ends: Sequence[str], targets: Collection[str]) -> frozenset[str]:
     """The nodes through which gradients flow: they depend on a target, and the loss on them."""
     above: set[str] = set()
     for node in graph:
@@ -215,7 +254,7 @@ def _between(graph: Graph, loss: str, targets: Collection[str]) -> frozenset[str
         if node.id in targets or (reads and smooth):
             above.add(node.id)
     found: set[str] = set()
-    stack = [loss]
+    stack = list(ends)
     while stack:
         node_id = stack.pop()
         if node_id in above and node_id not in found:

@@ -32,7 +32,7 @@ class Inline:
         return _Inlining(graph, self._chosen).rewrite()
 
     def _chosen(self, node: Node) -> bool:
-        if node.body is None or (self.only and node.op not in self.only):
+        if node.body is None or REGISTRY[node.op].kernel is None or (self.only and node.op not in self.only):
             return False
         return self.all or not REGISTRY[node.op].covers(node)
 
@@ -71,7 +71,10 @@ class _Inlining:
             self._put(node, bodies[node.body])
             return
         if node.body is not None:
-            node = replace(node, body=self._keep(node.body, bodies[node.body]))
+            body = bodies[node.body]
+            if REGISTRY[node.op].kernel is None:  # a scan runs its body as it stands
+                body = _Inlining(body, self.chosen).rewrite()
+            node = replace(node, body=self._keep(node.body, body))
         self.builder.add(node)
 
     def _keep(self, key: str, body: Graph) -> str:

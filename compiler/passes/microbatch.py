@@ -229,7 +229,9 @@ class _Facts:
         inputs = body.nodes("input")
         known: dict[Dim, Dim] = {}
         for use, inner in zip(callers[0].uses if callers else (), inputs, strict=False):
-            for outside, inside in zip(use.dims, inner.outs[0].dims, strict=True):
+            along = callers[0].attrs.get("dim") if callers[0].op == "scan" else None  # a step reads its slice
+            dims = tuple(dim for dim in use.dims if dim != along)
+            for outside, inside in zip(dims, inner.outs[0].dims, strict=True):
                 if outside in sizes:
                     known[inside] = Dim(inside.name, sizes[outside].size)
         if not known:

@@ -47,9 +47,10 @@ class Simplify:
         for name, use in outputs.items():
             builder.output(name, use)
         used = {node.body for node in nodes}
+        run = {node.body for node in nodes if REGISTRY[node.op].kernel is None}
         for key, body in graph.bodies.items():
             if key in used or not self.dead:
-                builder.body(key, body)
+                builder.body(key, self(body) if key in run else body)
         return builder.finish()
 
 

@@ -57,6 +57,7 @@ TEMPLATES: dict[str, Template] = {
     "scatter_add": t.scatter_add,
     "top": t.top,
     "window": t.window,
+    "scan": t.scan,
     "random": t.random,
     "index": t.index,
     "parameter": t.new_parameter,

@@ -239,6 +239,18 @@ def _top(m: Maker) -> Attrs:
     return {"dim": dim, "k": int(m.random.integers(1, (dim.size or 1) + 1))}
 
 
+def _scan(m: Maker) -> Attrs:
+    """A carry, a value that each step reads its slice of, and one that every step reads."""
+    dim, dims = m.dim(), m.dims(most=2)
+    m.floats(*dims)
+    m.floats(*m.shuffled((dim, *m.some(dims))))
+    m.floats(*m.some(dims))
+    emits = ((m.shuffled(dims), DType.F64),)
+    return {
+        "dim": dim, "reverse": m.coin(), "carries": 1, "steps": 1, "emits": emits, "saves": m.coin(), "rows": dims[:1],
+    }  # fmt: skip
+
+
 MAKERS: Mapping[str, Make] = MappingProxyType(
     {
         "parameter": _declared(init=("zeros",), trained=True),
@@ -280,6 +292,7 @@ MAKERS: Mapping[str, Make] = MappingProxyType(
         "gather": _gather,
         "scatter_add": _scatter_add,
         "top": _top,
+        "scan": _scan,
         "window": _windowed,
         "unwindow": _unwindowed,
         "assign": lambda m: m.floats(*m.dims()) or {"target": "w"},

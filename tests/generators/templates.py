@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from hypothesis import strategies as st
+from partita.compiler.ir.graph import GraphBuilder
 from partita.compiler.ir.types import Dim, Dims, DType, Use
+from partita.compiler.ops.build import Builder
 
 from .maker import FLOAT, MOST_ELEMENTS, Maker, Template, elements, parameter
 
@@ -213,6 +215,31 @@ def scatter_add(m: Maker) -> None:
     ids = m("input", hint="ids", name="ids", below=below, dims=dims, dtype=DType.I64)[0]
     kept = tuple(dim for dim in values.dims if dim not in dims)
     m.keep(m.tame(m.one("scatter_add", values, ids, dim=below, dims=(below, *kept))))
+
+
+def scan(m: Maker) -> None:
+    """h' = tanh(h * w + x[T = t]), y = sin(h'), along any axis of x, either way; the body keeps every axis apart."""
+    x, w = m.value(1), parameter(m)
+    free = [dim for dim in x.dims if dim != m.batch]
+    dim = m.draw(st.sampled_from(free)) if free else None
+    if dim is None or dim in w.dims or elements(tuple(dict.fromkeys(x.dims + w.dims))) > MOST_ELEMENTS:
+        return
+    step = tuple(axis for axis in x.dims if axis != dim)
+    carry = (*step, *(axis for axis in w.dims if axis not in step))
+    key = f"scan.{m.made}"
+    b = Builder(GraphBuilder(key))
+    h, at, gain = b.input("h", carry, FLOAT), b.input("x", step, FLOAT), b.input("w", w.dims, FLOAT)
+    after = b.one("tanh", b.one("add", b.one("mul", h, gain), at))
+    b.output("0", after)
+    b.output("1", b.one("sin", after))
+    m.builder.body(key, b.finish())
+    start = m.constant(0.25, carry)
+    emits = ((carry, FLOAT),)
+    last, y, _ = m(
+        "scan", start, x, w, body=key, dim=dim, reverse=m.draw(st.booleans()), carries=1, steps=1, emits=emits,
+        saves=True, rows=carry,
+    )  # fmt: skip
+    m.keep(last, y)
 
 
 def window(m: Maker) -> None:

@@ -24,6 +24,8 @@ def doubled(graph: Graph) -> Graph:
     builder.extend(_node(node) for node in graph)
     for name, use in graph.outputs.items():
         builder.output(name, _use(use))
+    for key, body in graph.bodies.items():
+        builder.body(key, doubled(body))
     return builder.finish()
 
 
@@ -36,6 +38,8 @@ def _use(use: Use) -> Use:
 
 
 def _attr(value: Attr) -> Attr:
+    if isinstance(value, tuple):
+        return tuple(map(_attr, value))
     return _wide(value) if isinstance(value, DType) else value
 
 

@@ -35,7 +35,8 @@ def torch_gradients(graph: Graph, values: Mapping[str, Array]) -> tuple[float, d
         if node.op in LEAVES:
             known[node.id, 0] = parameters.get(node.id, torch.tensor(values[node.id]))
             continue
-        results = apply(node, [known[use.value] for use in node.uses])
+        operands = [known[use.value] for use in node.uses]
+        results = _scan(graph, node, operands) if node.op == "scan" else apply(node, operands)
         for index, result in enumerate(results):
             known[node.id, index] = result
     loss = known[graph.outputs["loss"].value]
@@ -52,6 +53,27 @@ def apply(node: Node, operands: list[Tensor]) -> Sequence[Tensor]:
     """One operator; its results in the order of the node's types."""
     result = _RULES[node.op](node, operands)
     return [result] if isinstance(result, Tensor) else list(result)
+
+
+def _scan(graph: Graph, node: Node, operands: list[Tensor]) -> list[Tensor]:
+    """The body in a loop: the last carries, what is emitted, and the carries before each step."""
+    assert node.body is not None
+    body, attrs = graph.bodies[node.body], dict[str, Any](node.attrs)
+    first, last = attrs["carries"], attrs["carries"] + attrs["steps"]
+    carries, rows = operands[:first], dict[int, list[Tensor]]()
+    for t in reversed(range(attrs["dim"].size)) if attrs["reverse"] else range(attrs["dim"].size):
+        steps = [x.select(node.uses[first + i].dims.index(attrs["dim"]), t) for i, x in enumerate(operands[first:last])]
+        given = iter([*carries, *steps, *operands[last:]])
+        known: dict[tuple[str, int], Tensor] = {}
+        for inner in body:
+            reads = [known[use.value] for use in inner.uses]
+            found = [next(given)] if inner.op == "input" else apply(inner, reads)
+            known.update({(inner.id, index): result for index, result in enumerate(found)})
+        results = [known[body.outputs[str(i)].value] for i in range(len(body.outputs))]
+        rows[t] = [*results[first:], *carries]
+        carries = results[:first]
+    columns = zip(*(rows[t] for t in sorted(rows)), strict=True)
+    return [*carries, *(torch.stack(column) for column in columns)]
 
 
 # ---- axes

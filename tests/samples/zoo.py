@@ -27,6 +27,8 @@ DIMS: Mapping[tuple[str, str], Mapping[str, int]] = MappingProxyType(
         ("gpt2", "GPT2"): {**_TEXT, "D": 8, "H": 2, "F": 10, "N": 7},
         ("llama3", "Llama3"): {**_TEXT, "D": 16, "H": 4, "G": 2, "F": 10},
         ("llama3", "Llama31"): {**_TEXT, "D": 16, "H": 4, "G": 2, "F": 10},
+        ("lstm", "GRULanguageModel"): {"D": 4, "C": 5, "V": 7, "T": 5, "batch": 2},
+        ("lstm", "LSTMLanguageModel"): {"D": 4, "C": 5, "V": 7, "T": 5, "batch": 2},
         ("mixtral", "Mixtral"): {**_TEXT, "D": 8, "H": 4, "G": 2, "F": 6, "E": 5},
         ("palm", "PaLM"): {**_TEXT, "D": 8, "H": 3, "K": 4, "F": 10},
         ("t5", "T5"): {**_TEXT, "D": 8, "H": 2, "K": 3, "F": 10, "B": 8, "S": 5},
@@ -42,8 +44,6 @@ LATER: Mapping[tuple[str, str], str] = MappingProxyType(
     {
         ("gan", "GAN"): "`state` is not lowered yet",
         ("lora", "LlamaLoRA"): "`adapt` in a derived model is not lowered yet",
-        ("lstm", "GRULanguageModel"): "`scan` is not lowered yet",
-        ("lstm", "LSTMLanguageModel"): "`scan` is not lowered yet",
         ("own_op", "Toy"): "the foreign kernel `tree_attention` is not lowered yet",
     }
 )

@@ -14,8 +14,8 @@ from partita.compiler.lower.kernels import ARGUMENTS, FUSED, RULES
 from partita.compiler.ops.build import Builder
 from partita.compiler.ops.registry import REGISTRY
 
-# `lower/fuse.py` turns them into `lower.*` nodes or into nothing.
-REWRITTEN = {"accumulate", "assign"}
+# `lower/fuse.py` turns them into `lower.*` nodes or into nothing, `lower/unroll.py` into steps.
+REWRITTEN = {"accumulate", "assign", "scan"}
 COMPUTED = sorted(set(RULES) - {"extent"})
 
 

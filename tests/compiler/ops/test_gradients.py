@@ -16,7 +16,9 @@ from partita.compiler.ops.build import Builder
 from partita.compiler.ops.definition import Array, NotDifferentiable
 from partita.compiler.ops.registry import REGISTRY
 
-SMOOTH = sorted(name for name, d in REGISTRY.items() if not isinstance(d.gradient, NotDifferentiable))
+SMOOTH = sorted(
+    name for name, d in REGISTRY.items() if not isinstance(d.gradient, NotDifferentiable) and name != "scan"
+)
 # What is saved for the backward has no cotangent.
 SAVES = {"cross_entropy", "layer_norm", "rms_norm", "attention"}
 
