@@ -21,7 +21,7 @@ from ..ir.levels import GRADIENT, LOSS, Level
 from ..ir.types import Attr, Node, Phase, Use
 from ..ops.definition import NotDifferentiable
 from ..ops.registry import REGISTRY
-from .scan_gradient import scan_gradient
+from ..ops.scan_gradient import scan_gradient
 
 _Value = tuple[str, int]
 _PROVISIONAL = "\x00"  # begins ids that no spec can write

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 
 from ..ir.graph import Graph, GraphBuilder
 from ..ir.types import Attr, Node, Phase, TensorType, Use
-from ..ops.definition import Build
-from ..ops.scan import emits_attr, operands, whole
+from .definition import Build
+from .scan import emits_attr, operands, whole
 
 # (graph, cotangents of its values, targets) -> the graph with its backward, and the gradient of each target
 Reverse = Callable[[Graph, Mapping[tuple[str, int], list[Use]], Sequence[str]], tuple[Graph, dict[str, Use]]]
