@@ -1,6 +1,6 @@
 """What this machine reaches: the matrix peak that MFU is reckoned by, bandwidth, elementwise rate, cost of a launch.
 
-In: a device and an element type. Out: `Rates`, measured in about half a second by running the very things that a step
+In: a device and an element type. Out: `Rates`, measured in about two seconds by running the very things that a step
 is made of; the best of several runs counts, because everything that disturbs a run makes it slower.
 """
 
@@ -14,7 +14,7 @@ import torch
 
 from .execute import DTYPES
 
-BUDGET_S = 0.12  # for each of the four measurements
+BUDGET_S = 0.4  # for each of the four measurements
 COPY_BYTES = 1 << 25
 ELEMENTS = 1 << 20
 
