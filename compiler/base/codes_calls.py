@@ -196,6 +196,29 @@ ENTRIES: tuple[Entry, ...] = (
         ),
     ),
     Entry(
+        code="E0318",
+        title="a state that cannot change so",
+        what="`next` names no state of the block, gives it other axes, changes it twice, or stands within a scan.",
+        why=(
+            "A state lives from step to step beside the parameters (running statistics). Training changes it once a "
+            "step, after everything that reads the old value; evaluation only reads it."
+        ),
+        bad=(
+            "block Mean[C] : x[batch, C] -> [batch, C] {\n"
+            "  state mu[C] = 0\n"
+            "  next mu = 0.9 * mu + 0.1 * x\n"
+            "  return x - mu\n"
+            "}\n"
+        ),
+        mended=(
+            "block Mean[C] : x[batch, C] -> [batch, C] {\n"
+            "  state mu[C] = 0\n"
+            "  next mu = 0.9 * mu + 0.1 * mean[batch](x)\n"
+            "  return x - mu\n"
+            "}\n"
+        ),
+    ),
+    Entry(
         code="E0399",
         title="not lowered yet",
         what="The language has this, and this version of the compiler cannot compile it.",

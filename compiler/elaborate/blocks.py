@@ -204,6 +204,8 @@ def declarations(inner: Frame, instance: Instance, late: set[str]) -> None:
                 statements.run_statement(inner, statement)
             elif isinstance(statement, s.Param):
                 _parameter(inner, instance, statement)
+            elif isinstance(statement, s.State):
+                _state(inner, instance, statement)
             elif isinstance(statement, s.Instance):
                 d.taken(inner, statement.name)
                 inner.names[statement.name.text] = inner.context.rules.make(inner, statement)
@@ -238,22 +240,35 @@ def _parameter(inner: Frame, instance: Instance, statement: s.Param) -> None:
         if not wanted:
             inner.names[name] = Absent(name, statement.condition.span)
             return
+    _own(inner, instance.parameters, "parameter", statement, statement.init)
+
+
+def _state(inner: Frame, instance: Instance, statement: s.State) -> None:
+    """`state mu[C] = 0`: like a parameter, but `next` changes it and not an optimizer."""
+    d.taken(inner, statement.name)
+    _own(inner, instance.states, "state", statement, statement.init)
+    inner.context.states.update(state.path for state in instance.states[-1:])
+
+
+def _own(inner: Frame, owned: list[Parameter], kind: str, statement: s.Param | s.State, start: s.Expr) -> None:
+    """Its dims, which must have sizes, and how it begins."""
+    name = statement.name.text
     dims = inner.bank + tuple(axis for dim in statement.dims for axis in d.axes(inner, dim))
     twice = [dim for at, dim in enumerate(dims) if dim in dims[:at]]
     if twice:
-        title = f"the parameter `{name}` has the axis {twice[0]} twice"
+        title = f"the {kind} `{name}` has the axis {twice[0]} twice"
         hint = f"give one of them another name: dim J = {twice[0]}"
         raise inner.fault("E0204", title, statement.span, hint=hint)
     free = [dim for dim in dims if dim.size is None]
     if free and not inner.context.probing:
-        title = f"the size of {free[0]} must be known, because the parameter `{name}` is shaped by it"
+        title = f"the size of {free[0]} must be known, because the {kind} `{name}` is shaped by it"
         raise inner.fault("E0213", title, statement.span)
     elements = d.total(dims) or 1
     if elements > MAX_ELEMENTS:
-        raise inner.fault("E0205", f"the parameter `{name}` would have {elements:,} elements", statement.span)
-    init = initialiser(inner, statement.init)
+        raise inner.fault("E0205", f"the {kind} `{name}` would have {elements:,} elements", statement.span)
+    init = initialiser(inner, start)
     path = f"{inner.path}.{name}" if inner.path else name
-    instance.parameters.append(Parameter(path, dims, init, statement.span))
+    owned.append(Parameter(path, dims, init, statement.span))
     inner.names[name] = Use(path, 0, dims, inner.context.dtype)
 
 
@@ -291,16 +306,25 @@ def initialise(frame: Frame, statement: s.Init) -> None:
 
 def all_parameters(instance: Instance | Chain) -> Iterator[tuple[str, Parameter, Layer | None]]:
     """Every parameter by its id, in the order of the text; the layers of a chain one after the other."""
+    return _all(instance, states=False)
+
+
+def all_states(instance: Instance | Chain) -> Iterator[tuple[str, Parameter, Layer | None]]:
+    """Every state of the model's own, likewise."""
+    return _all(instance, states=True)
+
+
+def _all(instance: Instance | Chain, states: bool) -> Iterator[tuple[str, Parameter, Layer | None]]:
     if isinstance(instance, Chain):
-        made = [list(all_parameters(template)) for template in instance.templates]
+        made = [list(_all(template, states)) for template in instance.templates]
         for index, kind in enumerate(instance.kinds):
             at = len(instance.templates[kind].path)
             for path, parameter, _ in made[kind]:
                 yield f"{instance.path}.{index}{path[at:]}", parameter, Layer(instance.path, index)
         return
-    own = {parameter.path: parameter for parameter in instance.parameters}
+    own = {one.path: one for one in (instance.states if states else instance.parameters)}
     for value in instance.names.values():
         if isinstance(value, Use) and value.node in own:
             yield value.node, own[value.node], None
         elif isinstance(value, Instance | Chain):
-            yield from all_parameters(value)
+            yield from _all(value, states)

@@ -189,6 +189,8 @@ class _Application:
             name = self.writer.fresh(prefix + node.id[at:])
             ids[node.id] = (name, None)
             attrs = {**node.attrs, "key": name} if "key" in node.attrs else node.attrs
+            if node.op == "assign":  # a state of the layer's own
+                attrs = {"target": prefix + str(node.attrs["target"])[at:]}
             uses = tuple(moved(use) for use in node.uses)
             path = prefix + node.path[at:]
             self.writer.add(

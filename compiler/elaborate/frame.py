@@ -75,6 +75,8 @@ class Context:
     meetings: dict[str, tuple[Span, Dims, Dims]] = field(default_factory=dict[str, "tuple[Span, Dims, Dims]"])
     made: set[int] = field(default_factory=set[int])  # ids of the blocks and functions in use
     making: list[s.Block] = field(default_factory=list[s.Block])  # blocks being made, outermost first
+    states: set[str] = field(default_factory=set[str])  # ids of the states that blocks declare
+    advanced: set[str] = field(default_factory=set[str])  # ids of the states that `next` has changed
     steps: int = 0
     nodes: int = 0
     depth: int = 0

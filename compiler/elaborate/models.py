@@ -17,7 +17,7 @@ from ..ir.types import Dim, DType, Node, Phase, TensorType, Use
 from ..language import syntax as s
 from . import chain, functions, primitives, scan
 from . import dims as d
-from .blocks import all_parameters, declarations, initialise
+from .blocks import all_parameters, all_states, declarations, initialise
 from .calls import Given, apply_instance
 from .expressions import EXPRESSIONS
 from .frame import Context, Fault, Frame, Rules
@@ -227,6 +227,11 @@ def _write_parameters(frame: Frame, writer: Writer, instance: Instance) -> int:
         owner = name.rpartition(".")[0]
         writer.parameter(Node(name, "parameter", (), (out,), attrs, Phase.PREPARE, None, owner, layer, origin))
         total += d.total(parameter.dims) or 1
+    for name, state, layer in all_states(instance):
+        attrs = {"dims": state.dims, "dtype": context.dtype, "init": state.init.attr, "of": None, "role": "model"}
+        out = TensorType(state.dims, context.dtype)
+        owner, origin = name.rpartition(".")[0], frame.place(state.span).origin
+        writer.parameter(Node(name, "state", (), (out,), attrs, Phase.PREPARE, None, owner, layer, origin))
     for path, where in unused.values():
         names = [name for name, _, _ in all_parameters(instance)]
         hint = did_you_mean(path.text, names)
@@ -283,7 +288,9 @@ def _facts(
     outs = tuple(_port_fact(name, use, writer) for name, use in outputs.items())
     options = {name: _option_text(frame.names[name]) for name in (o.name.text for o in instance.decl.options)}
     dims = {name: axes[0] for name, axes in frame.dims.items() if len(axes) == 1}
-    shapes = {node.id: tuple(dim.name for dim in node.outs[0].dims) for node in writer.parameters}
+    shapes = {
+        node.id: tuple(dim.name for dim in node.outs[0].dims) for node in writer.parameters if node.op == "parameter"
+    }
     taps = tuple(name for name, _, _ in writer.taps)
     size = row.label if row is not None else None
     return ModelFacts(model, size, total, options, ports, outs, taps, tuple(_chains(instance)), dims, shapes)

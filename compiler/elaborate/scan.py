@@ -93,6 +93,9 @@ def _read(frame: Frame, writer: Writer, statement: s.Scan, dim: Dim, carries: li
         loop.index = at.node
         for carry in carries:
             _settle(inner, carry, loop)
+    if any(node.op == "assign" for node in region.nodes):
+        title = "a state cannot change from step to step of a scan"
+        raise frame.fault("E0318", title, statement.span, hint="carry it: scan t in T carry h = …")
     if region.taps:
         raise frame.fault("E0114", "`tap` cannot stand in a scan", statement.span, hint="emit it, then tap it")
     return region, loop

@@ -16,7 +16,8 @@ from . import arithmetic as a
 from . import dims as d
 from .frame import Fault, Frame, Loop
 from .primitives import not_yet
-from .values import UNKNOWN, Value, describe
+from .structure import arranged
+from .values import UNKNOWN, Value, describe, show_dims
 
 _PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -84,7 +85,9 @@ def run_statement(frame: Frame, statement: s.Statement) -> None:
         _next(frame, frame.loop, statement)
     elif isinstance(statement, s.Emit):
         _emit(frame, statement)
-    elif isinstance(statement, s.Next | s.State | s.Adapt):
+    elif isinstance(statement, s.Next):
+        _advance(frame, statement)
+    elif isinstance(statement, s.Adapt):
         word = type(statement).__name__.lower()
         raise not_yet(frame, f"`{word}`", statement.span)
     else:
@@ -166,6 +169,31 @@ def _tensor(frame: Frame, expr: s.Expr, hint: str) -> Use:
     if not isinstance(value, Use):
         raise a.not_a_tensor(frame, value, expr.span)
     return value
+
+
+# ---- states
+
+
+def _advance(frame: Frame, statement: s.Next) -> None:
+    """`next mu = …` of a state: written while training, after all that reads the old one."""
+    name = statement.name.text
+    state = frame.names.get(name)
+    if not isinstance(state, Use) or state.node not in frame.context.states or frame.loop is not None:
+        hint = "`next` changes a carry of a scan, or a state: state mu[C] = 0"
+        raise frame.fault("E0318", f"`{name}` is no state of {frame.title}", statement.name.span, hint=hint)
+    value = _tensor(frame, statement.value, name)
+    if set(value.dims) != set(state.dims):
+        raise frame.fault(
+            "E0318", f"the next `{name}` has other axes than `{name}`", statement.value.span,
+            expected=show_dims(state.dims), found=show_dims(value.dims),
+        )  # fmt: skip
+    if state.node in frame.context.advanced:
+        hint = "a block with a state is applied once"
+        raise frame.fault("E0318", f"the state `{name}` is changed twice in a step", statement.span, hint=hint)
+    frame.context.advanced.add(state.node)
+    if frame.context.training:
+        ready = arranged(frame, a.tensor(frame, value, state.dtype, statement.span), state.dims, statement.span)
+        frame.emit("assign", ready, span=statement.span, hint=f"next.{name}", target=state.node)
 
 
 # ---- taps and checks

@@ -92,6 +92,7 @@ class Instance:
     boundary: dict[Dim, Dim] = field(default_factory=dict[Dim, Dim])
     bank: Dims = ()
     parameters: list[Parameter] = field(default_factory=list[Parameter])
+    states: list[Parameter] = field(default_factory=list[Parameter])
     later: list[s.Statement] = field(default_factory=list[s.Statement])
 
     @property

@@ -8,6 +8,9 @@ every step for new masks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from torch import fx, nn
 
@@ -21,6 +24,8 @@ from .modules import emit_nodes, identifier
 from .program import argument_name, initializer
 from .segment import LITERALS, key_words
 
+aten = torch.ops.aten
+
 
 def module(graph: Graph, device: str = "cpu", seed: int = 0) -> fx.GraphModule:
     """The graph as a module. One output is returned as it is, several as a dict by name."""
@@ -30,13 +35,31 @@ def module(graph: Graph, device: str = "cpu", seed: int = 0) -> fx.GraphModule:
     root = nn.Module()
     for node in sorted((n for n in found.nodes if n.op in ARGUMENTS), key=lambda n: n.op != "input"):
         _argument(emitter, root, node, device, seed)
+    nodes = _reading_old(emitter, found.nodes)
     for node in found.nodes:
         if node.op in LITERALS:
             emitter.literals[node.id] = key_words(str(node.attrs[LITERALS[node.op]]))
-    emit_nodes(emitter, [n for n in found.nodes if n.op not in ARGUMENTS], None)
+    emit_nodes(emitter, [n for n in nodes if n.op not in ARGUMENTS], None)
     results = {name: emitter.tensor(emitter.values[use.value], use.dtype) for name, use in graph.outputs.items()}
     emitter.graph.output(next(iter(results.values())) if len(results) == 1 else results)
     return fx.GraphModule(root, emitter.graph, class_name=identifier(graph.name))
+
+
+def _reading_old(emitter: Emitter, nodes: Sequence[Node]) -> list[Node]:
+    """States that are written are read as copies: autograd reads them after the write."""
+    found: list[Node] = []
+    for node in nodes:
+        if node.op == "lower.assign":
+            target = node.uses[0]
+            buffer = emitter.values[target.value]
+            assert isinstance(buffer, fx.Node), "a state is a tensor"
+            written = f"{target.node} written"
+            emitter.bind((written, 0), buffer)
+            emitter.bind(target.value, emitter.call(aten.clone.default, buffer))
+            found.append(replace(node, uses=(replace(target, node=written), node.uses[1])))
+        else:
+            found.append(node)
+    return found
 
 
 def _argument(emitter: Emitter, root: nn.Module, node: Node, device: str, seed: int) -> None:

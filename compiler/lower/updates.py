@@ -28,7 +28,8 @@ def group_updates(found: Listing) -> Listing:
     assigns = [_assign(n, index) for n in writes if n.uses[0].node not in grouped]
     gone = grouped | {n.id for n in writes}
     nodes = [n for n in found.nodes if n.id not in gone]
-    early = [n for n in assigns if n.phase is not Phase.UPDATE]
+    # A model's own state: written when the backward too has read what it was.
+    early = [replace(n, phase=Phase.BACKWARD, layer=None) for n in assigns if n.phase is not Phase.UPDATE]
     before = [n for n in nodes if n.phase is not Phase.UPDATE]
     after = [n for n in nodes if n.phase is Phase.UPDATE]
     late = [n for n in assigns if n.phase is Phase.UPDATE]

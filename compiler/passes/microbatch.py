@@ -144,6 +144,8 @@ class _Facts:
                 self.scaled[node.id] = frozenset({0})
             self.values[node.id, 0] = _Is.SAME
             return
+        if node.op == "assign" and node.phase in _PER_MICROBATCH and _Is.SAME not in reads:
+            _refuse(node, "a state would follow one part of the batch")
         cut = [dim for dim in named(node) if dim in self.divided]
         self._refuse_mixing(node, cut)
         for index, out in enumerate(node.outs):

@@ -43,6 +43,8 @@ def values_of(graph: Graph) -> dict[str, Array]:
     for node in graph.nodes("parameter"):
         drawn = values[node.id]
         values[node.id] = np.asarray(drawn / np.sqrt(max(1, np.prod(np.shape(drawn)[:-1]))))
+    for node in graph.nodes("state"):  # a running variance is not negative
+        values[node.id] = np.abs(values[node.id])
     return values
 
 
@@ -119,7 +121,7 @@ def module_results(graph: Graph, values: Mapping[str, Array]) -> dict[str, Array
         for name, parameter in net.named_parameters():
             parameter.copy_(torch.from_numpy(values[name]))
         for name, buffer in net.named_buffers():
-            buffer.fill_(int(values[name]))
+            buffer.copy_(torch.as_tensor(values[name]))
     outputs = net(*(torch.from_numpy(values[node.id]) for node in graph.nodes("input")))
     if not isinstance(outputs, dict):
         outputs = {next(iter(graph.outputs)): outputs}

@@ -23,6 +23,7 @@ DIMS: Mapping[tuple[str, str], Mapping[str, int]] = MappingProxyType(
         ("bert", "BERT"): {**_TEXT, "D": 8, "H": 2, "F": 10, "N": 3, "M": 7},
         ("bloom", "BLOOM"): {**_TEXT, "D": 6, "H": 3, "F": 24},
         ("clip", "CLIP"): {**_IMAGE, **_VIEW, "W": 12, "J": 3, "U": 14, "V": 13, "N": 9, "Z": 5, "T": 6},
+        ("gan", "GAN"): {"C": 2, "Y": 8, "X": 4, "Z": 3, "A": 2, "batch": 2},
         ("gemma2", "Gemma2"): {**_TEXT, "D": 8, "H": 4, "G": 2, "K": 6, "F": 10},
         ("gpt2", "GPT2"): {**_TEXT, "D": 8, "H": 2, "F": 10, "N": 7},
         ("llama3", "Llama3"): {**_TEXT, "D": 16, "H": 4, "G": 2, "F": 10},
@@ -42,7 +43,6 @@ DIMS: Mapping[tuple[str, str], Mapping[str, int]] = MappingProxyType(
 #: What the compiler does not lower yet, and what it says of it.
 LATER: Mapping[tuple[str, str], str] = MappingProxyType(
     {
-        ("gan", "GAN"): "`state` is not lowered yet",
         ("lora", "LlamaLoRA"): "`adapt` in a derived model is not lowered yet",
         ("own_op", "Toy"): "the foreign kernel `tree_attention` is not lowered yet",
     }

@@ -26,6 +26,7 @@ def assign(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
         e.displace(target)
         value = e.values[uses[1].value]
         if isinstance(value, fx.Node):
+            value = e.call(aten.detach.default, value) if e.functional else value
             e.call(aten.copy_.default, target, e.permute(value, uses[1].dims, uses[0].dims))
         else:
             e.call(aten.fill_.Scalar, target, value)
