@@ -47,7 +47,9 @@ def measure(device: str = "cpu", dtype: str = "f32") -> Rates:
     bending = _best(lambda: torch.ops.aten.gelu.out(values, approximate="tanh", out=result), where)
     little = torch.zeros(8, device=where)
     launching = _best(lambda: little.add_(1.0), where, repeat=100)
-    return Rates(str(where), dtype, 2 * side**3 / seconds, GELU_FLOPS * ELEMENTS / bending, 2 * COPY_BYTES / copying, launching)
+    return Rates(
+        str(where), dtype, 2 * side**3 / seconds, GELU_FLOPS * ELEMENTS / bending, 2 * COPY_BYTES / copying, launching
+    )
 
 
 def _best(call: Callable[[], object], device: torch.device, repeat: int = 1) -> float:
