@@ -219,6 +219,43 @@ ENTRIES: tuple[Entry, ...] = (
         ),
     ),
     Entry(
+        code="E0319",
+        title="an adapter that does not fit",
+        what="An adapter takes other inputs than the adapted block takes and gives, or an instance has one already.",
+        why=(
+            "`adapt` puts a block behind an instance: it takes what the instance took, then what it gave, and gives "
+            "the same in its place."
+        ),
+        bad=(
+            "use std\n"
+            "model A : x[D] -> [D] {\n"
+            "  sizes {\n"
+            "       D\n"
+            "    s  8\n"
+            "  }\n"
+            "  f : Linear[D, D]\n"
+            "  return f(x)\n"
+            "}\n"
+            "model B = A {\n"
+            "  adapt f : LayerNorm[D]\n"
+            "}\n"
+        ),
+        mended=(
+            "use std\n"
+            "model A : x[D] -> [D] {\n"
+            "  sizes {\n"
+            "       D\n"
+            "    s  8\n"
+            "  }\n"
+            "  f : Linear[D, D]\n"
+            "  return f(x)\n"
+            "}\n"
+            "model B = A {\n"
+            "  adapt f : LoRA[R = 2]\n"
+            "}\n"
+        ),
+    ),
+    Entry(
         code="E0399",
         title="not lowered yet",
         what="The language has this, and this version of the compiler cannot compile it.",

@@ -7,7 +7,7 @@ instances. What needs a call (tensors, dims of the signature) is kept for later.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..base.diagnostic import Label, did_you_mean
@@ -42,8 +42,8 @@ class Choice:
 # ---- reading a constructor
 
 
-def choose(frame: Frame, written: s.Constructor) -> Choice:
-    """Find the block, evaluate its dims and options where they are written."""
+def choose(frame: Frame, written: s.Constructor, implied: Mapping[str, Dims] | None = None) -> Choice:
+    """Find the block, evaluate its dims and options where they are written; some dims may be known beforehand."""
     decl, module = find_block(frame, written.name)
     formals = [formal.name.text for formal in decl.formals]
     bound: dict[str, Dims] = {}
@@ -60,6 +60,7 @@ def choose(frame: Frame, written: s.Constructor) -> Choice:
         if name in bound:
             raise frame.fault("E0308", f"{decl.name}'s dim {name} is given twice", item.span)
         bound[name] = d.axes(frame, dim, name)
+    bound = {**{name: dims for name, dims in (implied or {}).items() if name in formals}, **bound}
     lacking = [f.name.text for f in decl.formals if f.default is None and f.name.text not in bound]
     if lacking:
         title = f"{decl.name} needs its dims [{', '.join(formals)}]: {', '.join(lacking)} is missing"

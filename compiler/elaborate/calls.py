@@ -70,7 +70,19 @@ def _callee(span: Span) -> str:
 
 
 def apply_instance(frame: Frame, instance: Instance, items: tuple[s.ViewItem, ...], given: Given, span: Span) -> Value:
-    """The block's results, called as the caller calls their axes."""
+    """The block's results, called as the caller calls their axes; what its adapter makes of them, if it has one."""
+    value = _apply_alone(frame, instance, items, given, span)
+    adapter = instance.adapter
+    if adapter is None:
+        return value
+    results = value if isinstance(value, tuple) else (value,)
+    ports = [port.name.text for port in adapter.decl.signature.ports]
+    inputs = [given.get(port.name.text) for port in instance.decl.signature.ports]
+    named = zip(ports, [*inputs, *((result, span) for result in results)], strict=True)
+    return apply_instance(frame, adapter, (), {name: one for name, one in named if one is not None}, span)
+
+
+def _apply_alone(frame: Frame, instance: Instance, items: tuple[s.ViewItem, ...], given: Given, span: Span) -> Value:
     title = f"block {instance.name}" if isinstance(instance.decl, s.Block) else f"model {instance.name}"
     inner = frame.inside(
         instance.module, title, span, path=instance.path, names=dict(instance.names), dims=dict(instance.dims),

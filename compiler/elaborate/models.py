@@ -8,7 +8,7 @@ everything that is wrong.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..base.diagnostic import Diagnostic, Label, SpecError, did_you_mean
 from ..base.span import Span
@@ -17,6 +17,7 @@ from ..ir.types import Dim, DType, Node, Phase, TensorType, Use
 from ..language import syntax as s
 from . import chain, functions, primitives, scan
 from . import dims as d
+from .adapt import adapt
 from .blocks import all_parameters, all_states, declarations, initialise
 from .calls import Given, apply_instance
 from .expressions import EXPRESSIONS
@@ -139,8 +140,8 @@ def _open(context: Context, model: str | None, request: Request, apply: bool) ->
     bind_model_dims(frame, decl, row, request.dims)
     bind_model_options(frame, decl, layers, row, request.options)
     declarations(frame, instance, set())
-    for derived, _ in layers:
-        _derived_body(frame, derived)
+    for derived, home in reversed(layers):
+        _derived_body(frame, derived, home, instance)
     total = _write_parameters(frame, writer, instance) if apply else 0
     context.sink.raise_if_errors()
     inputs = {port.name.text: _input(frame, writer, port) for port in decl.signature.ports}
@@ -198,11 +199,14 @@ def _no_model(name: str, models: Mapping[str, object], layers: Sequence[tuple[s.
 # ---- parameters, inputs, outputs
 
 
-def _derived_body(frame: Frame, derived: s.Derived) -> None:
-    """A derived model may initialise anew; what changes the text of its base comes later."""
+def _derived_body(frame: Frame, derived: s.Derived, home: Module, instance: Instance) -> None:
+    """A derived model may adapt instances and initialise anew; what else changes its base's text comes later."""
     for statement in derived.body.statements:
+        outer = replace(frame, module=home, title=f"model {derived.name}", names={**frame.names, **instance.names})
         if isinstance(statement, s.Init):
             initialise(frame, statement)
+        elif isinstance(statement, s.Adapt):
+            adapt(outer, statement, instance)
         else:
             raise not_yet(frame, f"`{type(statement).__name__.lower()}` in a derived model", statement.span)
 

@@ -15,7 +15,6 @@ from ..language import syntax as s
 from . import arithmetic as a
 from . import dims as d
 from .frame import Fault, Frame, Loop
-from .primitives import not_yet
 from .structure import arranged
 from .values import UNKNOWN, Value, describe, show_dims
 
@@ -88,8 +87,8 @@ def run_statement(frame: Frame, statement: s.Statement) -> None:
     elif isinstance(statement, s.Next):
         _advance(frame, statement)
     elif isinstance(statement, s.Adapt):
-        word = type(statement).__name__.lower()
-        raise not_yet(frame, f"`{word}`", statement.span)
+        hint = "a derived model adapts its base: model B = A { adapt … }"
+        raise frame.fault("E0114", f"`adapt` cannot stand in {frame.title}", statement.span, hint=hint)
     else:
         owns = isinstance(statement, s.Instance | s.Param)
         word = f"`{statement.span.text.splitlines()[0]}`" if owns else "this"

@@ -79,6 +79,7 @@ class Instance:
 
     dims      what the formals and the locals of its sizes stand for inside
     boundary  inner dim -> the maker's dim, where they differ (Linear[D, D])
+    adapter   the block that sees what this one took and gave
     bank      dims that every parameter carries in front
     later     statements that need what only a call binds
     """
@@ -94,6 +95,7 @@ class Instance:
     parameters: list[Parameter] = field(default_factory=list[Parameter])
     states: list[Parameter] = field(default_factory=list[Parameter])
     later: list[s.Statement] = field(default_factory=list[s.Statement])
+    adapter: Instance | None = None
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ model M : x[batch, C] -> y[batch, C] {
 """
 
 
-def graph_of(text: str, training: bool = True, **dims: int) -> Graph:
+def graph_of(text: str, training: bool = True, dims: Mapping[str, int] = MappingProxyType({})) -> Graph:
     return elaborate_model(text_spec(text), dims={"batch": 4, **dims}, dtype=DType.F64, training=training)[0]
 
 
@@ -56,7 +57,7 @@ SHAPE = {"C": 3, "Y": 2, "X": 5}
 
 
 def test_batch_norm_while_training_and_after():
-    graph = graph_of(NORM, **SHAPE)
+    graph = graph_of(NORM, dims=SHAPE)
     values = values_of(graph)
     theirs = torch.nn.BatchNorm2d(3, dtype=torch.float64)
     ours = {"weight": "f.gain", "bias": "f.b", "running_mean": "f.mu", "running_var": "f.var"}
@@ -70,19 +71,19 @@ def test_batch_norm_while_training_and_after():
     assert_close(found, {"f.var": biased}, 1e-12)
     theirs.load_state_dict(state, strict=False)
     theirs.eval()
-    after = graph_of(NORM, training=False, **SHAPE)
+    after = graph_of(NORM, training=False, dims=SHAPE)
     assert not after.nodes("assign")
     assert_close(run(after, values), {"y": theirs(x).detach().numpy()}, 1e-12)
 
 
-def step(text: str, **dims: int) -> tuple[Graph, dict[str, Array]]:
-    graph = run_passes(probed(graph_of(text, **dims)), forward_passes(), LOSS)
+def step(text: str, dims: Mapping[str, int] = MappingProxyType({})) -> tuple[Graph, dict[str, Array]]:
+    graph = run_passes(probed(graph_of(text, dims=dims)), forward_passes(), LOSS)
     return gradient_graph(graph), values_of(graph)
 
 
 @pytest.mark.parametrize(("text", "dims"), [(NORM, SHAPE), (LAYERS, {})], ids=["norm", "layers"])
 def test_a_step_reads_the_old_state_and_leaves_the_new(text: str, dims: Mapping[str, int]):
-    graph, values = step(text, **dims)
+    graph, values = step(text, dims)
     wanted = run(graph, values)
     outputs, store = run_lowered(graph, values)
     states = {node.id: wanted[node.id] for node in graph.nodes("state")}
@@ -113,7 +114,7 @@ def test_a_module_changes_its_buffers():
 
 
 def test_what_names_the_batch_is_not_microbatched():
-    graph, _ = step(NORM, **SHAPE)
+    graph, _ = step(NORM, SHAPE)
     with pytest.raises(SpecError) as refused:
         Microbatch(2)(graph)
     assert refused.value.diagnostics[0].code == "E0912"
