@@ -85,7 +85,11 @@ def test_a_kernel_that_is_not_covered_runs_as_its_body() -> None:
         b.input("x", (T, D), DType.F32),
         b.one("start", dim=T),
         body="rotary@scaled",
-        T=(T,), K=(D,), base=10.0, half=True, scale="doubled",
+        T=(T,),
+        K=(D,),
+        base=10.0,
+        half=True,
+        scale="doubled",
     )
     b.output("y", y)
     found = interpret(b.finish(), {"x": np.ones((3, 4)), "start.T": 5})["y"]
