@@ -84,7 +84,7 @@ def executable(
     if compiled:
         # Forward and backward; the update is fused calls already, and the compiler knows no shapes of theirs.
         hot = {i.module for p in build.programs.values() for i in p.microbatch if isinstance(i, Run)} & set(modules)
-        modules = {**modules, **{n: cast(Module, torch.compile(modules[n], dynamic=False)) for n in hot}}
+        modules = {**modules, **{n: torch.compile(modules[n], dynamic=False) for n in hot}}
     for program in build.programs.values():
         for instruction in (*program.prepare, *program.microbatch, *program.update):
             if isinstance(instruction, Run) and instruction.module not in modules:
