@@ -2,19 +2,22 @@
 
 A `GraphBuilder` takes nodes, each after what it reads, and gives a `Graph`, which never changes. A pass reads one graph
 and builds another. Order is that of insertion, so that everything derived from a graph is deterministic.
-This is the only module that knows networkx.
+This is the only module that knows networkx; it is loaded when a graph's edges are first asked for, because its import
+alone takes a fifth of the time that checking a spec may take.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
-from typing import cast
-
-import networkx as nx
+from typing import TYPE_CHECKING, cast
 
 from .types import Dim, Node, Use
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,29 +42,41 @@ class Graph:
     def __init__(
         self,
         name: str,
-        store: nx.MultiDiGraph[str],
+        nodes: Mapping[str, Node],
         outputs: Mapping[str, Use],
         bodies: Mapping[str, Graph],
         microbatches: int,
     ) -> None:
         self.name = name
-        self._store = store
+        self._nodes = nodes
         self.outputs: Mapping[str, Use] = MappingProxyType(dict(outputs))
         self.bodies: Mapping[str, Graph] = MappingProxyType(dict(bodies))
         self.microbatches = microbatches
 
     def __len__(self) -> int:
-        return self._store.number_of_nodes()
+        return len(self._nodes)
 
     def __contains__(self, node_id: object) -> bool:
-        return node_id in self._store
+        return node_id in self._nodes
 
     def __iter__(self) -> Iterator[Node]:
         """All nodes, each after what it reads."""
-        return iter([data["node"] for _, data in self._store.nodes(data=True)])
+        return iter(self._nodes.values())
 
     def __getitem__(self, node_id: str) -> Node:
-        return cast(Node, self._store.nodes[node_id]["node"])
+        return self._nodes[node_id]
+
+    @cached_property
+    def network(self) -> nx.MultiDiGraph[str]:
+        """The networkx graph: node ids with their `node`, an `edge` for every operand. Not to be changed."""
+        import networkx as nx  # late: see above
+
+        found: nx.MultiDiGraph[str] = nx.MultiDiGraph()
+        for node in self:
+            found.add_node(node.id, node=node)
+            for operand, use in enumerate(node.uses):
+                found.add_edge(use.node, node.id, edge=Edge(use.node, node.id, operand, use))
+        return found
 
     def __eq__(self, other: object) -> bool:
         """Equal means: the same nodes in the same order, the same outputs and bodies."""
@@ -82,16 +97,20 @@ class Graph:
 
     def users(self, node_id: str) -> list[Edge]:
         """Every edge that leaves the node, in the order of the consumers."""
-        found = self._store.out_edges(node_id, data="edge")
+        found = self.network.out_edges(node_id, data="edge")
         return [cast(Edge, edge) for _, _, edge in found]
 
     def ancestors(self, node_id: str) -> frozenset[str]:
         """Every node that this one depends on."""
-        return frozenset(nx.ancestors(self._store, node_id))
+        import networkx as nx  # late: see above
+
+        return frozenset(nx.ancestors(self.network, node_id))
 
     def descendants(self, node_id: str) -> frozenset[str]:
         """Every node that depends on this one."""
-        return frozenset(nx.descendants(self._store, node_id))
+        import networkx as nx  # late: see above
+
+        return frozenset(nx.descendants(self.network, node_id))
 
     def dims(self) -> dict[str, Dim]:
         """Every dim that occurs, by name, in order of first appearance."""
@@ -104,7 +123,9 @@ class Graph:
 
     def is_acyclic(self) -> bool:
         """True of every graph that a builder made; the verifier asks all the same."""
-        return bool(nx.is_directed_acyclic_graph(self._store))
+        import networkx as nx  # late: see above
+
+        return bool(nx.is_directed_acyclic_graph(self.network))
 
 
 class GraphBuilder:
@@ -113,38 +134,36 @@ class GraphBuilder:
     def __init__(self, name: str, microbatches: int = 1) -> None:
         self.name = name
         self.microbatches = microbatches
-        self._store: nx.MultiDiGraph[str] = nx.MultiDiGraph()
+        self._nodes: dict[str, Node] = {}
         self._outputs: dict[str, Use] = {}
         self._bodies: dict[str, Graph] = {}
         self._suffix: dict[str, int] = {}
 
     def __contains__(self, node_id: object) -> bool:
-        return node_id in self._store
+        return node_id in self._nodes
 
     def __getitem__(self, node_id: str) -> Node:
-        return cast(Node, self._store.nodes[node_id]["node"])
+        return self._nodes[node_id]
 
     def __iter__(self) -> Iterator[Node]:
-        return iter([data["node"] for _, data in self._store.nodes(data=True)])
+        return iter(list(self._nodes.values()))
 
     def fresh(self, wanted: str) -> str:
         """An id not taken yet: `wanted`, else `wanted.1`, `wanted.2`, …"""
-        if wanted not in self._store:
+        if wanted not in self._nodes:
             return wanted
         number = self._suffix.get(wanted, 0) + 1
-        while f"{wanted}.{number}" in self._store:
+        while f"{wanted}.{number}" in self._nodes:
             number += 1
         self._suffix[wanted] = number
         return f"{wanted}.{number}"
 
     def add(self, node: Node) -> Node:
         """Append a node whose operands are all here. Gives the node back."""
-        assert node.id not in self._store, f"node {node.id} is here already"
+        assert node.id not in self._nodes, f"node {node.id} is here already"
         for use in node.uses:
-            assert use.node in self._store, f"{node.id} reads {use.node}, which is not here yet"
-        self._store.add_node(node.id, node=node)
-        for operand, use in enumerate(node.uses):
-            self._store.add_edge(use.node, node.id, edge=Edge(use.node, node.id, operand, use))
+            assert use.node in self._nodes, f"{node.id} reads {use.node}, which is not here yet"
+        self._nodes[node.id] = node
         return node
 
     def extend(self, nodes: Iterable[Node]) -> None:
@@ -154,7 +173,7 @@ class GraphBuilder:
 
     def output(self, name: str, use: Use) -> None:
         """Ask for a value under a name."""
-        assert use.node in self._store, f"output {name} is {use.node}, which is not here"
+        assert use.node in self._nodes, f"output {name} is {use.node}, which is not here"
         self._outputs[name] = use
 
     def body(self, key: str, graph: Graph) -> None:
@@ -163,4 +182,4 @@ class GraphBuilder:
 
     def finish(self) -> Graph:
         """The graph; the builder must not be used after."""
-        return Graph(self.name, self._store, self._outputs, self._bodies, self.microbatches)
+        return Graph(self.name, self._nodes, self._outputs, self._bodies, self.microbatches)
