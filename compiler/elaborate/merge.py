@@ -60,7 +60,9 @@ def _into_value(below: s.RecordSet, above: s.RecordSub) -> s.RecordEntry:
     value = below.value
     if isinstance(value, s.ListLit) and all(isinstance(item, s.At) for item in value.items):
         pairs = {item.name.text: item for item in value.items if isinstance(item, s.At)}
-        pairs |= {entry.key.text: s.At(entry.span, entry.key, entry.value) for entry in items}  # type: ignore[union-attr, arg-type]
+        for entry in items:
+            assert isinstance(entry.key, s.Name), "items have names: they were picked so"
+            pairs[entry.key.text] = s.At(entry.span, entry.key, entry.value)
         return replace(below, value=replace(value, items=tuple(pairs.values())))
     if isinstance(value, s.Call):
         names = {entry.key.text for entry in items if isinstance(entry.key, s.Name)}

@@ -25,7 +25,7 @@ from .frame import Context, Fault, Frame, Rules
 from .load import Module, Spec
 from .primitives import PRIMITIVES, not_yet
 from .sizes import BATCH, SizeRow, bind_model_dims, bind_model_options, size_row, sizes_of
-from .values import Chain, Instance, Value, describe, function_text
+from .values import Chain, Initialiser, Instance, Value, describe, function_text
 from .writer import DimNames, Writer
 
 RULES = Rules(
@@ -225,7 +225,8 @@ def _write_parameters(frame: Frame, writer: Writer, instance: Instance) -> int:
             if len(pattern) == len(steps) and all(p in ("*", step) for p, step in zip(pattern, steps, strict=True)):
                 init = value
                 unused.pop(id(path), None)
-        attrs = {"dims": parameter.dims, "dtype": context.dtype, "init": init.attr, "trained": True}  # type: ignore[union-attr]
+        assert isinstance(init, Initialiser), f"{name} begins as {init}"
+        attrs = {"dims": parameter.dims, "dtype": context.dtype, "init": init.attr, "trained": True}
         out = TensorType(parameter.dims, context.dtype)
         origin = frame.place(parameter.span).origin
         owner = name.rpartition(".")[0]

@@ -8,7 +8,9 @@ import pytest
 from generators.graphs import TEMPLATES, graphs
 from hypothesis import Phase, given, settings
 from oracles.properties import keeps_gradients, keeps_values, matches_autograd
+from partita.compiler.base.diagnostic import SpecError
 from partita.compiler.ir.graph import Graph
+from partita.compiler.ops.definition import TypeRuleError
 from partita.compiler.passes.inline import Inline
 from partita.compiler.passes.microbatch import Microbatch
 from partita.compiler.passes.offsets import Offsets
@@ -44,6 +46,10 @@ PASSES = {
 }
 
 
+# How a property fails: an oracle or the verifier says no. A mutant that merely crashes proves nothing: the test fails.
+CAUGHT = (AssertionError, TypeRuleError, SpecError)
+
+
 def killed(mutant: Mutant) -> bool:
     """Whether a property fails on some graph while the mutant is in place."""
     transform = PASSES.get(mutant.name.split(":", maxsplit=1)[0])
@@ -57,7 +63,7 @@ def killed(mutant: Mutant) -> bool:
                 else:
                     keeps_values(transform, graph)
                     keeps_gradients(transform, graph)
-            except Exception:
+            except CAUGHT:
                 return True
     return False
 

@@ -4,37 +4,22 @@
 """
 
 import os
-from collections.abc import Callable, Iterable
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from partita.compiler.base.catalogue import catalogue
-from partita.compiler.base.diagnostic import Diagnostic, render_all
-from partita.compiler.language.parse import parse, read_source
+from partita.compiler.base.diagnostic import render_all
+from partita.compiler.language.parse import read_source
+from partita.compiler.pipeline import check_text
 
 INVALID = Path(__file__).resolve().parents[3] / "specs/invalid"
 SPECS = sorted(INVALID.glob("*.partita"))
 
 
-def semantic_check() -> Callable[[str, str], Iterable[Diagnostic]] | None:
-    """`partita.compiler.pipeline.check_text(text, path)`: all diagnostics of a text, where there is such a thing."""
-    if find_spec("partita.compiler.pipeline") is None:
-        return None
-    return getattr(import_module("partita.compiler.pipeline"), "check_text", None)
-
-
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_gives_exactly_this(path: Path):
     source = read_source(path)
-    found: Iterable[Diagnostic] = parse(source).diagnostics
-    check = semantic_check()
-    if not found and check is None:
-        pytest.skip("nothing here checks more than syntax")
-    if not found and check is not None:
-        found = check(source.text, str(path))
-    found = tuple(found)
+    found = check_text(source.text, str(path))
     text = render_all(found).replace(str(path), path.name) + "\n"
     expected = path.with_suffix(".txt")
     if os.environ.get("PARTITA_ACCEPT"):
