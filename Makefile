@@ -2,12 +2,14 @@
 # make test   the whole suite
 # make lint   ruff and pyright
 # make fuzz   the same properties for as long as FUZZ_SECONDS says
+# make break  BREAK mutated and hostile specs: each must be answered within a second and 500 MB
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fuzz
+.PHONY: help demo test lint fuzz break
 
 PYTHON ?= python3
 BIN := .venv/bin
 FUZZ_SECONDS ?= 600
+BREAK ?= 20000
 
 help:
 	@grep -E '^# make' Makefile | sed 's/^# //'
@@ -32,3 +34,6 @@ lint: .venv/installed
 
 fuzz: .venv/installed
 	timeout $(FUZZ_SECONDS) env HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --numprocesses 2 || test $$? -eq 124
+
+break: .venv/installed
+	cd tests && ../$(BIN)/python -m oracles.answers --count $(BREAK)

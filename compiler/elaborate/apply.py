@@ -14,7 +14,7 @@ from ..ir.graph import Graph
 from ..ir.types import DType, Use
 from ..language import syntax as s
 from ..ops.definition import Build
-from .frame import Arguments, Context, Fault, Frame
+from .frame import Arguments, Budget, Context, Fault, Frame
 from .load import Module, Spec
 from .models import RULES
 from .values import Function, Value
@@ -35,7 +35,7 @@ class Functions:
         self, build: Build, bodies: dict[str, Graph], name: str, operands: Sequence[Use], options: Mapping[str, Value]
     ) -> tuple[Use, ...]:
         """The function's results. Operands go to its arguments in order, options by name. Raises SpecError."""
-        self.context.steps = self.context.nodes = 0
+        self.context.budget = Budget()
         decl, module = self._find(name)
         for use in operands:
             for dim in use.dims:

@@ -16,7 +16,7 @@ from ..language import syntax as s
 from . import arithmetic as a
 from . import dims as d
 from . import statements
-from .frame import Arguments, Frame
+from .frame import STEPS_OF_AN_APPLICATION, Arguments, Frame
 from .misfit import result_misfit
 from .structure import arranged
 from .values import Instance, Value, describe, show_dims
@@ -71,6 +71,7 @@ def _callee(span: Span) -> str:
 
 def apply_instance(frame: Frame, instance: Instance, items: tuple[s.ViewItem, ...], given: Given, span: Span) -> Value:
     """The block's results, called as the caller calls their axes; what its adapter makes of them, if it has one."""
+    frame.context.spend(frame, span, STEPS_OF_AN_APPLICATION)
     value = _apply_alone(frame, instance, items, given, span)
     adapter = instance.adapter
     if adapter is None:

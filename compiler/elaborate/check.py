@@ -12,6 +12,7 @@ from dataclasses import replace
 from ..base.diagnostic import Diagnostic, Diagnostics, SpecError
 from ..base.span import Source
 from ..language import syntax as s
+from .frame import Budget
 from .load import Search, Spec, load
 from .loss import elaborate_loss
 from .models import Request, make_model, open_model
@@ -27,28 +28,31 @@ def check_text(text: str, path: str, search: Search | None = None) -> tuple[Diag
 
 def check_spec(spec: Spec) -> tuple[Diagnostic, ...]:
     """The diagnostics of a spec that could be read."""
-    sink = Diagnostics()
+    sink, budget = Diagnostics(), Budget()
     made: set[int] = set()
     for decl in spec.main.own.values():
-        if isinstance(decl, s.Model | s.Derived):
-            made |= _check_model(spec, decl.name.text, sink)
+        if isinstance(decl, s.Model | s.Derived) and not budget.exhausted:
+            made |= _check_model(spec, decl.name.text, sink, budget)
     if not sink.errors:
         for decl in spec.main.own.values():
+            if budget.exhausted:
+                break
             if isinstance(decl, s.Block) and id(decl) not in made:
-                sink.extend(probe(spec, decl))
+                sink.extend(probe(spec, decl, budget))
             elif isinstance(decl, s.Fn) and id(decl) not in made:
-                sink.extend(probe_function(spec, decl))
+                sink.extend(probe_function(spec, decl, budget))
     check_records(spec, sink)
     if not sink.errors:
+        own = {id(decl) for decl in spec.main.file.declarations}
         for (kind, name), record in spec.records.items():
-            if kind == "train" and any(record is decl for decl in spec.main.file.declarations):
-                _check_loss(spec, name, sink)
+            if kind == "train" and id(record) in own and not budget.exhausted:
+                _check_loss(spec, name, sink, budget)
     return tuple(sink)
 
 
-def _check_model(spec: Spec, name: str, sink: Diagnostics) -> set[int]:
+def _check_model(spec: Spec, name: str, sink: Diagnostics, budget: Budget) -> set[int]:
     """Adds what is wrong; gives the blocks that the model makes."""
-    request = Request(training=True)
+    request = Request(training=True, budget=budget)
     try:
         opened = open_model(spec, name, request)
         for size in opened.sizes[1:]:
@@ -59,8 +63,8 @@ def _check_model(spec: Spec, name: str, sink: Diagnostics) -> set[int]:
     return opened.context.made
 
 
-def _check_loss(spec: Spec, name: str, sink: Diagnostics) -> None:
+def _check_loss(spec: Spec, name: str, sink: Diagnostics, budget: Budget) -> None:
     try:
-        elaborate_loss(spec, load_recipe(spec, name))
+        elaborate_loss(spec, load_recipe(spec, name), budget=budget)
     except SpecError as error:
         sink.extend(error.diagnostics)

@@ -20,9 +20,11 @@ from .load import Module, Spec
 from .values import Absent, Chain, Function, Instance, Value, show_dims
 from .writer import DimNames, Output, Place, ScaledDims
 
-MAX_STEPS = 80_000  # expressions evaluated in one elaboration
-MAX_NODES = 2_000_000
+MAX_STEPS = 40_000  # of about 10 us each: what an answer within a second can afford
+MAX_NODES = 60_000
 MAX_DEPTH = 120  # expressions and calls within each other
+STEPS_OF_A_NODE = 4  # what it costs to write one, in expressions evaluated
+STEPS_OF_AN_APPLICATION = 10  # of a block or a function
 
 
 class Fault(Exception):
@@ -59,6 +61,18 @@ class Rules:
 
 
 @dataclass(slots=True)
+class Budget:
+    """What a run has spent. Several elaborations of one run share it: a hostile spec has many models."""
+
+    steps: int = 0
+    nodes: int = 0
+
+    @property
+    def exhausted(self) -> bool:
+        return self.steps > MAX_STEPS or self.nodes > MAX_NODES
+
+
+@dataclass(slots=True)
 class Context:
     """What one elaboration shares."""
 
@@ -77,21 +91,20 @@ class Context:
     making: list[s.Block] = field(default_factory=list[s.Block])  # blocks being made, outermost first
     states: set[str] = field(default_factory=set[str])  # ids of the states that blocks declare
     advanced: set[str] = field(default_factory=set[str])  # ids of the states that `next` has changed
-    steps: int = 0
-    nodes: int = 0
+    budget: Budget = field(default_factory=Budget)
     depth: int = 0
 
     def spend(self, frame: Frame, span: Span, steps: int = 1) -> None:
         """Count an expression; hostile specs end here."""
-        self.steps += steps
-        if self.steps > MAX_STEPS:
+        self.budget.steps += steps
+        if self.budget.steps > MAX_STEPS:
             frame.report("E0311", "the spec grows without end", span, f"after {MAX_STEPS:,} steps still here")
             raise SpecError(self.sink.items)
 
     def spend_nodes(self, frame: Frame, count: int, span: Span) -> None:
         """Count nodes before they are made."""
-        self.nodes += count
-        if self.nodes > MAX_NODES:
+        self.budget.nodes += count
+        if self.budget.nodes > MAX_NODES:
             title = f"the model has more than {MAX_NODES:,} operators"
             frame.report("E0311", title, span, f"{count:,} of them are made here")
             raise SpecError(self.sink.items)
@@ -176,6 +189,7 @@ class Frame:
         self, op: str, *uses: Use, span: Span, hint: str | None = None, body: str | None = None, **attrs: Attr
     ) -> tuple[Use, ...]:
         """Write a node. Operands that do not fit are reported."""
+        self.context.spend(self, span, STEPS_OF_A_NODE)
         self.context.spend_nodes(self, 1, span)
         try:
             return self.output.write(op, uses, attrs, hint, body, self.place(span))

@@ -16,7 +16,7 @@ from ..ir.types import Dim, Dims, Use
 from ..language import syntax as s
 from . import dims as d
 from . import statements
-from .frame import Arguments, Fault, Frame
+from .frame import STEPS_OF_AN_APPLICATION, Arguments, Fault, Frame
 from .kernels import call_kernel, is_kernel
 from .primitives import not_yet
 from .values import UNKNOWN, Function, Primitive, Value, describe, is_number, show_dims
@@ -171,6 +171,7 @@ def apply_function(frame: Frame, function: Function, args: Arguments, span: Span
 def run(frame: Frame, function: Function, span: Span, hint: str | None) -> Value:
     """The value of a function that has all it needs."""
     decl = function.decl
+    frame.context.spend(frame, span, STEPS_OF_AN_APPLICATION)
     frame.context.made.add(id(decl))
     if decl.body is None or (decl.kernel is not None and decl.kernel.forward is not None):
         raise not_yet(frame, f"the foreign kernel `{function.name}`", span)

@@ -14,7 +14,7 @@ from ..ir.graph import Graph
 from ..ir.types import TensorType, Use
 from . import arithmetic as a
 from .causality import check_next_token
-from .frame import Fault, Frame
+from .frame import Budget, Fault, Frame
 from .load import Spec
 from .models import Elaborated, ModelFacts, Request, export_taps, open_model
 from .recipe import Column, Recipe
@@ -22,11 +22,13 @@ from .sizes import BATCH
 from .values import Value, show_dims
 
 
-def elaborate_loss(spec: Spec, recipe: Recipe, *, training: bool = True) -> tuple[Graph, ModelFacts]:
+def elaborate_loss(
+    spec: Spec, recipe: Recipe, *, training: bool = True, budget: Budget | None = None
+) -> tuple[Graph, ModelFacts]:
     """The model with the recipe's sizes and options, and its loss, a scalar. Raises SpecError."""
     chosen = recipe.model
     dims = {**recipe.dims, BATCH: recipe.batch}
-    request = Request(chosen.size, dims, dict(chosen.options), training, recipe.precision.single)
+    request = Request(chosen.size, dims, dict(chosen.options), training, recipe.precision.single, budget or Budget())
     made = open_model(spec, chosen.name, request)
     columns = {**made.inputs, **_columns(made, recipe.columns)}
     frame = Frame(

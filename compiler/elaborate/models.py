@@ -21,7 +21,7 @@ from .adapt import adapt
 from .blocks import all_parameters, all_states, declarations, initialise
 from .calls import Given, apply_instance
 from .expressions import EXPRESSIONS
-from .frame import Context, Fault, Frame, Rules
+from .frame import Budget, Context, Fault, Frame, Rules
 from .load import Module, Spec
 from .primitives import PRIMITIVES, not_yet
 from .sizes import BATCH, SizeRow, bind_model_dims, bind_model_options, size_row, sizes_of
@@ -93,6 +93,7 @@ class Request:
     options: Mapping[str, object] = field(default_factory=dict[str, object])
     training: bool = False
     dtype: DType = DType.F32
+    budget: Budget = field(default_factory=Budget)
 
 
 def elaborate_model(
@@ -111,12 +112,18 @@ def elaborate_model(
 
 def open_model(spec: Spec, model: str | None, request: Request) -> Elaborated:
     """Elaborate a model and leave its graph open. Raises SpecError."""
-    return _guarded(Context(spec, RULES, request.training, request.dtype), model, request, apply=True)
+    return _guarded(
+        Context(spec, RULES, request.training, request.dtype, budget=request.budget), model, request, apply=True
+    )
 
 
 def make_model(spec: Spec, model: str | None, request: Request) -> None:
     """Make a model without applying it: its sizes, its blocks' checks, its parameters. Raises SpecError."""
-    _guarded(Context(spec, RULES, request.training, request.dtype), model, request, apply=False)
+    _guarded(_context(spec, request), model, request, apply=False)
+
+
+def _context(spec: Spec, request: Request) -> Context:
+    return Context(spec, RULES, request.training, request.dtype, budget=request.budget)
 
 
 def _guarded(context: Context, model: str | None, request: Request, apply: bool) -> Elaborated:
