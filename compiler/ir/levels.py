@@ -21,24 +21,33 @@ class Level:
     phases   in which its nodes may run
     barred   operators that have no place in it yet
     outputs  names that its outputs must hold; `grad/` stands for at least one that begins so
+    laid     whether every result has a layout over the mesh; otherwise none has, and there is nothing to join
     """
 
     name: str
     phases: frozenset[Phase]
     barred: frozenset[str]
     outputs: tuple[str, ...]
+    laid: bool = False
 
 
 _ONCE_AND_FORWARD = frozenset({Phase.PREPARE, Phase.FORWARD})
 _WITH_BACKWARD = _ONCE_AND_FORWARD | {Phase.BACKWARD}
 _UPDATES = frozenset({"adamw"})  # operators of the optimizer
+# What changes nothing but the layout, brought in by `partition`.
+RELAYOUTS = frozenset({"all_reduce", "reduce_scatter", "all_gather", "all_to_all", "shard", "partial"})
+_NOT_YET = _UPDATES | RELAYOUTS
 
-MODEL = Level("model", _ONCE_AND_FORWARD, _UPDATES, ())  # a model: forward alone, any outputs
-LOSS = Level("loss", _ONCE_AND_FORWARD, _UPDATES, ("loss",))  # and a recipe's loss
-GRADIENT = Level("gradient", _WITH_BACKWARD, _UPDATES, ("loss", "grad/"))  # and the gradients of its parameters
-STEP = Level("step", frozenset(Phase), frozenset(), ("loss",))  # and the optimizer: all that training does in a step
+MODEL = Level("model", _ONCE_AND_FORWARD, _NOT_YET, ())  # a model: forward alone, any outputs
+LOSS = Level("loss", _ONCE_AND_FORWARD, _NOT_YET, ("loss",))  # and a recipe's loss
+GRADIENT = Level("gradient", _WITH_BACKWARD, _NOT_YET, ("loss", "grad/"))  # and the gradients of its parameters
+STEP = Level("step", frozenset(Phase), RELAYOUTS, ("loss",))  # and the optimizer: all that training does in a step
+PARTITIONED = Level("partitioned", frozenset(Phase), frozenset(), (), laid=True)  # one graph for all devices of a mesh
+LOCAL = Level("local", frozenset(Phase), frozenset(), ())  # what one device of the mesh runs, with its own sizes
 
-LEVELS: Mapping[str, Level] = MappingProxyType({level.name: level for level in (MODEL, LOSS, GRADIENT, STEP)})
+LEVELS: Mapping[str, Level] = MappingProxyType(
+    {level.name: level for level in (MODEL, LOSS, GRADIENT, STEP, PARTITIONED, LOCAL)}
+)
 
 # The order of phases within a step. A node may read what the same or an earlier phase made.
 PHASE_ORDER: Mapping[Phase, int] = MappingProxyType(

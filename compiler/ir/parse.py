@@ -16,6 +16,7 @@ from typing import NoReturn, TypeVar
 from ..base.diagnostic import Diagnostic, Label, SpecError, did_you_mean
 from ..base.span import Source
 from .graph import Graph, GraphBuilder
+from .layout import Axes, Layout, Reduction
 from .types import Attr, Dim, Dims, DType, Layer, Node, Origin, Phase, TensorType, Use
 
 MAX_CHARACTERS = 1 << 28
@@ -34,6 +35,7 @@ _TOKEN = re.compile(
 )
 _DTYPES = MappingProxyType({dtype.value: dtype for dtype in DType})
 _PHASES = MappingProxyType({phase.value: phase for phase in Phase})
+_REDUCTIONS = MappingProxyType({how.value: how for how in Reduction})
 _WORDS: Mapping[str, Attr] = MappingProxyType(
     {"true": True, "false": False, "none": None, "inf": float("inf"), "nan": float("nan")}
 )
@@ -204,7 +206,7 @@ class _Reader:
         return None if self.accept("?") else self.integer()
 
     def node(self, builder: GraphBuilder) -> None:
-        """`ID = OP(uses) : types {attrs} body(KEY) @PHASE layer(CHAIN, I) path(PATH) from FILE:LINE, …`."""
+        """`ID = OP(uses) : types {attrs} body(KEY) @PHASE layer(CHAIN, I) path(PATH) layout(…) from FILE:LINE, …`."""
         name = self.name()
         if name in builder:
             self.fail(f"the node {name} is here already", back=1)
@@ -222,8 +224,9 @@ class _Reader:
         self.at += 1
         layer = self.layer() if self.accept("layer") else None
         path = self.bracketed() if self.accept("path") else ""
+        layouts = tuple(self.layouts(outs)) if self.accept("layout") else ()
         origin = tuple(self.places()) if self.accept("from") else ()
-        builder.add(Node(name, op, uses, outs, attrs, phase, body, path, layer, origin))
+        builder.add(Node(name, op, uses, outs, attrs, phase, body, path, layer, origin, layouts))
 
     def sequence(self, opening: str, closing: str, item: Callable[[], _Item]) -> Iterator[_Item]:
         self.take(opening)
@@ -245,6 +248,32 @@ class _Reader:
         index = self.integer()
         self.take(")")
         return Layer(chain, index)
+
+    def layouts(self, outs: tuple[TensorType, ...]) -> Iterator[Layout]:
+        """`([batch: data, V: data tensor] sum context, …)`, one for each result."""
+        self.take("(")
+        for number, out in enumerate(outs):
+            if number:
+                self.take(",")
+            cut = dict(self.sequence("[", "]", self.cut_dim))
+            names = [d.name for d in out.dims]
+            if not set(cut) <= set(names):
+                self.fail("a layout cuts a dim that the result lacks", back=1)
+            owed: list[tuple[str, Reduction]] = []
+            while self.text in _REDUCTIONS:
+                self.at += 1
+                owed.append((self.name(), _REDUCTIONS[self.tokens[self.at - 2].text]))
+            yield Layout(tuple(cut.get(name, ()) for name in names), tuple(owed))
+        self.take(")")
+
+    def cut_dim(self) -> tuple[str, Axes]:
+        """`V: data tensor`."""
+        name = self.name()
+        self.take(":")
+        axes: list[str] = []
+        while self.kind in ("name", "string"):
+            axes.append(self.name())
+        return name, tuple(axes)
 
     def places(self) -> Iterator[Origin]:
         while True:

@@ -19,6 +19,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from .graph import Graph
+from .layout import Layout
 from .parse import parse_graph, said_already
 from .types import Attr, Dim, Dims, DType, Node, Origin, TensorType, Use, dims_in
 
@@ -98,9 +99,20 @@ def _node(node: Node, table: _Table, dtype_of: Callable[[Use], DType | None]) ->
         parts.append(f"layer({_name(node.layer.chain)}, {node.layer.index})")
     if node.path:
         parts.append(f"path({_name(node.path)})")
+    if node.layouts:
+        pairs = zip(node.layouts, node.outs, strict=True)
+        parts.append(f"layout({', '.join(_layout(layout, out.dims) for layout, out in pairs)})")
     if node.origin:
         parts.append(f"from {_origin(node.origin)}")
     return " ".join(parts)
+
+
+def _layout(layout: Layout, dims: Dims) -> str:
+    """`[batch: data, V: data tensor] sum context`: the dims that are cut by which axes, then what is owed over which."""
+    cut = (
+        f"{_name(d.name)}: {' '.join(map(_name, axes))}" for d, axes in zip(dims, layout.shards, strict=True) if axes
+    )
+    return " ".join([f"[{', '.join(cut)}]", *(f"{how.value} {_name(axis)}" for axis, how in layout.partial)])
 
 
 def is_said(said: Mapping[str, Attr], key: str, value: Attr) -> bool:

@@ -11,6 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .layout import Layout
 
 
 class DType(Enum):
@@ -160,6 +164,7 @@ class Node:
     body     for a kernel function, the key in `Graph.bodies` of the graph that is its meaning
     path     the instance that it belongs to (`blocks.0.attn`), the owner in every report
     origin   where it was written, innermost first, then the calls that led there
+    layouts  once it is partitioned, how each result lies on the mesh
     """
 
     id: str
@@ -172,6 +177,7 @@ class Node:
     path: str = ""
     layer: Layer | None = None
     origin: tuple[Origin, ...] = ()
+    layouts: tuple[Layout, ...] = ()
 
     def out(self, index: int = 0) -> Use:
         """Result `index` as an edge, its axes called as the producer calls them."""

@@ -39,6 +39,7 @@ def verify(graph: Graph, level: Level, check_node: NodeCheck | None = None) -> l
         *_targets(graph),
         *_sizes(graph),
         *_outputs(graph, level),
+        *_layouts(graph, level),
     ]
     if check_node is not None:
         found += [Problem(node.id, message) for node in graph for message in check_node(node)]
@@ -134,6 +135,22 @@ def _sizes(graph: Graph) -> Iterator[Problem]:
         for dim in [*attrs, *(d for use in node.uses for d in use.dims), *(d for out in node.outs for d in out.dims)]:
             if sizes.setdefault(dim.name, dim.size) != dim.size:
                 yield Problem(node.id, f"dim {dim.name} is {dim.size} here and {sizes[dim.name]} before")
+
+
+def _layouts(graph: Graph, level: Level) -> Iterator[Problem]:
+    """Every result of a partitioned graph has a layout that fits it; a graph of another level has none."""
+    for node in graph:
+        if len(node.layouts) != (len(node.outs) if level.laid else 0):
+            yield Problem(node.id, f"{len(node.layouts)} layouts for {len(node.outs)} results at level {level.name}")
+            continue
+        for out, layout in zip(node.outs, node.layouts, strict=False):
+            axes = [a for cut in layout.shards for a in cut] + [a for a, _ in layout.partial]
+            if len(layout.shards) != len(out.dims) or len(set(axes)) != len(axes):
+                yield Problem(node.id, f"the layout {layout} does not fit [{_shape(out.dims)}]")
+    for node in graph.nodes("assign") if level.laid else ():
+        use, target = node.uses[0], graph[str(node.attrs["target"])]
+        if graph[use.node].layouts[use.output : use.output + 1] != target.layouts:
+            yield Problem(node.id, f"writes a value that lies otherwise than {target.id}")
 
 
 def _outputs(graph: Graph, level: Level) -> Iterator[Problem]:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from .activations import ACTIVATIONS
 from .arithmetic import ARITHMETIC
 from .attention import ATTENTION
+from .collectives import COLLECTIVE
 from .contraction import CONTRACTION
 from .definition import OpDef
 from .indexing import INDEXING
@@ -50,6 +51,7 @@ _ALL = (
     *ROTARY,
     *ATTENTION,
     *OPTIMIZERS,
+    *COLLECTIVE,
 )
 
 REGISTRY: Mapping[str, OpDef] = MappingProxyType({definition.name: definition for definition in _ALL})

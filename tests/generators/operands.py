@@ -231,6 +231,18 @@ def _unwindowed(m: Maker) -> Attrs:
     return attrs
 
 
+def _collective(*pairs: tuple[str, str], **attrs: Attr) -> Make:
+    """A value of whole dims: on one device a dim before and after is the same."""
+
+    def make(m: Maker) -> Attrs:
+        changed = tuple(m.dim() for _ in pairs)
+        m.floats(*m.shuffled((*changed, *m.dims(most=2))))
+        named = {name: dim for pair, dim in zip(pairs, changed, strict=True) for name in pair}
+        return {"axis": "tensor", **named, **attrs}
+
+    return make
+
+
 def _top(m: Maker) -> Attrs:
     """Whole numbers, so that some are equal."""
     dim = m.dim()
@@ -295,6 +307,12 @@ MAKERS: Mapping[str, Make] = MappingProxyType(
         "scan": _scan,
         "window": _windowed,
         "unwindow": _unwindowed,
+        "all_reduce": _collective(reduction="sum"),
+        "partial": _collective(reduction="sum"),
+        "all_gather": _collective(("dim", "into")),
+        "shard": _collective(("dim", "into")),
+        "reduce_scatter": _collective(("dim", "into"), reduction="sum"),
+        "all_to_all": _collective(("split", "split_into"), ("join", "join_into")),
         "assign": lambda m: m.floats(*m.dims()) or {"target": "w"},
         **KERNEL_MAKERS,
     }

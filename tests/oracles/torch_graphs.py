@@ -362,6 +362,9 @@ _RULES: Mapping[str, Rule] = {
     "top": _top,
     "window": _window,
     "unwindow": _unwindow,
+    **dict.fromkeys(
+        ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "shard", "partial"), lambda node, x: x[0]
+    ),
     "gelu": lambda node, x: _F.gelu(x[0]),
     "gelu_tanh": lambda node, x: _F.gelu(x[0], approximate="tanh"),
     "silu": lambda node, x: _F.silu(x[0]),

@@ -13,6 +13,7 @@ from ..emit import Rule
 from . import (
     activation,
     attention,
+    collectives,
     contraction,
     elementwise,
     indexing,
@@ -45,6 +46,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         **loss.RULES,
         **training.RULES,
         **windows.RULES,
+        **collectives.RULES,
     }
 )
 FUSED: Mapping[str, Rule] = MappingProxyType({**contraction.FUSED, **loss.FUSED, **training.FUSED})

@@ -1,0 +1,188 @@
+"""Layouts: which part of a value each device of a mesh holds, in the terms of PyTorch's DTensor.
+
+A mesh names its axes, the first outermost; a device is a coordinate, its rank the row-major index. A layout says of
+each dim of a value which axes cut it (Shard), and over which axes the devices hold terms that are still to be joined
+(Partial); over an axis that it does not name all devices hold the same (Replicate).
+
+The chunk rule (torch.chunk's): a dim of n over an axis of k is cut every ceil(n / k), so the last parts may be shorter
+or empty. A dim over several axes is cut by them one after the other, in the order of the mesh.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from itertools import product
+
+from .types import Dim, Dims
+
+Coordinate = tuple[int, ...]
+Axes = tuple[str, ...]
+
+
+class Reduction(Enum):
+    """How the terms of a partial value are joined."""
+
+    SUM = "sum"
+    MAX = "max"
+    LSE = "lse"  # log(sum(exp(terms)))
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """The axes' names and sizes, the first outermost."""
+
+    axes: tuple[tuple[str, int], ...]
+
+    def __post_init__(self) -> None:
+        assert len({name for name, _ in self.axes}) == len(self.axes), "an axis is named once"
+        assert all(size > 0 for _, size in self.axes), "an axis has devices"
+
+    @property
+    def names(self) -> Axes:
+        """The axes, the outermost first."""
+        return tuple(name for name, _ in self.axes)
+
+    @property
+    def devices(self) -> int:
+        """How many devices there are."""
+        return math.prod(size for _, size in self.axes)
+
+    def size(self, axis: str) -> int:
+        """How many devices lie along an axis."""
+        return dict(self.axes)[axis]
+
+    def order(self, axis: str) -> int:
+        """The axis' place among the axes."""
+        return self.names.index(axis)
+
+    def coordinates(self) -> Iterator[Coordinate]:
+        """Every device, in the order of ranks."""
+        return product(*(range(size) for _, size in self.axes))
+
+    def rank(self, coordinate: Coordinate) -> int:
+        """The row-major index of a device."""
+        found = 0
+        for (_, size), place in zip(self.axes, coordinate, strict=True):
+            found = found * size + place
+        return found
+
+    def __str__(self) -> str:
+        return " × ".join(f"{name} {size}" for name, size in self.axes) or "one device"
+
+
+def chunk(extent: int, parts: int, index: int) -> tuple[int, int]:
+    """Where part `index` of an extent begins and ends."""
+    each = -(-extent // parts)
+    return min(index * each, extent), min((index + 1) * each, extent)
+
+
+def part(extent: int, axes: Axes, mesh: Mesh, coordinate: Coordinate) -> tuple[int, int]:
+    """Where a device's part of a dim begins and ends, the dim cut by axes one after the other."""
+    low, high = 0, extent
+    for axis in axes:
+        begin, end = chunk(high - low, mesh.size(axis), coordinate[mesh.order(axis)])
+        low, high = low + begin, low + end
+    return low, high
+
+
+def largest_part(extent: int, axes: Axes, mesh: Mesh) -> int:
+    """The most that any device holds: the first one's."""
+    for axis in axes:
+        extent = -(-extent // mesh.size(axis))
+    return extent
+
+
+def has_empty_part(extent: int, axes: Axes, mesh: Mesh) -> bool:
+    """Whether some device holds nothing: the last one then."""
+    low, high = part(extent, axes, mesh, tuple(size - 1 for _, size in mesh.axes))
+    return low >= high
+
+
+def local_dim(dim: Dim, axes: Axes, mesh: Mesh, coordinate: Coordinate) -> Dim:
+    """The dim that a device has of a dim: `T/data/tensor`, or the dim itself where nothing cuts it."""
+    if not axes:
+        return dim
+    assert dim.size is not None, f"{dim} has a size before it is cut"
+    low, high = part(dim.size, axes, mesh, coordinate)
+    return Dim("/".join((dim.name, *axes)), high - low)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a value lies on the mesh.
+
+    shards   for each of its dims, the axes that cut it, in the order of the mesh
+    partial  the axes over which devices hold terms, in the order of the mesh, and how the terms are joined
+    """
+
+    shards: tuple[Axes, ...]
+    partial: tuple[tuple[str, Reduction], ...] = ()
+
+    @property
+    def axes(self) -> frozenset[str]:
+        """Every axis over which devices hold different things."""
+        return frozenset(axis for axes in self.shards for axis in axes) | {axis for axis, _ in self.partial}
+
+    @property
+    def is_replicated(self) -> bool:
+        """Whether every device holds the whole value."""
+        return not self.partial and not any(self.shards)
+
+    def reduction(self, axis: str) -> Reduction | None:
+        """What the value owes over an axis."""
+        return dict(self.partial).get(axis)
+
+    def position(self, axis: str) -> int | None:
+        """Which dim an axis cuts."""
+        return next((at for at, axes in enumerate(self.shards) if axis in axes), None)
+
+    def with_axis(self, axis: str, to: int | Reduction | None, mesh: Mesh) -> Layout:
+        """The layout with one axis changed: cutting a dim, owing a reduction, or replicated."""
+        kept = [tuple(a for a in axes if a != axis) for axes in self.shards]
+        partial = {a: how for a, how in self.partial if a != axis}
+        if isinstance(to, int):
+            kept[to] = tuple(sorted((*kept[to], axis), key=mesh.order))
+        elif to is not None:
+            partial[axis] = to
+        return Layout(tuple(kept), tuple(sorted(partial.items(), key=lambda item: mesh.order(item[0]))))
+
+    def on(self, axis: str) -> int | Reduction | None:
+        """What one axis does: the dim that it cuts, the reduction that is owed, or None for replicated."""
+        at = self.position(axis)
+        return at if at is not None else self.reduction(axis)
+
+    def local_dims(self, dims: Dims, mesh: Mesh, coordinate: Coordinate) -> Dims:
+        """A device's own dims of a value."""
+        return tuple(local_dim(d, axes, mesh, coordinate) for d, axes in zip(dims, self.shards, strict=True))
+
+    def slices(self, dims: Dims, mesh: Mesh, coordinate: Coordinate) -> tuple[slice, ...]:
+        """Where a device's part lies in the whole value."""
+        extents = [part(_size(d), axes, mesh, coordinate) for d, axes in zip(dims, self.shards, strict=True)]
+        return tuple(slice(low, high) for low, high in extents)
+
+    def elements(self, dims: Dims, mesh: Mesh) -> int:
+        """The most elements that a device holds of a value with these dims."""
+        return math.prod(largest_part(_size(d), axes, mesh) for d, axes in zip(dims, self.shards, strict=True))
+
+    def text(self, dims: Dims) -> str:
+        """`[batch:data T D:tensor]+sum(context)`, for people."""
+        cut = (f"{d}:{'.'.join(axes)}" if axes else str(d) for d, axes in zip(dims, self.shards, strict=True))
+        return f"[{' '.join(cut)}]" + "".join(f"+{how.value}({axis})" for axis, how in self.partial)
+
+
+def replicated(dims: Dims) -> Layout:
+    """The whole value on every device."""
+    return Layout(((),) * len(dims))
+
+
+def laid(dims: Dims, cut: Mapping[Dim, Axes], partial: tuple[tuple[str, Reduction], ...] = ()) -> Layout:
+    """The layout of dims of which some are cut."""
+    return Layout(tuple(cut.get(d, ()) for d in dims), partial)
+
+
+def _size(dim: Dim) -> int:
+    assert dim.size is not None, f"{dim} has a size before it is laid out"
+    return dim.size
