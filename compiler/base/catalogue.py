@@ -1,14 +1,23 @@
 """The catalogue of error codes: what each means, why it is an error, a spec that has it and the same spec mended.
 
 In: a code. Out: its `Entry`, or the text that `partita help CODE` prints. The entries are data, a module a group:
-E00 syntax, E01 names, E02 dims, E03 options and calls, E04 records and units, E05 data and runs, E09 graphs and
-passes. A code is never given a second meaning.
+E00 syntax, E01 names, E02 dims, E03 options and calls, E04 records and units, E05 data and runs, E08 weight maps,
+E09 graphs and passes. A code is never given a second meaning.
 """
 
 from functools import cache
 from textwrap import indent
 
-from . import codes_calls, codes_data, codes_dims, codes_graph, codes_names, codes_records, codes_syntax
+from . import (
+    codes_calls,
+    codes_data,
+    codes_dims,
+    codes_graph,
+    codes_names,
+    codes_records,
+    codes_syntax,
+    codes_weights,
+)
 from .diagnostic import Diagnostic, SpecError, did_you_mean
 from .entry import Entry
 
@@ -19,6 +28,7 @@ GROUPS: tuple[tuple[Entry, ...], ...] = (
     codes_calls.ENTRIES,
     codes_records.ENTRIES,
     codes_data.ENTRIES,
+    codes_weights.ENTRIES,
     codes_graph.ENTRIES,
 )
 

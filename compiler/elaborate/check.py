@@ -18,6 +18,7 @@ from .loss import elaborate_loss
 from .models import Request, make_model, open_model
 from .probe import probe, probe_function
 from .recipes import check_records, load_recipe
+from .weights import check_weights
 
 
 def check_text(text: str, path: str, search: Search | None = None) -> tuple[Diagnostic, ...]:
@@ -41,6 +42,7 @@ def check_spec(spec: Spec) -> tuple[Diagnostic, ...]:
                 sink.extend(probe(spec, decl, budget))
             elif isinstance(decl, s.Fn) and id(decl) not in made:
                 sink.extend(probe_function(spec, decl, budget))
+        check_weights(spec, sink, budget)
     check_records(spec, sink)
     if not sink.errors:
         own = {id(decl) for decl in spec.main.file.declarations}

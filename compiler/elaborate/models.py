@@ -112,14 +112,12 @@ def elaborate_model(
 
 def open_model(spec: Spec, model: str | None, request: Request) -> Elaborated:
     """Elaborate a model and leave its graph open. Raises SpecError."""
-    return _guarded(
-        Context(spec, RULES, request.training, request.dtype, budget=request.budget), model, request, apply=True
-    )
+    return _guarded(_context(spec, request), model, request, apply=True)
 
 
-def make_model(spec: Spec, model: str | None, request: Request) -> None:
+def make_model(spec: Spec, model: str | None, request: Request) -> Elaborated:
     """Make a model without applying it: its sizes, its blocks' checks, its parameters. Raises SpecError."""
-    _guarded(_context(spec, request), model, request, apply=False)
+    return _guarded(_context(spec, request), model, request, apply=False)
 
 
 def _context(spec: Spec, request: Request) -> Context:
@@ -172,6 +170,12 @@ def _apply(frame: Frame, instance: Instance, given: Given, span: Span) -> Value:
 
 
 # ---- which model
+
+
+def lineage(spec: Spec, model: str | None) -> list[s.Model | s.Derived]:
+    """A model and those that it is derived from, in this order. Raises SpecError."""
+    decl, _, layers = _find_model(spec, model)
+    return [*(derived for derived, _ in layers), decl]
 
 
 def _find_model(spec: Spec, name: str | None) -> tuple[s.Model, Module, list[tuple[s.Derived, Module]]]:
@@ -329,4 +333,4 @@ def _chains(instance: Instance) -> list[ChainFact]:
     return found
 
 
-__all__ = ["DimNames", "ModelFacts", "Request", "elaborate_model", "export_taps", "open_model"]
+__all__ = ["DimNames", "ModelFacts", "Request", "elaborate_model", "export_taps", "lineage", "make_model", "open_model"]

@@ -291,8 +291,11 @@ class Builder:
 
     # ---- weight maps
 
-    def weights(self, span: Span, model: Token, size: Any, source: Token, *entries: Any) -> s.Weights:
-        return s.Weights(span, self._name(model), size, self._string(source), self._listed(span, *entries))
+    def weights(
+        self, span: Span, model: Token, size: Any, source: Token, base: Token | None, *entries: Any
+    ) -> s.Weights:
+        name, known = self._name(model), self._maybe_name(base)
+        return s.Weights(span, name, size, self._string(source), known, self._listed(span, *entries))
 
     def wfor(self, span: Span, index: Token, dim: s.Dim, *entries: Any) -> s.WeightFor:
         return s.WeightFor(span, self._name(index), dim, self._listed(span, *entries))
@@ -301,8 +304,17 @@ class Builder:
         return s.WeightSkip(span, self._string(pattern))
 
     def wmap(self, span: Span, name: Token, layout: Any, source: Any) -> s.WeightMap:
+        return self._weight_map(span, name, layout, source, tied=False)
+
+    def wtied(self, span: Span, name: Token, layout: Any, source: Any) -> s.WeightMap:
+        return self._weight_map(span, name, layout, source, tied=True)
+
+    def _weight_map(self, span: Span, name: Token, layout: Any, source: Any, tied: bool) -> s.WeightMap:
         paths = (source,) if isinstance(source, s.WeightPath) else source
-        return s.WeightMap(span, self._string(name), layout, paths)
+        return s.WeightMap(span, self._string(name), layout, paths, tied)
+
+    def wconfig(self, span: Span, entries: Any) -> s.WeightConfig:
+        return s.WeightConfig(span, entries)
 
     wpaths = _listed
 

@@ -37,7 +37,7 @@ def row(node: s.Node) -> Row:
     match node:
         case s.Fn() | s.Block() | s.Model() | s.Derived():
             return _definition(node)
-        case s.Weights() | s.WeightMap() | s.WeightSkip() | s.WeightFor():
+        case s.Weights() | s.WeightMap() | s.WeightSkip() | s.WeightFor() | s.WeightConfig():
             return _weights(node)
         case s.Record() | s.RecordSet() | s.RecordSub():
             return _record(node)
@@ -232,12 +232,15 @@ def _brace(text: str, after: int) -> int:
 # ---- weight maps and records
 
 
-def _weights(node: s.Weights | s.WeightMap | s.WeightSkip | s.WeightFor) -> Row:
+def _weights(node: s.Weights | s.WeightMap | s.WeightSkip | s.WeightFor | s.WeightConfig) -> Row:
     match node:
         case s.Weights():
             size = f".{node.size}" if node.size else ""
-            head = f"weights {node.model}{size} {t.quoted(node.source.value)}"
-            return _braces(node, head, node.entries, node.source.span.end)
+            base = f" extends {node.base}" if node.base else ""
+            head = f"weights {node.model}{size} {t.quoted(node.source.value)}{base}"
+            return _braces(node, head, node.entries, (node.base or node.source).span.end)
+        case s.WeightConfig():
+            return _braces(node, "config", node.entries, node.span.start)
         case s.WeightFor():
             return _braces(node, f"for {node.index} in {t.dim(node.dim)}", node.entries, node.dim.span.end)
         case s.WeightSkip():
@@ -245,7 +248,8 @@ def _weights(node: s.Weights | s.WeightMap | s.WeightSkip | s.WeightFor) -> Row:
         case s.WeightMap():
             paths = ", ".join(t.weight_path(path) for path in node.paths)
             value = f"= ({paths})" if len(node.paths) > 1 else f"= {paths}"
-            return Row(node, "weight", f"{t.quoted(node.name.value)}{t.axes(node.layout)}", _own_line(value))
+            head = f"{'tied ' if node.tied else ''}{t.quoted(node.name.value)}{t.axes(node.layout)}"
+            return Row(node, "weight", head, _own_line(value))
 
 
 def _own_line(value: str) -> Rest:

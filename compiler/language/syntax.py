@@ -536,21 +536,26 @@ class Derived(Node):
 
 @dataclass(frozen=True, slots=True)
 class Weights(Node):
-    """`weights GPT2 "openai-community/gpt2" { … }`, `weights Llama3.8B "…" { … }`"""
+    """`weights GPT2 "openai-community/gpt2" { … }`, `weights Llama3.8B "…" { … }`, `weights B "…" extends A { … }`"""
 
     model: Name
     size: Name | None
     source: String
+    base: Name | None
     entries: tuple[WeightEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class WeightMap(Node):
-    """`"attn.weight"[D, (3 H K)] = (q.w, k.w, v.w)`: their name and layout, our parameters"""
+    """`"attn.weight"[D, (3 H K)] = (q.w, k.w, v.w)`: their name and layout, our parameters
+
+    `tied "lm_head.weight"[V, D] = embed.table`: a second name of theirs for what another entry maps.
+    """
 
     name: String
     layout: tuple[Dim, ...]
     paths: tuple[WeightPath, ...]
+    tied: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -582,6 +587,13 @@ class WeightFor(Node):
     index: Name
     dim: Dim
     entries: tuple[WeightEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightConfig(Node):
+    """`config { n_embd = D, "activation_function" = "gelu_new" }`: the configuration that goes with their names"""
+
+    entries: tuple[RecordEntry, ...]
 
 
 # ---- records
@@ -646,7 +658,7 @@ Cell: TypeAlias = Number | String | Bool | NoneLit | Ref
 Statement: TypeAlias = (
     Sizes | DimDef | Check | Param | State | Instance | Init | Adapt | Assign | Scan | Next | Emit | Tap | Return
 )
-WeightEntry: TypeAlias = WeightMap | WeightSkip | WeightFor
+WeightEntry: TypeAlias = WeightMap | WeightSkip | WeightFor | WeightConfig
 RecordEntry: TypeAlias = RecordSet | RecordSub
 Declaration: TypeAlias = Use | Fn | Block | Model | Derived | Weights | Record
 
