@@ -198,6 +198,7 @@ ATTENTION = (
         linear=in_first,
         cost=_backward_cost,
         precision=Precision.CONTRACTION,
+        wide=frozenset({5}),
         covers=_covers,
     ),
 )

@@ -84,6 +84,7 @@ def primitive(
         gradient=gradient,
         reference=reference,
         precision=precision,
+        wide=frozenset(),
         effects=effects,
         kernel=None,
         covers=always,
@@ -102,6 +103,7 @@ def fused(
     attrs: Mapping[str, str] | None = None,
     roles: Callable[[Node], Mapping[Dim, Role]] = mapped,
     linear: Linear = nowhere,
+    wide: frozenset[int] = frozenset(),
     overwrites: frozenset[int] = frozenset(),
     covers: Callable[[Node], bool] = always,
 ) -> OpDef:
@@ -116,6 +118,7 @@ def fused(
         gradient=gradient,
         reference=reference,
         precision=precision,
+        wide=wide,
         effects=Effects(overwrites=overwrites),
         kernel=meaning,
         covers=covers,

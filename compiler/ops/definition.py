@@ -43,7 +43,8 @@ class Precision(Enum):
 
     CONTRACTION = "contraction"  # low operands, float32 accumulation inside
     FOLLOW = "follow"  # whatever its operands are
-    HIGH = "high"  # operands are cast to float32 at least (statistics, softmax inside, loss, reductions)
+    INSIDE = "inside"  # operands as they come, float32 at least inside; statistics are float32 at least (norms, softmax)
+    HIGH = "high"  # operands are cast to float32 at least (reductions, exponentials, the optimizer)
     EXACT = "exact"  # no floating point, or storage: parameters, inputs, ids, masks
 
 
@@ -115,6 +116,7 @@ class OpDef:
     gradient   the rule, graph to graph, or why there is none
     reference  node and float64/int64/bool arrays -> results; numpy, clear, slow
     precision  in which type it computes under a mixed recipe
+    wide       the operands that stay float32 at least where the others are low: gains, means, log-sum-exps
     effects    what it does beyond returning values
     kernel     None for a primitive; for a fused function of std, the name of the std function that is its meaning
     covers     node -> whether the fused kernel can compute it (else its body is inlined)
@@ -129,6 +131,7 @@ class OpDef:
     gradient: GradientRule | NotDifferentiable
     reference: Callable[[Node, Sequence[Array]], tuple[Array, ...]]
     precision: Precision
+    wide: frozenset[int]
     effects: Effects
     kernel: str | None
     covers: Callable[[Node], bool]

@@ -13,7 +13,7 @@ from . import attributes, costs
 from .arithmetic import Cotangents
 from .arrays import align
 from .common import in_first, primitive
-from .definition import Array, Build, Cost, Role
+from .definition import Array, Build, Cost, Precision, Role
 from .derive import fit, one, only
 from .numerics import np
 from .shapes import agree, count, elements, holds, lacks, mapped, needs_dtype, without
@@ -121,6 +121,7 @@ INDEXING = (
         gradient=_scatter_gradient,
         roles=_scatter_roles,
         linear=in_first,
+        precision=Precision.HIGH,
         cost=costs.per_element(1),
     ),
 )

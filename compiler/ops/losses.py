@@ -15,7 +15,7 @@ from .common import fused, in_first, second_order, single
 from .definition import Array, Build, Precision, Role
 from .derive import backward, only
 from .numerics import np
-from .shapes import agree, count, floating, holds, lacks, mapped, needs_dtype, refuse, same_axes, show, without
+from .shapes import agree, count, floating, holds, lacks, mapped, needs_dtype, refuse, same_axes, show, statistic, without
 from .softmaxes import log_sum_exp, normalized
 
 
@@ -31,7 +31,7 @@ def _loss_type(operands: tuple[TensorType, ...], attrs: Mapping[str, Attr]) -> t
     kept = without(logits.dims, over)
     if set(kept) != set(target.dims):
         raise refuse(f"a target for each of {show(kept)} is needed, got {show(target.dims)}", kept, target.dims)
-    result = TensorType(kept, logits.dtype)
+    result = TensorType(kept, statistic(logits.dtype))
     return (result, result)
 
 
@@ -86,7 +86,7 @@ LOSSES = (
         gradient=_gradient,
         roles=_roles,
         cost=costs.per_element(4),
-        precision=Precision.HIGH,
+        precision=Precision.INSIDE,
         covers=single("V"),
     ),
     fused(
@@ -99,7 +99,8 @@ LOSSES = (
         roles=_roles,
         linear=in_first,
         cost=costs.per_result(4),
-        precision=Precision.HIGH,
+        precision=Precision.INSIDE,
+        wide=frozenset({0, 3}),
         overwrites=frozenset({1}),
         covers=single("V"),
     ),

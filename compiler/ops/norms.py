@@ -16,14 +16,15 @@ from .common import fused, in_first, second_order, single
 from .definition import Array, Build, Precision, Role
 from .derive import backward, only
 from .numerics import np
-from .shapes import agree, count, floating, holds, mapped, refuse, same_axes, same_dtype, show, statistic, without
+from .shapes import agree, as_wide, count, floating, holds, mapped, refuse, same_axes, same_dtype, show, statistic, without
 
 
 def _check(operands: Sequence[TensorType], attrs: Mapping[str, Attr]) -> TensorType:
     """x and its gains fit; gives the type of a statistic."""
     agree(operands)
-    same_dtype(operands)
     x, *gains = operands
+    same_dtype(gains)
+    as_wide(x, gains[0])
     over = attributes.dims(attrs, "D")
     floating(x)
     holds(x.dims, over)
@@ -44,6 +45,7 @@ def _layer_norm_type(operands: tuple[TensorType, ...], attrs: Mapping[str, Attr]
 def _layer_norm_backward_type(operands: tuple[TensorType, ...], attrs: Mapping[str, Attr]) -> tuple[TensorType, ...]:
     count(operands, 5)
     dy, x, gain, mean, rstd = operands
+    same_dtype((dy, x))
     row = _check((x, gain), attrs)
     same_axes((x, dy), "a gradient has the axes of its value")
     same_axes((row, mean, rstd), "statistics have the axes that are not normalised")
@@ -58,6 +60,7 @@ def _rms_norm_type(operands: tuple[TensorType, ...], attrs: Mapping[str, Attr]) 
 def _rms_norm_backward_type(operands: tuple[TensorType, ...], attrs: Mapping[str, Attr]) -> tuple[TensorType, ...]:
     count(operands, 4)
     dy, x, gain, rstd = operands
+    same_dtype((dy, x))
     row = _check((x, gain), attrs)
     same_axes((x, dy), "a gradient has the axes of its value")
     same_axes((row, rstd), "statistics have the axes that are not normalised")
@@ -138,7 +141,8 @@ NORMS = (
         gradient=_layer_norm_gradient,
         roles=_roles,
         cost=costs.per_element(8),
-        precision=Precision.HIGH,
+        precision=Precision.INSIDE,
+        wide=frozenset({1, 2}),
         covers=single("D"),
     ),
     fused(
@@ -151,7 +155,8 @@ NORMS = (
         roles=_roles,
         linear=in_first,
         cost=costs.per_element(14),
-        precision=Precision.HIGH,
+        precision=Precision.INSIDE,
+        wide=frozenset({2, 3, 4}),
         covers=single("D"),
     ),
     fused(
@@ -163,7 +168,8 @@ NORMS = (
         gradient=_rms_norm_gradient,
         roles=_roles,
         cost=costs.per_element(5),
-        precision=Precision.HIGH,
+        precision=Precision.INSIDE,
+        wide=frozenset({1}),
         covers=single("D"),
     ),
     fused(
@@ -176,7 +182,8 @@ NORMS = (
         roles=_roles,
         linear=in_first,
         cost=costs.per_element(11),
-        precision=Precision.HIGH,
+        precision=Precision.INSIDE,
+        wide=frozenset({2, 3}),
         covers=single("D"),
     ),
 )

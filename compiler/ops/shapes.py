@@ -65,6 +65,17 @@ def same_dtype(operands: Sequence[TensorType]) -> DType:
     return operands[0].dtype
 
 
+def as_wide(operand: TensorType, other: TensorType) -> None:
+    """What stands beside a low operand has its type, or that of statistics."""
+    if other.dtype not in (operand.dtype, statistic(operand.dtype)):
+        raise refuse(
+            f"{other.dtype.value} {show(other.dims)} met {operand.dtype.value} {show(operand.dims)}: "
+            f"{operand.dtype.value} or {statistic(operand.dtype).value} is needed",
+            other.dims,
+            operand.dims,
+        )
+
+
 def floating(operand: TensorType) -> DType:
     """The operand's type, which must be a float."""
     if not operand.dtype.is_float:

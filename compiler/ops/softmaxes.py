@@ -12,7 +12,7 @@ from .common import fused, in_first, second_order, single
 from .definition import Array, Build, Precision, Role
 from .derive import backward, only
 from .numerics import np
-from .shapes import agree, count, floating, holds, mapped, same_axes, same_dtype, without
+from .shapes import agree, count, floating, holds, mapped, same_axes, same_dtype, statistic, without
 
 
 def log_sum_exp(x: Array, over: tuple[int, ...]) -> Array:
@@ -69,7 +69,7 @@ def _lse_type(operands: tuple[TensorType, ...], attrs: Mapping[str, Attr]) -> tu
     floating(operands[0])
     over = attributes.dims(attrs, "V")
     holds(operands[0].dims, over)
-    return (TensorType(without(operands[0].dims, over), operands[0].dtype),)
+    return (TensorType(without(operands[0].dims, over), statistic(operands[0].dtype)),)
 
 
 def _lse_backward_type(operands: tuple[TensorType, ...], attrs: Mapping[str, Attr]) -> tuple[TensorType, ...]:
@@ -114,7 +114,7 @@ SOFTMAXES = (
         gradient=_softmax_gradient,
         roles=_softmax_roles,
         cost=costs.per_element(4),
-        precision=Precision.HIGH,
+        precision=Precision.INSIDE,
         covers=single("S"),
     ),
     fused(
@@ -127,7 +127,7 @@ SOFTMAXES = (
         roles=_softmax_roles,
         linear=in_first,
         cost=costs.per_element(4),
-        precision=Precision.HIGH,
+        precision=Precision.INSIDE,
         overwrites=frozenset({0}),
         covers=single("S"),
     ),
@@ -140,7 +140,7 @@ SOFTMAXES = (
         gradient=_lse_gradient,
         roles=_lse_roles,
         cost=costs.per_element(3),
-        precision=Precision.HIGH,
+        precision=Precision.INSIDE,
         covers=single("V"),
     ),
     fused(
@@ -152,7 +152,8 @@ SOFTMAXES = (
         gradient=second_order("logsumexp"),
         linear=in_first,
         cost=costs.per_result(3),
-        precision=Precision.HIGH,
+        precision=Precision.INSIDE,
+        wide=frozenset({0, 2}),
         covers=single("V"),
     ),
 )

@@ -11,7 +11,7 @@ from typing import Any
 from ..ir.types import Node, Use
 from .arithmetic import Cotangents, floating_type, pointwise
 from .common import primitive
-from .definition import Array, Build, OpDef
+from .definition import Array, Build, OpDef, Precision
 from .derive import like, one, only
 from .numerics import np
 
@@ -66,11 +66,13 @@ def _cos(b: Build, x: Use, y: Use, g: Use) -> Use:
     return one(b, "neg", one(b, "mul", g, one(b, "sin", x)))
 
 
-def _function(name: str, compute: Callable[[Array], Any], slope: Slope) -> OpDef:
+def _function(
+    name: str, compute: Callable[[Array], Any], slope: Slope, precision: Precision = Precision.FOLLOW
+) -> OpDef:
     def gradient(b: Build, node: Node, cotangents: Cotangents, wanted: Sequence[bool]) -> Cotangents:
         return [slope(b, node.uses[0], node.out(), only(cotangents))]
 
-    return primitive(name, infer=floating_type(1), reference=pointwise(compute), gradient=gradient)
+    return primitive(name, infer=floating_type(1), reference=pointwise(compute), gradient=gradient, precision=precision)
 
 
 def sigmoid(x: Array) -> Array:
@@ -85,13 +87,13 @@ def erf(x: Array) -> Array:
 
 
 TRANSCENDENTAL = (
-    _function("exp", lambda x: np.exp(x), _exp),
-    _function("log", lambda x: np.log(x), _log),
-    _function("sqrt", lambda x: np.sqrt(x), _sqrt),
-    _function("rsqrt", lambda x: 1 / np.sqrt(x), _rsqrt),
+    _function("exp", lambda x: np.exp(x), _exp, Precision.HIGH),
+    _function("log", lambda x: np.log(x), _log, Precision.HIGH),
+    _function("sqrt", lambda x: np.sqrt(x), _sqrt, Precision.HIGH),
+    _function("rsqrt", lambda x: 1 / np.sqrt(x), _rsqrt, Precision.HIGH),
     _function("tanh", lambda x: np.tanh(x), _tanh),
     _function("sigmoid", sigmoid, _sigmoid),
     _function("erf", erf, _erf),
-    _function("sin", lambda x: np.sin(x), _sin),
-    _function("cos", lambda x: np.cos(x), _cos),
+    _function("sin", lambda x: np.sin(x), _sin, Precision.HIGH),
+    _function("cos", lambda x: np.cos(x), _cos, Precision.HIGH),
 )
