@@ -30,6 +30,7 @@ from .passes.differentiate import Differentiate
 from .passes.inline import Inline
 from .passes.microbatch import Microbatch
 from .passes.offsets import Offsets
+from .passes.precision import AssignPrecision
 from .passes.rematerialize import Rematerialize
 from .passes.simplify import Simplify
 from .passes.update import Update
@@ -67,9 +68,14 @@ def with_size(recipe: Recipe, size: str | None) -> Recipe:
     return recipe if size is None else replace(recipe, model=replace(recipe.model, size=size))
 
 
-def forward_passes(cut: Sequence[str] = ()) -> list[Pass]:
-    """What every graph goes through: kernels that do not apply become their bodies, known starts fold."""
-    return [Inline(), Offsets(tuple(cut)), Simplify()]
+def forward_passes(cut: Sequence[str] = (), types: Sequence[Pass] = ()) -> list[Pass]:
+    """What every graph goes through: kernels that do not apply become their bodies, known starts fold; then `types`."""
+    return [Inline(), Offsets(tuple(cut)), Simplify(), *types, *([Simplify()] if types else [])]
+
+
+def precision_pass(recipe: Recipe) -> AssignPrecision:
+    """The pass that gives every value the recipe's types."""
+    return AssignPrecision(recipe.precision.compute, recipe.precision.params, recipe.precision.overrides)
 
 
 def step_passes(spec: Spec, recipe: Recipe) -> list[Pass]:
@@ -78,6 +84,7 @@ def step_passes(spec: Spec, recipe: Recipe) -> list[Pass]:
     return [
         *forward_passes(cut),
         Differentiate(),
+        precision_pass(recipe),
         Rematerialize(),
         Update(recipe.optimizer, recipe.schedule, Functions(spec), recipe.clip),
         Microbatch(recipe.microbatches),
@@ -95,7 +102,7 @@ def evaluate_graph(spec: Spec, recipe: Recipe) -> Graph:
     """The loss alone, on one microbatch's rows, nothing dropped. Raises SpecError."""
     rows = replace(recipe, batch=recipe.rows_per_microbatch, microbatches=1)
     loss, _ = elaborate_loss(spec, rows, training=False)
-    return run_passes(loss, forward_passes(), LOSS)
+    return run_passes(loss, forward_passes(types=[precision_pass(recipe)]), LOSS)
 
 
 def predict_graph(spec: Spec, recipe: Recipe) -> Graph:
@@ -103,9 +110,9 @@ def predict_graph(spec: Spec, recipe: Recipe) -> Graph:
     ref = recipe.model
     graph, _ = elaborate_model(
         spec, ref.name, size=ref.size, dims={**recipe.dims, BATCH: 1}, options=ref.options,
-        dtype=recipe.precision.single,
+        dtype=recipe.precision.params,
     )  # fmt: skip
-    return run_passes(graph, forward_passes(), MODEL)
+    return run_passes(graph, forward_passes(types=[precision_pass(recipe)]), MODEL)
 
 
 def model_graph(

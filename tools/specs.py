@@ -69,7 +69,7 @@ def bind(
             dims=dims,
             options=ref.options,
             training=True,
-            dtype=recipe.precision.single,
+            dtype=recipe.precision.params,
         )
         return Bound(spec, graph, facts, (), recipe)
     dims, choices = chosen(sets)

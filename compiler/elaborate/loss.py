@@ -28,7 +28,7 @@ def elaborate_loss(
     """The model with the recipe's sizes and options, and its loss, a scalar. Raises SpecError."""
     chosen = recipe.model
     dims = {**recipe.dims, BATCH: recipe.batch}
-    request = Request(chosen.size, dims, dict(chosen.options), training, recipe.precision.single, budget or Budget())
+    request = Request(chosen.size, dims, dict(chosen.options), training, recipe.precision.params, budget or Budget())
     made = open_model(spec, chosen.name, request)
     columns = {**made.inputs, **_columns(made, recipe.columns)}
     frame = Frame(

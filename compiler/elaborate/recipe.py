@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..base.diagnostic import Diagnostic, Label, SpecError
 from ..base.span import Span
 from ..ir.types import DType
 from ..language import syntax as s
@@ -115,26 +114,31 @@ class OptimizerGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class LossScale:
+    """Dynamic loss scaling (Micikevicius et al. 2018, section 3.2): the loss is multiplied by `start`; `every` steps
+    without an overflow multiply that by `growth`, an overflow by `backoff`, and its step is skipped."""
+
+    start: float = 65536.0
+    growth: float = 2.0
+    backoff: float = 0.5
+    every: int = 2000
+
+
+@dataclass(frozen=True, slots=True)
 class Precision:
-    """Types by role. `overrides`: (pattern of paths, type), the first that fits."""
+    """Types by role.
+
+    params     of parameters and optimizer states, and of all that is sensitive: float32 or float64
+    overrides  (pattern of paths, type of contractions there), the first that fits
+    scale      of the loss; None: it is not scaled
+    """
 
     compute: DType = DType.F32
     params: DType = DType.F32
     reduce: DType = DType.F32
-    overrides: tuple[tuple[str, str], ...] = ()
+    overrides: tuple[tuple[str, DType], ...] = ()
+    scale: LossScale | None = None
     span: Span | None = field(default=None, compare=False, repr=False)
-
-    @property
-    def single(self) -> DType:
-        """The one type that everything has. Raises SpecError E0416 for a mixture, which is not built yet."""
-        if (
-            self.overrides
-            or len({self.compute, self.params, self.reduce}) > 1
-            or self.params not in (DType.F32, DType.F64)
-        ):
-            labels = (Label(self.span, ""),) if self.span else ()
-            raise SpecError(Diagnostic("E0416", "this precision is not built yet", labels, expected="`f32` or `f64`"))
-        return self.params
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +188,7 @@ class Recipe:
     batch         rows of one step, over all microbatches
     microbatches  how many parts it is computed in; divides batch
     clip          largest global norm of the gradients; None: no clipping
+    skips         whether a step whose gradients are not finite is passed over; else the training stops
     """
 
     name: str
@@ -201,6 +206,7 @@ class Recipe:
     clip: float | None = None
     seed: int = 0
     precision: Precision = Precision()
+    skips: bool = False
     evaluate: Evaluation | None = None
     checkpoint: Checkpoints = Checkpoints()
     log: Log = Log()

@@ -8,17 +8,17 @@ binds, a model's reference.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
 from ..base.diagnostic import Diagnostics, did_you_mean
-from ..ir.types import DType
 from ..language import syntax as s
 from .groups import optimizer_groups
 from .kinds import Applied, Named, Setting, Word, forms_of, one_of, show
 from .load import Spec
 from .merge import parse_set
+from .precision import read_precision
 from .rates import read_schedule
 from .recipe import (
     Checkpoints,
@@ -27,7 +27,6 @@ from .recipe import (
     Evaluation,
     Log,
     ModelRef,
-    Precision,
     Recipe,
     Rows,
     Sample,
@@ -96,7 +95,8 @@ class _Reading:
             microbatches=self._get("microbatches", int) or 1,
             clip=self._number("clip"),
             seed=self._get("seed", int) or 0,
-            precision=_precision(self.section),
+            precision=read_precision(self.section, self.sink),
+            skips=_word(self.section.values.get("on_nan")) == "skip",
             evaluate=_evaluation(self.section.section("eval")),
             checkpoint=_checkpoint(self.section.section("checkpoint")),
             log=_log(self.section.section("log")),
@@ -253,27 +253,6 @@ def _columns(data: Section) -> tuple[Column, ...]:
 
 
 # ---- the smaller sections
-
-
-def _precision(section: Section) -> Precision:
-    form, inner = section.values.get("precision"), section.section("precision")
-    span = section.spans.get("precision")
-    if inner is not None:
-        types = _types(inner.values)
-        overrides = tuple((item.key, cast(Applied, item.value).name) for item in inner.patterns)
-        return replace(types, overrides=overrides, span=span)
-    if not isinstance(form, Applied):
-        return Precision(span=span)
-    if form.name == "mixed":
-        return replace(_types({"compute": Word("bf16", form.span), **form.arguments}), span=span)
-    whole = DType(form.name)
-    return Precision(whole, whole, whole, span=span)
-
-
-def _types(values: Mapping[str, Setting]) -> Precision:
-    found = {key: DType(value.text) for key, value in values.items() if isinstance(value, Word)}
-    compute, params, sums = (found.get(key, DType.F32) for key in ("compute", "params", "reduce"))
-    return Precision(compute, params, sums)
 
 
 def _evaluation(section: Section | None) -> Evaluation | None:

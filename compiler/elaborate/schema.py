@@ -138,32 +138,50 @@ SCHEDULE_FORMS = Forms(
     "a learning rate",
 )
 _TYPE = Choice(FLOATS)
+SCALE_FORMS = Forms(
+    (
+        Form(
+            "dynamic",
+            (
+                Argument("start", Real(0.0, above=True), "what it begins with; 65536 by default"),
+                Argument("growth", Real(1.0, above=True), "its factor after good steps; 2 by default"),
+                Argument("backoff", Real(0.0, 1.0, above=True), "its factor after an overflow; 0.5 by default"),
+                Argument("every", STEPS, "how many good steps make it grow; 2000 by default"),
+            ),
+            "grows and backs off",
+        ),
+    ),
+    "a loss scale",
+)
 PRECISION_KEYS = (
     Key("compute", _TYPE, "of contractions and what follows them", None),
     Key("params", _TYPE, "of parameters and optimizer states", None),
     Key("reduce", _TYPE, "of sums over devices", None),
+    Key("scale", Either((SCALE_FORMS, Nothing())), "of the loss; dynamic() for f16, else none", None),
+)
+_FP8 = Form(
+    "fp8",
+    (
+        Argument("forward", Choice(FP8), "of activations and weights"),
+        Argument("backward", Choice(FP8), "of gradients"),
+        Argument("scale", Anything("a granularity such as block(128)"), "what shares a scale"),
+    ),
+    "8-bit contractions",
+    built=False,
 )
 PRECISION_FORMS = Forms(
     (
         *(Form(name, (), "everything in this type") for name in FLOATS),
         Form(
             "mixed",
-            tuple(Argument(key.name, _TYPE, key.doc) for key in PRECISION_KEYS),
+            tuple(Argument(key.name, key.kind or _TYPE, key.doc) for key in PRECISION_KEYS),
             "low where it does no harm",
         ),
-        Form(
-            "fp8",
-            (
-                Argument("forward", Choice(FP8), "of activations and weights"),
-                Argument("backward", Choice(FP8), "of gradients"),
-                Argument("scale", Anything("a granularity such as block(128)"), "what shares a scale"),
-            ),
-            "8-bit contractions",
-            built=False,
-        ),
+        _FP8,
     ),
     "a precision",
 )
+OVERRIDE_FORMS = Forms((*(Form(name, (), "contractions there in this type") for name in FLOATS), _FP8), "a type")
 LOG_FORMS = Forms(
     (
         Form("console", (), "the progress bar"),
@@ -228,7 +246,7 @@ EXPORT = Schema(
 )
 TRACE = Schema("trace", (Key("at", STEPS, "the first step", required=True), Key("steps", STEPS, "how many", 1)))
 OPTIMIZER = Schema("optimizer", (), patterns=Anything("an optimizer such as adamw(decay = 0.1)"))
-PRECISION = Schema("precision", PRECISION_KEYS, patterns=PRECISION_FORMS)
+PRECISION = Schema("precision", PRECISION_KEYS, patterns=OVERRIDE_FORMS)
 _DEGREES = Bindings(Count(1))
 PLAN_KEYS = (
     Key("mesh", _DEGREES, "how many devices along each axis"),
@@ -274,6 +292,7 @@ TRAIN = Schema(
         Key("lr", Either((Real(0.0), SCHEDULE_FORMS)), "the learning rate", required=True),
         Key("clip", Either((Real(0.0, above=True), Nothing())), "the largest global norm of the gradients"),
         Key("precision", PRECISION_FORMS, "in which types; f32 by default", section=PRECISION),
+        Key("on_nan", Choice(("stop", "skip")), "what follows gradients that are not finite", built=False),
         Key("seed", Count(0), "of weights, data order and dropout", 0),
         Key("checkpoint", None, "what is saved", section=CHECKPOINT),
         Key("eval", None, "the held-out loss", section=EVAL),

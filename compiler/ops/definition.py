@@ -43,7 +43,9 @@ class Precision(Enum):
 
     CONTRACTION = "contraction"  # low operands, float32 accumulation inside
     FOLLOW = "follow"  # whatever its operands are
-    INSIDE = "inside"  # operands as they come, float32 at least inside; statistics are float32 at least (norms, softmax)
+    INSIDE = (
+        "inside"  # operands as they come, float32 at least inside; statistics are float32 at least (norms, softmax)
+    )
     HIGH = "high"  # operands are cast to float32 at least (reductions, exponentials, the optimizer)
     EXACT = "exact"  # no floating point, or storage: parameters, inputs, ids, masks
 

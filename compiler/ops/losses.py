@@ -15,7 +15,20 @@ from .common import fused, in_first, second_order, single
 from .definition import Array, Build, Precision, Role
 from .derive import backward, only
 from .numerics import np
-from .shapes import agree, count, floating, holds, lacks, mapped, needs_dtype, refuse, same_axes, show, statistic, without
+from .shapes import (
+    agree,
+    count,
+    floating,
+    holds,
+    lacks,
+    mapped,
+    needs_dtype,
+    refuse,
+    same_axes,
+    show,
+    statistic,
+    without,
+)
 from .softmaxes import log_sum_exp, normalized
 
 

@@ -16,7 +16,20 @@ from .common import fused, in_first, second_order, single
 from .definition import Array, Build, Precision, Role
 from .derive import backward, only
 from .numerics import np
-from .shapes import agree, as_wide, count, floating, holds, mapped, refuse, same_axes, same_dtype, show, statistic, without
+from .shapes import (
+    agree,
+    as_wide,
+    count,
+    floating,
+    holds,
+    mapped,
+    refuse,
+    same_axes,
+    same_dtype,
+    show,
+    statistic,
+    without,
+)
 
 
 def _check(operands: Sequence[TensorType], attrs: Mapping[str, Attr]) -> TensorType:

@@ -8,6 +8,7 @@ from .differentiate import Differentiate
 from .inline import Inline
 from .microbatch import Microbatch
 from .offsets import Offsets
+from .precision import AssignPrecision
 from .rematerialize import Rematerialize
 from .simplify import Simplify
 
@@ -15,5 +16,5 @@ __all__ = ["PASSES", "Pass", "check", "run_passes"]
 
 # Every pass by its name, in the order in which the pipeline runs them.
 PASSES: Mapping[str, type[Pass]] = MappingProxyType(
-    {one.name: one for one in (Inline, Offsets, Simplify, Differentiate, Rematerialize, Microbatch)}
+    {one.name: one for one in (Inline, Offsets, Simplify, Differentiate, AssignPrecision, Rematerialize, Microbatch)}
 )

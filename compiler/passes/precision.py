@@ -145,7 +145,8 @@ class _Typing:
                 low = self._followed(node, reads, fact)
         kept = definition.wide
         return [
-            dtype if not dtype.is_float else self._wide(low) if place in kept else low for place, dtype in enumerate(now)
+            dtype if not dtype.is_float else self._wide(low) if place in kept else low
+            for place, dtype in enumerate(now)
         ]
 
     def _compute(self, node: Node) -> DType:

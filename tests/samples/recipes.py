@@ -28,4 +28,4 @@ train tiny {{
 }}
 """
     spec = opened(Source(str(ROOT / "specs/models/tiny.partita"), text))
-    return spec, load_recipe(spec)
+    return spec, load_recipe(spec, "tiny")

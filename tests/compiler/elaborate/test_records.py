@@ -49,7 +49,7 @@ def test_a_recipe_is_typed():
         OptimizerGroup("*", "adamw", ("m", "v"), {**start, "decay": 0.1}),
     )
     assert (found.evaluate, found.checkpoint, found.log, found.sample) == (None, Checkpoints(), Log(), None)
-    assert found.precision.single is DType.F32
+    assert found.precision == Precision()
 
 
 def test_sections():
@@ -66,7 +66,7 @@ def test_sections():
 """
     found = recipe(text, "all")
     assert (found.clip, found.seed, found.microbatches, found.rows_per_microbatch) == (0.5, 7, 3, 4)
-    assert found.precision.single is DType.F64
+    assert found.precision == Precision(DType.F64, DType.F64, DType.F64)
     assert found.checkpoint == Checkpoints(100, 2, "here", False)
     assert found.evaluate == Evaluation(50, 0.05, DataSource("tokens", ("v.bin",), "uint32", 5, "folder"), 3)
     assert found.log == Log(10, "m.jsonl", "runs")
@@ -97,10 +97,10 @@ def test_model_references(text: str, size: str | None, options: list[str]):
 
 def test_precision():
     assert recipe("", "base", "precision=mixed()").precision == Precision(DType.BF16, DType.F32, DType.F32)
-    mixed = recipe('train p extends base { precision { compute = f16, "*.router.*" = f32 } }', "p").precision
-    assert mixed == Precision(DType.F16, DType.F32, DType.F32, (("*.router.*", "f32"),))
+    mixed = recipe('train p extends base { precision { compute = bf16, "*.router.*" = f32 } }', "p").precision
+    assert mixed == Precision(DType.BF16, DType.F32, DType.F32, (("*.router.*", DType.F32),))
     with pytest.raises(SpecError, match="E0416"):
-        _ = mixed.single
+        recipe("", "base", "precision=bf16")
 
 
 def test_optimizers_by_pattern_and_of_the_spec():

@@ -7,12 +7,18 @@ from generators.graphs import graphs
 from hypothesis import given, settings
 from oracles.properties import keeps_gradients, keeps_values
 from partita.compiler.ir.graph import Graph
+from partita.compiler.ir.types import DType
 from partita.compiler.passes import PASSES, Pass
 from partita.compiler.passes.inline import Inline
 from partita.compiler.passes.microbatch import Microbatch
+from partita.compiler.passes.precision import AssignPrecision
 
 # Passes that need options, or do little with their defaults.
-OPTIONS: dict[str, list[Pass]] = {"microbatch": [Microbatch(2)], "inline": [Inline(), Inline(all=True)]}
+OPTIONS: dict[str, list[Pass]] = {
+    "microbatch": [Microbatch(2)],
+    "inline": [Inline(), Inline(all=True)],
+    "precision": [AssignPrecision(DType.BF16), AssignPrecision(DType.F64, overrides=(("*.0.*", DType.F16),))],
+}
 CASES = [one for name, make in PASSES.items() if name != "update" for one in OPTIONS.get(name, [make])]
 
 
