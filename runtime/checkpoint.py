@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,13 +19,16 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from .fault import RuntimeFault
 from .program import Build, Parameter, State
+from .random import initial_values
 from .state import Store, tensors_of
 
 FORMAT_VERSION = 1
@@ -37,13 +40,18 @@ _LEFT_OVER = (".partial-", ".removing-")
 
 @dataclass(frozen=True, slots=True)
 class Scalars:
-    """What stands beside the tensors. `step` counts the steps that are done."""
+    """What stands beside the tensors. `step` counts the steps that are done.
+
+    `anew` is None for what a run wrote. One that was imported holds no states, and not the parameters that `anew`
+    names: they begin as declared, with the seed of whoever goes on from it.
+    """
 
     model: str
     step: int
     seed: int
     tensors: dict[str, list[int]]
     format_version: int = FORMAT_VERSION
+    anew: list[str] | None = None
 
 
 def save(folder: Path, build: Build, store: Store, step: int, seed: int, keep: int = 0) -> Path:
@@ -53,6 +61,21 @@ def save(folder: Path, build: Build, store: Store, step: int, seed: int, keep: i
     """
     shapes = {name: list(item.shape) for name, item in tensors_of(build).items()}
     scalars = Scalars(build.name, step, seed, shapes)
+    return _save(folder, scalars, lambda partial: _write_tensors(partial, {name: store[name] for name in shapes}), keep)
+
+
+def save_parts(folder: Path, scalars: Scalars, parts: Iterable[dict[str, torch.Tensor]]) -> Path:
+    """Write `folder/step-…` of tensors that come in parts, a file each, so that one part is in memory at a time."""
+
+    def write(partial: Path) -> None:
+        for number, part in enumerate(parts, 1):
+            save_file(part, partial / f"part-{number:05d}.safetensors")
+
+    return _save(folder, scalars, write, 0)
+
+
+def _save(folder: Path, scalars: Scalars, write: Callable[[Path], None], keep: int) -> Path:
+    step = scalars.step
     final, partial = folder / _name(step), folder / f".partial-{_name(step)}"
     if final.exists():
         raise RuntimeFault("E0512", f"{final} exists already", "resume from it, or name another folder")
@@ -62,16 +85,19 @@ def save(folder: Path, build: Build, store: Store, step: int, seed: int, keep: i
             _remove_left_overs(folder)
             partial.mkdir()
         _barrier()
-        _write_tensors(partial, {name: store[name] for name in shapes})
+        write(partial)
         _barrier()
         if _leads():
             _write_scalars(partial, scalars)
             os.rename(partial, final)
-            _sync(folder)
+            sync(folder)
     except (OSError, CheckpointException, SafetensorError) as fault:
         shutil.rmtree(partial, ignore_errors=True)
         reason = _reason(fault)
         raise RuntimeFault("E0512", f"checkpoint {final} cannot be written: {reason}", _hint(reason)) from fault
+    except RuntimeFault:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     if _leads() and keep:
         _prune(folder, keep)
     _barrier()
@@ -97,11 +123,14 @@ def latest(folder: Path) -> Path:
 def load(path: Path, build: Build, store: Store) -> Scalars:
     """Read a checkpoint into `store`, in place: all of it, or the parameters alone if the store holds only those.
 
-    Raises `RuntimeFault` E0511 for another model, E0513 for what is damaged or of another format.
+    What an imported checkpoint lacks begins as declared. Raises `RuntimeFault` E0511 for another model, E0513 for what
+    is damaged or of another format.
     """
     scalars = read_scalars(path)
     wanted = {name: item for name, item in tensors_of(build).items() if name in store}
-    differences = _differences(wanted, scalars.tensors, whole=len(wanted) == len(tensors_of(build)))
+    begins = {name: item for name, item in wanted.items() if _begins(item, scalars)}
+    held = {name: item for name, item in wanted.items() if name not in begins}
+    differences = _differences(held, scalars.tensors, whole=len(wanted) == len(tensors_of(build)))
     if differences:
         more = f"; and {len(differences) - 4} more" if len(differences) > 4 else ""
         raise RuntimeFault(
@@ -109,7 +138,21 @@ def load(path: Path, build: Build, store: Store) -> Scalars:
             f"checkpoint {path} is of another model ({scalars.model}): {'; '.join(differences[:4])}{more}",
             "resume with the spec, the size and the options that it was trained with",
         )
-    tensors = {name: store[name] for name in wanted}
+    read_tensors(path, {name: store[name] for name in held})
+    for name, item in begins.items():
+        store[name].copy_(initial_values(item.initializer, item.shape, int(build.recipe.get("seed", 0)), name))
+    return scalars
+
+
+def _begins(item: Parameter | State, scalars: Scalars) -> bool:
+    """Whether an imported checkpoint says nothing of a tensor and need not."""
+    if scalars.anew is None or item.name in scalars.tensors:
+        return False
+    return isinstance(item, State) or item.name in scalars.anew
+
+
+def read_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Read some tensors of a checkpoint in place, into their own types. Raises `RuntimeFault` E0513."""
     try:
         HuggingFaceStorageReader(str(path)).read_metadata()
         with warnings.catch_warnings():
@@ -117,7 +160,16 @@ def load(path: Path, build: Build, store: Store) -> Scalars:
             dcp_load(tensors, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=not _distributed())
     except (OSError, CheckpointException, SafetensorError, ValueError, KeyError) as fault:
         raise RuntimeFault("E0513", f"checkpoint {path} is damaged: {_reason(fault)}", "remove that folder") from fault
-    return scalars
+
+
+def dtype_of(path: Path, name: str) -> torch.dtype:
+    """The type that a tensor of a checkpoint has. Raises `RuntimeFault` E0513."""
+    try:
+        found = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata[name]
+    except (OSError, SafetensorError, ValueError, KeyError) as fault:
+        raise RuntimeFault("E0513", f"checkpoint {path} is damaged: {_reason(fault)}", "remove that folder") from fault
+    assert isinstance(found, TensorStorageMetadata), f"{name} is a tensor"
+    return found.properties.dtype
 
 
 def read_scalars(path: Path) -> Scalars:
@@ -129,7 +181,8 @@ def read_scalars(path: Path) -> Scalars:
                 "E0513", f"checkpoint {path} has format {data['format_version']}; this runtime reads {FORMAT_VERSION}"
             )
         tensors = {str(name): [int(size) for size in shape] for name, shape in data["tensors"].items()}
-        return Scalars(str(data["model"]), int(data["step"]), int(data["seed"]), tensors)
+        anew = None if data.get("anew") is None else [str(name) for name in data["anew"]]
+        return Scalars(str(data["model"]), int(data["step"]), int(data["seed"]), tensors, anew=anew)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
         raise RuntimeFault("E0513", f"checkpoint {path} is damaged: {fault!r}", "remove that folder") from fault
 
@@ -177,11 +230,12 @@ def _write_scalars(folder: Path, scalars: Scalars) -> None:
         file.flush()
         os.fsync(file.fileno())
     for path in folder.iterdir():
-        _sync(path)
-    _sync(folder)
+        sync(path)
+    sync(folder)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -30,6 +30,9 @@ CODES = MappingProxyType(
         "E0523": "the folder is not a build, or was changed since",
         "E0530": "an optional package is missing",
         "E0540": "the prompt does not fit the model",
+        "E0550": "a file of weights cannot be read",
+        "E0551": "the weights do not fit the model",
+        "E0552": "the weights cannot be written",
     }
 )
 

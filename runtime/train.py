@@ -131,7 +131,7 @@ def _start(executable: Executable, training: Training, options: Options) -> tupl
     if options.resume:
         store = empty_store(executable.build, executable.device)
         scalars = checkpoint.load(checkpoint.latest(folder), executable.build, store)
-        if scalars.seed != training.seed:
+        if scalars.anew is None and scalars.seed != training.seed:
             raise RuntimeFault(
                 "E0515", f"the run was begun with seed {scalars.seed}, not {training.seed}", "resume with the same seed"
             )

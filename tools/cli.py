@@ -32,6 +32,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "compile": ("compile", "write the build folder that trains a model"),
         "train": ("train", "train a model"),
         "generate": ("generate", "sample text from a trained model"),
+        "import": ("import_", "make a checkpoint of others' weights"),
+        "export": ("export", "write a checkpoint's weights for others"),
         "passes": ("passes", "run passes and print the graph after each"),
         "bench": ("bench.command", "measure against other implementations"),
         "help": ("help", "explain an error code"),

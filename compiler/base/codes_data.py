@@ -128,4 +128,23 @@ ENTRIES: tuple[Entry, ...] = (
         ),
         why="Generation goes on from at least one token.",
     ),
+    Entry(
+        code="E0550",
+        title="a file of weights cannot be read",
+        what="It is not there, damaged, no safetensors file, or an index that names what it may not.",
+        why="Weights come from anywhere, so nothing of them is run and only what was named is read.",
+    ),
+    Entry(
+        code="E0551",
+        title="the weights do not fit the model",
+        what="A tensor is missing, of another shape or type, or none that the map knows; or a second name of a tied "
+        "parameter holds other values.",
+        why="The message gives both shapes. Is it the size (--size) and the model that the file is of?",
+    ),
+    Entry(
+        code="E0552",
+        title="the weights cannot be written",
+        what="The folder holds something already, cannot be written, or the model has parameters that theirs do not.",
+        why="Nothing is overwritten, and what is written is whole.",
+    ),
 )

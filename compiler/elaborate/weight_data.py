@@ -56,7 +56,6 @@ class Weights:
     parameters: Mapping[str, tuple[int, ...]]
     anew: tuple[str, ...]
 
-
-def plain(weights: Weights) -> dict[str, Plain]:
-    """The map as JSON's own types."""
-    return asdict(weights)
+    def plain(self) -> dict[str, Plain]:
+        """The map as JSON's own types."""
+        return asdict(self)

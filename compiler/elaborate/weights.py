@@ -19,7 +19,7 @@ from .frame import Budget, Fault, Frame
 from .load import Spec
 from .models import Elaborated, Request, lineage, make_model
 from .weight_config import configuration
-from .weight_data import Piece, Theirs, Weights, plain
+from .weight_data import Piece, Theirs, Weights
 from .weight_layout import Fit, fit
 from .weight_paths import Parameter, parameters
 
@@ -256,4 +256,4 @@ def _operand(span: Span, text: str) -> s.Dim:
     return s.DimNumber(span, int(text), text) if text.isdecimal() else s.DimRef(span, text)
 
 
-__all__ = ["Weights", "check_weights", "plain", "weight_map"]
+__all__ = ["Weights", "check_weights", "weight_map"]
