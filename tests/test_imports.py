@@ -43,6 +43,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "graphviz": ("tools.render",),
     "typer": ("tools",),
     "rich": ("tools",),
+    "pygls": ("tools.lsp.server",),
+    "lsprotocol": ("tools.lsp.server",),
     "pickle": (),
 }
 

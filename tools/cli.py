@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "export": ("export", "write a checkpoint's weights for others"),
         "passes": ("passes", "run passes and print the graph after each"),
         "bench": ("bench.command", "measure against other implementations"),
+        "lsp": ("lsp.command", "serve editors: diagnostics, hover, completion"),
         "help": ("help", "explain an error code"),
     }
 )

@@ -74,7 +74,7 @@ def bind(
         return Bound(spec, graph, facts, (), recipe)
     dims, choices = chosen(sets)
     _, facts = elaborate_model(spec, name, size=size, dims=dims, options=choices)
-    defaults = {dim: _default(dim, facts) for dim, value in facts.dims.items() if value.size is None}
+    defaults = {dim: default_size(dim, facts) for dim, value in facts.dims.items() if value.size is None}
     graph, facts = elaborate_model(spec, name, size=size, dims={**dims, **defaults}, options=choices)
     assumed = (*_first_of_several(spec, name), *(f"{dim} = {value}" for dim, value in defaults.items()))
     return Bound(spec, graph, facts, assumed, None)
@@ -136,7 +136,8 @@ def _literal(text: str) -> bool | int | float | str | None:
     return text
 
 
-def _default(dim: str, facts: ModelFacts) -> int:
+def default_size(dim: str, facts: ModelFacts) -> int:
+    """What a free dim is where nobody says it."""
     if dim == BATCH:
         return 1
     context = facts.dims.get(CONTEXT)

@@ -209,7 +209,8 @@ def declarations(inner: Frame, instance: Instance, late: set[str]) -> None:
                 _state(inner, instance, statement)
             elif isinstance(statement, s.Instance):
                 d.taken(inner, statement.name)
-                inner.names[statement.name.text] = inner.context.rules.make(inner, statement)
+                made = inner.names[statement.name.text] = inner.context.rules.make(inner, statement)
+                inner.note(statement.span, made)
             elif isinstance(statement, s.Init):
                 inits.append(statement)
             elif not isinstance(statement, s.Sizes):
@@ -271,6 +272,7 @@ def _own(inner: Frame, owned: list[Parameter], kind: str, statement: s.Param | s
     path = f"{inner.path}.{name}" if inner.path else name
     owned.append(Parameter(path, dims, init, statement.span))
     inner.names[name] = Use(path, 0, dims, inner.context.dtype)
+    inner.note(statement.span, inner.names[name])
 
 
 def initialiser(frame: Frame, expr: s.Expr) -> Initialiser:

@@ -92,7 +92,8 @@ def _apply_alone(frame: Frame, instance: Instance, items: tuple[s.ViewItem, ...]
     _bind_signature(frame, inner, instance, items, given, span)
     boundary = Boundary()
     for port in instance.decl.signature.ports:
-        inner.names[port.name.text] = _port_value(frame, inner, instance, port, given, boundary, span)
+        value = inner.names[port.name.text] = _port_value(frame, inner, instance, port, given, boundary, span)
+        inner.note(port.span, value)
     inner.carried = boundary.carried
     outs = instance.decl.signature.outs
     results = statements.run_body(inner, instance.later, _name_of_result(instance))

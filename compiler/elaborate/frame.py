@@ -17,6 +17,7 @@ from ..ir.types import Attr, Dim, Dims, DType, Layer, Origin, Use
 from ..language import syntax as s
 from ..ops.definition import TypeRuleError
 from .load import Module, Spec
+from .trace import Trace
 from .values import Absent, Chain, Function, Instance, Value, show_dims
 from .writer import DimNames, Output, Place, ScaledDims
 
@@ -92,6 +93,7 @@ class Context:
     states: set[str] = field(default_factory=set[str])  # ids of the states that blocks declare
     advanced: set[str] = field(default_factory=set[str])  # ids of the states that `next` has changed
     budget: Budget = field(default_factory=Budget)
+    trace: Trace | None = None
     depth: int = 0
 
     def spend(self, frame: Frame, span: Span, steps: int = 1) -> None:
@@ -179,9 +181,17 @@ class Frame:
             if context.depth > MAX_DEPTH:
                 self.report("E0311", f"calls and expressions are nested more than {MAX_DEPTH} deep", expr.span)
                 raise SpecError(context.sink.items)
-            return context.rules.expressions[type(expr)](self, expr, hint)
+            rule = context.rules.expressions[type(expr)]
+            if context.trace is not None:
+                return context.trace.watched(self, expr.span, lambda: rule(self, expr, hint))
+            return rule(self, expr, hint)
         finally:
             context.depth -= 1
+
+    def note(self, span: Span, value: Value) -> None:
+        """Tell an editor, if one listens, what a declaration or a port turned out to be."""
+        if self.context.trace is not None:
+            self.context.trace.note(self, span, value)
 
     # ---- nodes
 

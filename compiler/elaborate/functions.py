@@ -177,7 +177,8 @@ def run(frame: Frame, function: Function, span: Span, hint: str | None) -> Value
         raise not_yet(frame, f"the foreign kernel `{function.name}`", span)
     inner = frame.inside(function.module, f"fn {function.name}", span, dims=dict(function.dims or {}))
     for option in decl.options:
-        inner.names[option.name.text] = _argument(frame, inner, function, option, span)
+        value = inner.names[option.name.text] = _argument(frame, inner, function, option, span)
+        inner.note(option.span, value)
     inner.carried = statements.carried(inner, [*inner.names.values()], inner.dims.values())
     if is_kernel(function) and any(isinstance(value, Use) for value in inner.names.values()):
         return call_kernel(frame, function, inner, span, hint)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +20,7 @@ from typing import TypeAlias
 from ..base.diagnostic import Diagnostic, Diagnostics, Label, SpecError
 from ..base.span import Source, Span
 from ..language import syntax as s
-from ..language.parse import parse, read_source
+from ..language.parse import Parsed, parse, read_source
 
 SUFFIX = ".partita"
 STD = "std"
@@ -131,6 +132,12 @@ def std_sources() -> Iterator[Source]:
         yield Source(f"specs/{STD}/{item.name}", item.read_text("utf-8"))
 
 
+@cache
+def std_parsed() -> tuple[Parsed, ...]:
+    """The standard library's texts as trees: whoever checks again and again reads them once."""
+    return tuple(parse(source) for source in std_sources())
+
+
 def shipped(parts: tuple[str, ...]) -> Source | None:
     """Finds `use models.llama3` among the models that come with Partita."""
     if len(parts) != 2 or parts[0] != MODELS:
@@ -149,14 +156,16 @@ class _Loader:
     within: bool = False  # a model that comes with Partita is being read
 
     def module(self, key: tuple[str, ...], source: Source, is_std: bool) -> Module:
-        parsed = parse(source)
+        return self._module(key, parse(source), is_std)
+
+    def _module(self, key: tuple[str, ...], parsed: Parsed, is_std: bool) -> Module:
         self.sink.extend(parsed.diagnostics)
         own = self._own(parsed.file.declarations)
         self.open.append(key)
         uses = [d for d in parsed.file.declarations if isinstance(d, s.Use)]
         found = [module for use in uses if (module := self._use(use)) is not None]
         self.open.pop()
-        return Module(key[-1], source, parsed.file, MappingProxyType(own), tuple(found), is_std)
+        return Module(key[-1], parsed.file.span.source, parsed.file, MappingProxyType(own), tuple(found), is_std)
 
     def _own(self, declarations: Iterable[s.Declaration]) -> dict[str, Named]:
         own: dict[str, Named] = {}
@@ -215,7 +224,7 @@ class _Loader:
 
     def _std(self, key: tuple[str, ...]) -> Module:
         """All files of std make one module; its spans keep their own files."""
-        parts = [self.module((STD, source.path), source, is_std=True) for source in std_sources()]
+        parts = [self._module((STD, p.file.span.source.path), p, is_std=True) for p in std_parsed()]
         assert parts, "the standard library is not installed"
         own: dict[str, Named] = {}
         for part in parts:

@@ -19,16 +19,18 @@ from .load import Spec
 from .models import Elaborated, ModelFacts, Request, export_taps, open_model
 from .recipe import Column, Recipe
 from .sizes import BATCH
+from .trace import Trace
 from .values import Value, show_dims
 
 
 def elaborate_loss(
-    spec: Spec, recipe: Recipe, *, training: bool = True, budget: Budget | None = None
+    spec: Spec, recipe: Recipe, *, training: bool = True, budget: Budget | None = None, trace: Trace | None = None
 ) -> tuple[Graph, ModelFacts]:
     """The model with the recipe's sizes and options, and its loss, a scalar. Raises SpecError."""
     chosen = recipe.model
     dims = {**recipe.dims, BATCH: recipe.batch}
-    request = Request(chosen.size, dims, dict(chosen.options), training, recipe.precision.params, budget or Budget())
+    precision = recipe.precision.params
+    request = Request(chosen.size, dims, dict(chosen.options), training, precision, budget or Budget(), trace)
     made = open_model(spec, chosen.name, request)
     columns = {**made.inputs, **_columns(made, recipe.columns)}
     frame = Frame(

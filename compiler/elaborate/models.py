@@ -25,6 +25,7 @@ from .frame import Budget, Context, Fault, Frame, Rules
 from .load import Module, Spec
 from .primitives import PRIMITIVES, not_yet
 from .sizes import BATCH, SizeRow, bind_model_dims, bind_model_options, size_row, sizes_of
+from .trace import Trace
 from .values import Chain, Initialiser, Instance, Value, describe, function_text
 from .writer import DimNames, Writer
 
@@ -94,6 +95,7 @@ class Request:
     training: bool = False
     dtype: DType = DType.F32
     budget: Budget = field(default_factory=Budget)
+    trace: Trace | None = None
 
 
 def elaborate_model(
@@ -121,7 +123,8 @@ def make_model(spec: Spec, model: str | None, request: Request) -> Elaborated:
 
 
 def _context(spec: Spec, request: Request) -> Context:
-    return Context(spec, RULES, request.training, request.dtype, budget=request.budget)
+    training, dtype = request.training, request.dtype
+    return Context(spec, RULES, training, dtype, budget=request.budget, trace=request.trace)
 
 
 def _guarded(context: Context, model: str | None, request: Request, apply: bool) -> Elaborated:

@@ -21,23 +21,24 @@ from .frame import Arguments, Budget, Context, Fault, Frame
 from .load import Spec
 from .models import RULES
 from .sizes import BATCH
+from .trace import Trace
 from .values import UNKNOWN
 from .writer import Writer
 
 _DECIDED_BY_SIZES = frozenset({"E0205", "E0206", "E0210", "E0211", "E0213", "E0307", "E0399"})
 
 
-def probe(spec: Spec, block: s.Block, budget: Budget) -> Iterator[Diagnostic]:
+def probe(spec: Spec, block: s.Block, budget: Budget, trace: Trace | None = None) -> Iterator[Diagnostic]:
     """What is wrong with a block whatever its sizes are."""
-    context = Context(spec, RULES, training=True, dtype=DType.F32, probing=True, budget=budget)
+    context = Context(spec, RULES, training=True, dtype=DType.F32, probing=True, budget=budget, trace=trace)
     with suppress(Fault, SpecError):
         _apply(context, spec, block)
     yield from (item for item in context.sink if item.code not in _DECIDED_BY_SIZES)
 
 
-def probe_function(spec: Spec, decl: s.Fn, budget: Budget) -> Iterator[Diagnostic]:
+def probe_function(spec: Spec, decl: s.Fn, budget: Budget, trace: Trace | None = None) -> Iterator[Diagnostic]:
     """What is wrong with a function whatever it is applied to."""
-    context = Context(spec, RULES, training=True, dtype=DType.F32, probing=True, budget=budget)
+    context = Context(spec, RULES, training=True, dtype=DType.F32, probing=True, budget=budget, trace=trace)
     writer = Writer(context.dims)
     frame = Frame(context, writer, spec.main, f"fn {decl.name}")
     with suppress(Fault, SpecError):

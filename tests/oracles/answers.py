@@ -17,7 +17,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +89,7 @@ def _has_one_form(path: Path, codes: Iterable[str]) -> None:
 
 
 @contextmanager
-def beside() -> Iterator[Path]:
+def beside() -> Generator[Path]:
     """A folder with files that use each other."""
     with tempfile.TemporaryDirectory() as name:
         for stem, text in BESIDE.items():
@@ -98,7 +98,7 @@ def beside() -> Iterator[Path]:
 
 
 @contextmanager
-def given_up_after(seconds: float) -> Iterator[None]:
+def given_up_after(seconds: float) -> Generator[None]:
     """Raises TooSlow inside after so much CPU time."""
 
     def stop(number: int, frame: FrameType | None) -> None:
