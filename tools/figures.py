@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..compiler.cost.flops import Work, by_path, parameter_count, tokens
+from ..compiler.cost.flops import Work, by_path, parameter_count, tokens, work_of, works
 from ..compiler.cost.memory import Memory, Owner, kept_for_backward, step_memory
 from ..compiler.ir.graph import Graph
-from ..compiler.ir.types import Phase
+from ..compiler.ir.types import Phase, dims_in
+from ..compiler.ops.registry import REGISTRY
 from ..compiler.ops.shapes import elements
+from ..compiler.passes.inline import Inline
 from .layers import chains_of, first_layer, layers_at
 
 TRAINING = (Phase.FORWARD, Phase.BACKWARD)
@@ -35,6 +37,16 @@ class BlockFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class ContractionFigures:
+    """A contraction of the forward, kernels taken apart; for one in a chain's layer, all layers together."""
+
+    node: str
+    over: tuple[str, ...]
+    layers: int
+    flops_per_token: float
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """The model's; FLOPs are those of contractions, a multiply-add two (what MFU counts). Memory is of one device."""
 
@@ -50,6 +62,7 @@ class Figures:
     dims: Mapping[str, int]
     assumed: tuple[str, ...]
     blocks: tuple[BlockFigures, ...]
+    contractions: tuple[ContractionFigures, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; counts are exact integers."""
@@ -60,10 +73,10 @@ def figures(model: Graph, step: Graph, assumed: tuple[str, ...] = ()) -> Figures
     """Everything that `partita show` tells."""
     count = tokens(step)
     memory = step_memory(step)
-    works = by_path(step)
-    blocks = _blocks(model, step, count, works)
+    parts = by_path(step)
+    blocks = _blocks(model, step, count, parts)
     whole = Counter[Phase]()
-    for (_, phase), work in works.items():
+    for (_, phase), work in parts.items():
         whole[phase] += work.model_flops
     return Figures(
         name=model.name,
@@ -78,6 +91,7 @@ def figures(model: Graph, step: Graph, assumed: tuple[str, ...] = ()) -> Figures
         dims={name: dim.size for name, dim in model.dims().items() if dim.size is not None},
         assumed=assumed,
         blocks=blocks,
+        contractions=_contractions(model),
     )
 
 
@@ -90,7 +104,7 @@ def _by_owner(memory: Memory) -> dict[str, int]:
     return {owner.value.replace(" ", "_"): memory.of(owner) for owner in Owner}
 
 
-def _blocks(model: Graph, step: Graph, count: int, works: Mapping[tuple[str, Phase], Work]) -> tuple[BlockFigures, ...]:
+def _blocks(model: Graph, step: Graph, count: int, parts: Mapping[tuple[str, Phase], Work]) -> tuple[BlockFigures, ...]:
     """A row for the model and for each instance, a chain's layers once, in the order in which they appear."""
     chains = chains_of(model)
     owners = _Owners(chains)
@@ -100,7 +114,7 @@ def _blocks(model: Graph, step: Graph, count: int, works: Mapping[tuple[str, Pha
         kind = node.outs[0]
         owners.add(parameters, node.path, elements(kind.dims))
         owners.add(parameter_bytes, node.path, elements(kind.dims) * kind.dtype.itemsize_bytes)
-    for (path, phase), work in works.items():
+    for (path, phase), work in parts.items():
         owners.add(forward, path, work.model_flops if phase is Phase.FORWARD else 0)
         owners.add(training, path, work.model_flops if phase in TRAINING else 0)
     for path, size in kept_for_backward(step).items():
@@ -117,6 +131,20 @@ def _blocks(model: Graph, step: Graph, count: int, works: Mapping[tuple[str, Pha
         )
         for path in paths
     )
+
+
+def _contractions(model: Graph) -> tuple[ContractionFigures, ...]:
+    """A row for each contraction, named as in the first layer: attention is two of them."""
+    chains, count = chains_of(model), tokens(model)
+    kernels = {node.op for node in model if REGISTRY[node.op].kernel is not None and work_of(node).model_flops}
+    flops, layers, over = Counter[str](), Counter[str](), dict[str, tuple[str, ...]]()
+    for node, work in works(Inline(all=True, only=tuple(kernels))(model)) if kernels else works(model):
+        if work.model_flops:
+            name = first_layer(node.id, chains)
+            flops[name] += work.model_flops
+            layers[name] += 1
+            over[name] = tuple(dim.name for dim in dims_in(node.attrs.get("over")))
+    return tuple(ContractionFigures(name, over[name], layers[name], _share(flops[name], count)) for name in flops)
 
 
 @dataclass(frozen=True)

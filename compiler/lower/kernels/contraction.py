@@ -177,13 +177,10 @@ def scatter_into(
         order = e.permute(total, dims, (dim, *rest))
         e.call(aten.index_add_.default, order, 0, e.reshape(index, [count(ids.dims)]), rows)
         return total
-    order = (*shared, dim, *rest)
-    assert dims == order or e.viewable(total, dims, [shared, (dim,), rest]), f"{node.id}: scatter into a strided tensor"
-    target = e.flatten(total, dims, [shared, (dim,), rest])
-    rows = e.flatten(value, source.dims, [shared, free, rest])
-    places = e.reshape(e.permute(index, ids.dims, (*shared, *free)), [count(shared), count(free), 1])
-    places = e.expand(places, [count(shared), count(free), count(rest)])
-    e.call(aten.scatter_add_.default, target, 1, places, rows)
+    places = e.reshape(e.permute(index, ids.dims, (*shared, *free)), [*shape(shared), *[1] * len(rest), count(free)])
+    places = e.expand(places, [*shape((*shared, *rest)), count(free)])
+    rows = e.flatten(value, source.dims, [*[(d,) for d in (*shared, *rest)], free])
+    e.call(aten.scatter_add_.default, e.permute(total, dims, (*shared, *rest, dim)), -1, places, rows)
     return total
 
 

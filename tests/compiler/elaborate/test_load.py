@@ -117,7 +117,7 @@ def test_what_it_uses_comes_with_partita_too(tmp_path: Path):
 
 def test_it_is_read_once(tmp_path: Path):
     spec = loaded(write(tmp_path, main="use models.lora\nuse models.llama3\n"))
-    assert [module.name for module in spec.modules] == ["main", "lora", "llama3", "std"]
+    assert [module.name for module in spec.modules] == ["main", "lora", "llama3", "llama", "std"]
 
 
 @pytest.mark.parametrize("name", ["models.nothing", "models", "models.a.b", "llama3"])
