@@ -86,16 +86,22 @@ def step_passes(spec: Spec, recipe: Recipe) -> list[Pass]:
         Differentiate(),
         precision_pass(recipe),
         Rematerialize(),
-        Update(recipe.optimizer, recipe.schedule, Functions(spec), recipe.clip),
+        Update(recipe.optimizer, recipe.schedule, Functions(spec), recipe.clip, recipe.repeat),
         Microbatch(recipe.microbatches),
         Simplify(),
     ]
 
 
 def step_graph(spec: Spec, recipe: Recipe, after: After | None = None) -> Graph:
-    """The whole training step of a recipe. Raises SpecError."""
-    loss, _ = elaborate_loss(spec, recipe)
-    return run_passes(loss, step_passes(spec, recipe), LOSS, after)
+    """The whole training step of a recipe; of several updates that take turns, the first. Raises SpecError."""
+    turn = recipe.turns[0]
+    loss, _ = elaborate_loss(spec, turn)
+    return run_passes(loss, step_passes(spec, turn), LOSS, after)
+
+
+def step_graphs(spec: Spec, recipe: Recipe) -> dict[str, Graph]:
+    """The program of each update of a step, by name, in the order in which they run. Raises SpecError."""
+    return {turn.program: step_graph(spec, turn) for turn in recipe.turns}
 
 
 def evaluate_graph(spec: Spec, recipe: Recipe) -> Graph:
@@ -132,19 +138,20 @@ def gradient_graph(graph: Graph) -> Graph:
 # ---- graphs to programs
 
 
-def predictions(step: Graph, recipe: Recipe, machine: Machine | None = None) -> dict[str, float]:
+def predictions(steps: Mapping[str, Graph], recipe: Recipe, machine: Machine | None = None) -> dict[str, float]:
     """What the compiler foretells of a step; its seconds only where the machine's figures are known.
 
     Its peak is the graph's, an estimate: `compile_recipe` puts that of the lowered program in its place.
     """
+    repeat = {turn.program: turn.repeat for turn in recipe.turns}
     found: dict[str, float] = {
-        "parameters": parameter_count(step),
-        "step_flops": model_flops(step),
-        "peak_bytes": step_memory(step).peak_bytes,
-        "tokens_per_step": recipe.batch * recipe.rows.length,
+        "parameters": max(parameter_count(step) for step in steps.values()),
+        "step_flops": sum(model_flops(step) * repeat[name] for name, step in steps.items()),
+        "peak_bytes": max(step_memory(step).peak_bytes for step in steps.values()),
+        "tokens_per_step": recipe.tokens_per_step,
     }
     if machine is not None:
-        found["step_seconds"] = step_time(step, machine).seconds
+        found["step_seconds"] = sum(step_time(step, machine).seconds * repeat[name] for name, step in steps.items())
     return found
 
 
@@ -165,9 +172,9 @@ def compile_recipe(
     """The build folder of a recipe: programs to train, evaluate and predict. Raises SpecError, OSError."""
     from .lower.build import lower
 
-    step = step_graph(spec, recipe)
-    graphs = {"step": step, "evaluate": evaluate_graph(spec, recipe), "predict": predict_graph(spec, recipe)}
-    return lower(graphs, plain(recipe), predictions(step, recipe, machine), folder, device=device, dump=dump)
+    steps = step_graphs(spec, recipe)
+    graphs = {**steps, "evaluate": evaluate_graph(spec, recipe), "predict": predict_graph(spec, recipe)}
+    return lower(graphs, plain(recipe), predictions(steps, recipe, machine), folder, device=device, dump=dump)
 
 
 def step_footprint(spec: Spec, recipe: Recipe, *, device: str = "cpu") -> Footprint:

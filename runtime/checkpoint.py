@@ -172,6 +172,21 @@ def dtype_of(path: Path, name: str) -> torch.dtype:
     return found.properties.dtype
 
 
+def begin_with(path: Path, build: Build, store: Store) -> None:
+    """Read the parameters that a checkpoint has into `store`, in place; the others stay as they are.
+
+    `path` is a checkpoint, or a folder of some, of which the newest counts. What the model has beside them (an
+    adapter's parameters) keeps its initial values; a checkpoint that has none of the model's, or one of another shape,
+    is of another model. Raises `RuntimeFault` E0510, E0511, E0513.
+    """
+    found = path if (path / SCALARS).is_file() else latest(path)
+    known = read_scalars(found).tensors
+    chosen = {item.name: store[item.name] for item in build.parameters if item.name in known}
+    if not chosen:
+        raise RuntimeFault("E0511", f"checkpoint {found} has no parameter of {build.name}", "is it of its base?")
+    load(found, build, chosen)
+
+
 def read_scalars(path: Path) -> Scalars:
     """A checkpoint's scalars. Raises `RuntimeFault` E0513 for what is damaged or of another format."""
     try:

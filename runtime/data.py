@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from .permutation import keyed, permute
 from .program import Input, Program
 from .recipe import Column, DataSource, Training
 from .sources import Stream, check_range, open_source, out_of_range
+from .tables import open_table
 
 RULES = ("read", "next")
 
@@ -92,12 +94,30 @@ class Batches:
         return torch.from_numpy(np.ascontiguousarray(ids))
 
 
+class Feed(Protocol):
+    """What gives a program its data."""
+
+    @property
+    def microbatches(self) -> int:
+        """Of one run."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """How many batches there are to evaluate on."""
+        ...
+
+    def batch(self, step: int, microbatch: int) -> dict[str, torch.Tensor]:
+        """The inputs of a microbatch by name. Raises E0503 for an id out of range."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Data:
     """Batches to train on, and those that are held out if the recipe evaluates."""
 
-    train: Batches
-    held_out: Batches | None
+    train: Feed
+    held_out: Feed | None
 
 
 def open_data(training: Training, programs: dict[str, Program], data_root: Path | None = None) -> Data:
@@ -105,7 +125,10 @@ def open_data(training: Training, programs: dict[str, Program], data_root: Path 
 
     Raises `RuntimeFault` E0501 to E0506 for what is missing, too short, out of range or unknown.
     """
-    step, evaluate = programs["step"], programs.get("evaluate")
+    step, evaluate = programs[training.turns[0].program], programs.get("evaluate")
+    if training.source is None:
+        table = open_table(training, step, data_root)
+        return Data(*table.batches(training, step, evaluate))
     stream = _open(training.source, (step,), data_root)
     end = len(stream)
     held_out = None
@@ -130,6 +153,7 @@ def _open(source: DataSource, programs: Sequence[Program], data_root: Path | Non
 
 
 def _windows(stream: Stream, begin: int, end: int, training: Training, what: str) -> Windows:
+    assert training.rows is not None, "a stream is cut into rows"
     if training.rows.kind != "chunk":
         raise RuntimeFault("E0505", f"rows of kind {training.rows.kind!r}", "this runtime cuts rows by chunk(T)")
     windows = Windows(stream, begin, end, training.rows.length)
@@ -146,7 +170,7 @@ def _batches(windows: Windows, training: Training, program: Program, seed: int |
     inputs = tuple(item for item in program.inputs if item.source == "data")
     columns = {column.name: column for column in training.columns}
     for item in inputs:
-        _check_input(item, columns, training.rows.length)
+        _check_input(item, columns, windows.length)
     rows = inputs[0].shape[0] if inputs else training.batch // program.microbatches
     if any(item.shape[0] != rows for item in inputs):
         raise RuntimeFault("E0500", f"the program's inputs differ in rows: {[item.shape for item in inputs]}")

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import torch
 
-from .data import Batches
+from .data import Feed
 from .program import Build
 from .state import Store
 
@@ -35,6 +35,6 @@ class Executable(Protocol):
         ...
 
 
-def step_data(batches: Batches, step: int) -> list[dict[str, torch.Tensor]]:
+def step_data(batches: Feed, step: int) -> list[dict[str, torch.Tensor]]:
     """The data of a step's microbatches. Raises E0503 for an id out of range."""
     return [batches.batch(step, number) for number in range(batches.microbatches)]

@@ -128,7 +128,8 @@ class Program:
 class Build:
     """A whole build: the tensors that live across steps and the programs over them.
 
-    `programs` holds `step` (train), `evaluate` (loss alone) and `predict` (the model's outputs), as asked for.
+    `programs` holds `step` (train; `step.NAME` for each of several updates that take turns), `evaluate` (loss alone)
+    and `predict` (the model's outputs), as asked for.
     `recipe` is the training recipe as plain data (see `runtime/train.py`), `predictions` what the compiler foretells:
     `parameters`, `step_flops`, `step_seconds`, `peak_bytes`, `tokens_per_step`.
     """
@@ -140,6 +141,11 @@ class Build:
     recipe: dict[str, Any] = field(default_factory=dict[str, Any])
     predictions: dict[str, float] = field(default_factory=dict[str, float])
     format_version: int = FORMAT_VERSION
+
+
+def is_step(name: str) -> bool:
+    """Whether a program trains: `step`, or `step.NAME` where several updates take turns."""
+    return name == "step" or name.startswith("step.")
 
 
 class ProgramFormatError(Exception):

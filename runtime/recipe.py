@@ -13,14 +13,15 @@ from typing import Any, Literal, cast
 
 from .fault import RuntimeFault
 
-SourceKind = Literal["text", "tokens", "corpus"]
+SourceKind = Literal["text", "tokens", "corpus", "tensors"]
 
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """Where ids come from.
+    """Where ids or tensors come from.
 
-    kind    `text`: files read as bytes (ids below 256); `tokens`: raw little-endian integers; `corpus`: built in
+    kind    `text`: files read as bytes (ids below 256); `tokens`: raw little-endian integers; `corpus`: built in;
+            `tensors`: .npy and .safetensors files, whose first axis counts rows
     paths   globs relative to `folder` (`text`, `tokens`), or one name (`corpus`: `python-docs`)
     dtype   of the integers in a `tokens` file: uint8, uint16, uint32, int32, int64
     end     the id that ends a document, if any (kept in the stream; packing will need it)
@@ -44,11 +45,17 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One input of the program. `rule` is `read` (the ids themselves) or `next` (one further than column `of`)."""
+    """One input of the program.
+
+    rule    `read` (the ids themselves), `next` (one further than column `of`) or `tensors` (rows of `source`)
+    entry   the tensor's name in files that hold several; the column's, if it is None
+    """
 
     name: str
     rule: str = "read"
     of: str | None = None
+    source: DataSource | None = None
+    entry: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +95,25 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
-    """The whole record. `batch` counts rows of a step over all microbatches; `seed` keys weights, data and dropout."""
+class Turn:
+    """One of the updates that a step consists of: its program, how often it runs, the name that reports give it."""
 
-    source: DataSource
-    rows: Rows
+    program: str = "step"
+    repeat: int = 1
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """The whole record. `batch` counts rows of a program over all microbatches; `seed` keys weights, data and dropout.
+
+    source, rows  the stream of ids and its cutting; both None where columns bring rows of their own
+    turns         the programs of a step, in order; each run of each has rows of its own
+    start         a checkpoint in `folder` (the spec's), whose parameters a new run begins with
+    """
+
+    source: DataSource | None
+    rows: Rows | None
     columns: tuple[Column, ...]
     steps: int
     batch: int
@@ -100,11 +121,19 @@ class Training:
     evaluate: Evaluation | None = None
     checkpoint: Checkpoints = Checkpoints()
     log: Log = Log()
+    turns: tuple[Turn, ...] = (Turn(),)
+    start: str | None = None
+    folder: str = "."
+
+    @property
+    def runs_per_step(self) -> int:
+        """How many programs, each with a batch of its own, a step runs."""
+        return sum(turn.repeat for turn in self.turns)
 
     @property
     def tokens_per_step(self) -> int:
-        """Ids that one step reads as input: batch times the rows' length."""
-        return self.batch * self.rows.length
+        """Ids that one step reads as input: batches times the rows' length; rows, where they are no ids."""
+        return self.batch * (self.rows.length if self.rows else 1) * self.runs_per_step
 
 
 def to_plain(training: Training) -> dict[str, Any]:
@@ -116,12 +145,15 @@ def from_plain(data: Mapping[str, Any]) -> Training:
     """The record that `to_plain` gave. Raises `RuntimeFault` E0500 that names the place of what is wrong."""
     place = "recipe"
     top = _fields(data, Training, place)
-    top["source"] = _source(top["source"], f"{place}.source")
-    top["rows"] = Rows(**_fields(top["rows"], Rows, f"{place}.rows"))
+    top["source"] = None if top["source"] is None else _source(top["source"], f"{place}.source")
+    top["rows"] = None if top["rows"] is None else Rows(**_fields(top["rows"], Rows, f"{place}.rows"))
     top["columns"] = tuple(
-        Column(**_fields(item, Column, f"{place}.columns[{position}]"))
+        _column(item, f"{place}.columns[{position}]")
         for position, item in enumerate(_list(top["columns"], f"{place}.columns"))
     )
+    if "turns" in top:
+        turns = enumerate(_list(top["turns"], f"{place}.turns"))
+        top["turns"] = tuple(Turn(**_fields(item, Turn, f"{place}.turns[{number}]")) for number, item in turns)
     if top.get("evaluate") is not None:
         top["evaluate"] = _evaluation(top["evaluate"], f"{place}.evaluate")
     for key, kind in (("checkpoint", Checkpoints), ("log", Log)):
@@ -136,6 +168,13 @@ def _source(data: Any, place: str) -> DataSource:
     found = _fields(data, DataSource, place)
     found["paths"] = tuple(str(path) for path in _list(found["paths"], f"{place}.paths"))
     return DataSource(**found)
+
+
+def _column(data: Any, place: str) -> Column:
+    found = _fields(data, Column, place)
+    if found.get("source") is not None:
+        found["source"] = _source(found["source"], f"{place}.source")
+    return Column(**found)
 
 
 def _evaluation(data: Any, place: str) -> Evaluation:
@@ -190,7 +229,10 @@ def _required(kind: type[Any]) -> list[str]:
 
 def _check(training: Training) -> None:
     """What types alone do not say."""
-    positive = {"steps": training.steps, "batch": training.batch, "rows.length": training.rows.length}
+    positive = {"steps": training.steps, "batch": training.batch, "turns": len(training.turns)}
+    positive |= {f"turns.{turn.program}": turn.repeat for turn in training.turns}
+    if training.rows is not None:
+        positive["rows.length"] = training.rows.length
     for name, value in positive.items():
         if value < 1:
             raise RuntimeFault("E0500", f"recipe.{name} is {value}; it must be at least 1")

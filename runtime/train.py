@@ -69,7 +69,7 @@ def train(build_folder: Path, options: Options, executable: Executable | None = 
     if executable is None:
         executable = open_build(build_folder, device, options.compiled)
     training = from_plain(executable.build.recipe)
-    _check(executable, options)
+    _check(executable, training, options)
     data = open_data(training, executable.build.programs, options.data_root)
     try:
         with process_group(device), leave_on_signals() as leave:
@@ -89,13 +89,16 @@ def open_build(folder: Path, device: torch.device, compiled: bool = False) -> Ex
         raise RuntimeFault("E0523", str(fault), "compile it again") from fault
 
 
-def _check(executable: Executable, options: Options) -> None:
-    step = executable.build.programs.get("step")
-    if step is None or "loss" not in step.outputs:
-        raise RuntimeFault("E0521", f"{executable.build.name} has no program that trains", "compile a train record")
-    missing = [name for name in options.dump if name not in step.outputs]
+def _check(executable: Executable, training: Training, options: Options) -> None:
+    build = executable.build
+    programs = [build.programs.get(turn.program) for turn in training.turns]
+    steps = [program for program in programs if program is not None and "loss" in program.outputs]
+    if len(steps) < len(programs):
+        raise RuntimeFault("E0521", f"{build.name} has no program that trains", "compile a train record")
+    given = dict.fromkeys(name for step in steps for name in step.outputs)
+    missing = [name for name in options.dump if name not in given]
     if missing:
-        known = f"it gives {', '.join(step.outputs)}"
+        known = f"it gives {', '.join(given)}"
         raise RuntimeFault("E0521", f"the program does not give {', '.join(missing)}", known)
 
 
@@ -144,7 +147,11 @@ def _start(executable: Executable, training: Training, options: Options) -> tupl
                 "pass --resume to go on, or name another folder",
             )
         checkpoint.remove_all(folder)
-    return initial_store(executable.build, training.seed, executable.device), 0
+    store = initial_store(executable.build, training.seed, executable.device)
+    if training.start is not None:
+        root = options.data_root or Path(training.folder)
+        checkpoint.begin_with(_inside(root, training.start), executable.build, store)
+    return store, 0
 
 
 def _metrics(training: Training, options: Options, first: int) -> Metrics:
@@ -221,14 +228,29 @@ class _Run:
             self.options.on_step(record)
 
     def _run_step(self) -> dict[str, torch.Tensor]:
-        data = step_data(self.data.train, self.done)
+        """Every update of a step in its turn: what the first gives, and what a named one gives under its name."""
+        outputs: dict[str, torch.Tensor] = {}
+        number = self.done * self.training.runs_per_step
+        for turn in self.training.turns:
+            found: dict[str, torch.Tensor] = {}
+            for again in range(turn.repeat):
+                found = self._run_program(turn.program, number, self.done * turn.repeat + again)
+                number += 1
+            named = {f"{turn.name}.{key}": value for key, value in found.items()} if turn.name else {}
+            outputs = {**found, **outputs, **named}
+        return outputs
+
+    def _run_program(self, name: str, number: int, count: int) -> dict[str, torch.Tensor]:
+        """One run of an update on the batch of that number; `count` of its runs are done."""
+        data = step_data(self.data.train, number)
 
         def call() -> dict[str, torch.Tensor]:
-            return self.executable.run("step", self.store, data, step=self.done, seed=self.training.seed)
+            return self.executable.run(name, self.store, data, step=count, seed=self.training.seed)
 
         if self.options.measure_memory and self.done - self.began == MEASURED:
             held = [*self.store.values(), *(tensor for rows in data for tensor in rows.values())]
-            outputs, self.peak_bytes = measure_peak(call, held, self.executable.device)
+            outputs, peak = measure_peak(call, held, self.executable.device)
+            self.peak_bytes = max(self.peak_bytes or 0, peak)
             return outputs
         return call()
 
@@ -239,7 +261,8 @@ class _Run:
         total = 0.0
         for number in range(held_out.steps):
             data = step_data(held_out, number)
-            outputs = self.executable.run("evaluate", self.store, data, step=self.done, seed=self.training.seed)
+            # The same random numbers each time, so that evaluations compare; others for each batch.
+            outputs = self.executable.run("evaluate", self.store, data, step=number, seed=self.training.seed)
             total += float(outputs["loss"])
         loss = total / held_out.steps
         bits = bits_per_byte(loss) if self._reads_bytes() else None
@@ -251,7 +274,7 @@ class _Run:
     def _reads_bytes(self) -> bool:
         evaluate = self.training.evaluate
         source = (evaluate.source if evaluate else None) or self.training.source
-        return source.kind in ("text", "corpus")
+        return source is not None and source.kind in ("text", "corpus")
 
     def _save(self) -> None:
         for name, tensor in self.store.items():

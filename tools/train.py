@@ -94,7 +94,7 @@ def conclude(options: argparse.Namespace, recipe: Recipe, folder: Path, result: 
     summary = result.summary
     if summary.held_out is not None:
         print(evaluation_words(summary.held_out))
-    if recipe.sample is not None and result.checkpoint is not None and recipe.source.kind != "tokens":
+    if recipe.sample is not None and result.checkpoint is not None and recipe.source and recipe.source.kind != "tokens":
         print(f"sample:\n{sample_text(folder / 'build', result.checkpoint, recipe.sample, options.device)}\n")
     graph = drawn_model(bind(options.spec, sets_of(options), options.size, None, options.recipe))
     draw(to_dot(picture(graph) if len(graph) <= FULL_PICTURE else fold(graph)), folder / "graph.svg")

@@ -178,4 +178,20 @@ ENTRIES: tuple[Entry, ...] = (
         "before it take them all. It is a warning; the training goes on.",
         why="A misspelt name would train its parameters as the next pattern that fits them says.",
     ),
+    Entry(
+        code="E0418",
+        title="a pattern of `params` that no parameter falls to",
+        what="`params` says which parameters train; one of its patterns fits none of the model's.",
+        why="A misspelt name would leave the parameters untrained that were meant.",
+        bad=_recipe('params = ["haed.*"]'),
+        mended=_recipe('params = ["head.*"]'),
+    ),
+    Entry(
+        code="E0419",
+        title="a column unlike the input that reads it",
+        what="The data writes other axes for a column than the model's signature, or noise for ids.",
+        why="The model's signature says what it reads; the record can only repeat it.",
+        bad=_recipe('data { read = text("data/*.txt"), rows = chunk(T), target = next(tokens), tokens = noise(T) }'),
+        mended=_recipe(),
+    ),
 )

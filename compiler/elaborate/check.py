@@ -67,6 +67,7 @@ def _check_model(spec: Spec, name: str, sink: Diagnostics, budget: Budget) -> se
 
 def _check_loss(spec: Spec, name: str, sink: Diagnostics, budget: Budget) -> None:
     try:
-        elaborate_loss(spec, load_recipe(spec, name), budget=budget)
+        for turn in load_recipe(spec, name).turns:
+            elaborate_loss(spec, turn, budget=budget)
     except SpecError as error:
         sink.extend(error.diagnostics)

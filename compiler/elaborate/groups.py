@@ -19,7 +19,7 @@ from .kinds import LITERAL, Applied, Argument, Either, Flag, Form, Forms, ListOf
 from .load import Spec, reachable
 from .rates import schedule_of
 from .reading import Reader, Unread, form_name
-from .recipe import Literal_, OptimizerGroup, Schedule
+from .recipe import Literal_, OptimizerGroup, Schedule, Segment
 from .records import Section
 from .schema import SCHEDULE_FORMS
 
@@ -143,7 +143,9 @@ class _Group:
         if value is None:
             return None
         if isinstance(value, int | float):
-            return self.schedule.scaled(float(value)) if self.schedule.segments else None
+            rate = float(value)
+            flat = Schedule((Segment("constant", 0, rate, rate, 0),))
+            return self.schedule.scaled(rate) if self.schedule.segments else flat
         return schedule_of(value, form.spans["lr"], self.steps, self.sink)
 
 

@@ -7,17 +7,18 @@ size.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import replace
 
-from ..base.diagnostic import Diagnostic, SpecError, did_you_mean
-from ..ir.graph import Graph
-from ..ir.types import TensorType, Use
+from ..base.diagnostic import Diagnostics, SpecError, did_you_mean
+from ..ir.graph import Graph, GraphBuilder
+from ..ir.types import Use
 from . import arithmetic as a
 from .causality import check_next_token
+from .columns import Columns
 from .frame import Budget, Fault, Frame
 from .load import Spec
-from .models import Elaborated, ModelFacts, Request, export_taps, open_model
-from .recipe import Column, Recipe
+from .models import ModelFacts, Request, export_taps, open_model
+from .recipe import Recipe, matches
 from .sizes import BATCH
 from .trace import Trace
 from .values import Value, show_dims
@@ -26,24 +27,27 @@ from .values import Value, show_dims
 def elaborate_loss(
     spec: Spec, recipe: Recipe, *, training: bool = True, budget: Budget | None = None, trace: Trace | None = None
 ) -> tuple[Graph, ModelFacts]:
-    """The model with the recipe's sizes and options, and its loss, a scalar. Raises SpecError."""
+    """The model with the recipe's sizes and options, and its loss, a scalar. Raises SpecError.
+
+    Of several updates this is one (`Recipe.turns`): only its parameters are trained, its random numbers are its own.
+    """
     chosen = recipe.model
     dims = {**recipe.dims, BATCH: recipe.batch}
-    precision = recipe.precision.params
-    request = Request(chosen.size, dims, dict(chosen.options), training, precision, budget or Budget(), trace)
+    drawn = frozenset(column.name for column in recipe.columns if column.rule == "noise")
+    options, dtype = dict(chosen.options), recipe.precision.params
+    request = Request(chosen.size, dims, options, training, dtype, budget or Budget(), trace, drawn)
     made = open_model(spec, chosen.name, request)
-    columns = {**made.inputs, **_columns(made, recipe.columns)}
-    frame = Frame(
-        made.context, made.writer, spec.main, "the loss", "loss",
-        names={**columns, **export_taps(made), **made.outputs}, dims=dict(made.frame.dims), open=True,
-    )  # fmt: skip
+    frame = Frame(made.context, made.writer, spec.main, "the loss", "loss", dims=dict(made.frame.dims), open=True)
     try:
+        columns = {**made.inputs, **Columns(made, frame).read(recipe.columns)}
+        frame.names.update({**columns, **export_taps(made), **made.outputs})
         loss = _scalar(frame, frame.evaluate(recipe.loss), recipe)
         check_next_token(frame, made, recipe, columns)
     except Fault:
         raise SpecError(made.context.sink.items) from None
     made.context.sink.raise_if_errors()
-    return made.writer.finish(made.instance.name, {"loss": loss}), made.facts
+    graph = made.writer.finish(made.instance.name, {"loss": loss})
+    return _of_turn(graph, recipe), made.facts
 
 
 def _scalar(frame: Frame, value: Value, recipe: Recipe) -> Use:
@@ -55,23 +59,32 @@ def _scalar(frame: Frame, value: Value, recipe: Recipe) -> Use:
     return value
 
 
-def _columns(made: Elaborated, columns: Iterable[Column]) -> dict[str, Use]:
-    """Inputs that the data brings beside the model's: each is like the input that it is made of."""
-    found: dict[str, Use] = {}
-    for column in columns:
-        if column.name in made.inputs:
-            continue
-        known = {**made.inputs, **found}
-        of = column.of if column.of is not None else next(iter(made.inputs), None)
-        if of is None or of not in known:
-            names = ", ".join(known) or "none"
-            title = f"the column `{column.name}` is made of `{of}`, which is no input of the model"
-            hint = did_you_mean(of or "", known)
-            raise SpecError(Diagnostic("E0110", title, expected=f"one of {names}", hint=hint))
-        like = known[of]
-        below = made.writer.limits.get(like.value)
-        use = made.writer.input(column.name, TensorType(like.dims, like.dtype), below)
-        if below is not None:
-            made.writer.limits[use.value] = below
-        found[column.name] = use
-    return found
+def _of_turn(graph: Graph, recipe: Recipe) -> Graph:
+    """The graph of one update: the parameters that its patterns leave out stand still; its randomness is its own."""
+    _check_patterns(graph, recipe)
+    if not recipe.update and all(pattern.text == "*" for pattern in recipe.params):
+        return graph
+    builder = GraphBuilder(graph.name, graph.microbatches)
+    for node in graph:
+        attrs = dict(node.attrs)
+        if node.op == "parameter":
+            attrs["trained"] = any(matches(pattern.text, node.id) for pattern in recipe.params)
+        if "key" in attrs and recipe.update:
+            attrs["key"] = f"{recipe.update}/{attrs['key']}"
+        builder.add(replace(node, attrs=attrs))
+    for key, body in graph.bodies.items():
+        builder.body(key, body)
+    for name, use in graph.outputs.items():
+        builder.output(name, use)
+    return builder.finish()
+
+
+def _check_patterns(graph: Graph, recipe: Recipe) -> None:
+    names = [node.id for node in graph.nodes("parameter")]
+    sink = Diagnostics()
+    for pattern in recipe.params:
+        if pattern.text != "*" and not any(matches(pattern.text, name) for name in names):
+            assert pattern.span is not None, "a pattern of a record has a place"
+            hint = did_you_mean(pattern.text, names)
+            sink.error("E0418", f"no parameter falls to `{pattern.text}`", pattern.span, "", hint=hint)
+    sink.raise_if_errors()

@@ -23,7 +23,7 @@ from .calls import Given, apply_instance
 from .expressions import EXPRESSIONS
 from .frame import Budget, Context, Fault, Frame, Rules
 from .load import Module, Spec
-from .primitives import PRIMITIVES, not_yet
+from .primitives import PRIMITIVES, gaussian, not_yet
 from .sizes import BATCH, SizeRow, bind_model_dims, bind_model_options, size_row, sizes_of
 from .trace import Trace
 from .values import Chain, Initialiser, Instance, Value, describe, function_text
@@ -96,6 +96,7 @@ class Request:
     dtype: DType = DType.F32
     budget: Budget = field(default_factory=Budget)
     trace: Trace | None = None
+    drawn: frozenset[str] = frozenset()  # inputs that are drawn from N(0, 1), where else data would be read
 
 
 def elaborate_model(
@@ -152,7 +153,7 @@ def _open(context: Context, model: str | None, request: Request, apply: bool) ->
         _derived_body(frame, derived, home, instance)
     total = _write_parameters(frame, writer, instance) if apply else 0
     context.sink.raise_if_errors()
-    inputs = {port.name.text: _input(frame, writer, port) for port in decl.signature.ports}
+    inputs = {port.name.text: _input(frame, writer, port, request.drawn) for port in decl.signature.ports}
     outputs: dict[str, Use] = {}
     if apply:
         given: Given = {port.name.text: (inputs[port.name.text], port.span) for port in decl.signature.ports}
@@ -258,13 +259,15 @@ def _write_parameters(frame: Frame, writer: Writer, instance: Instance) -> int:
     return total
 
 
-def _input(frame: Frame, writer: Writer, port: s.Port) -> Use:
+def _input(frame: Frame, writer: Writer, port: s.Port, drawn: frozenset[str]) -> Use:
     """An input of the model: data of a microbatch, `batch` in front."""
     if port.default is not None:
         raise not_yet(frame, "a model's input with a default", port.span)
     dims = tuple(axis for dim in port.dims or () for axis in d.axes(frame, dim))
     if not any(dim in dims for dim in frame.dims[BATCH]):
         dims = (*frame.dims[BATCH], *dims)
+    if port.name.text in drawn and port.domain is None:
+        return gaussian(frame, dims, port.span, port.name.text)
     if port.domain is None:
         return writer.input(port.name.text, TensorType(dims, frame.context.dtype))
     if port.domain.text == "bool":

@@ -232,8 +232,17 @@ def _random(frame: Frame, this: PrimitiveCall) -> Value:
     else:
         operands(frame, this, 0)
         dims, dtype = axes_of(frame, this), frame.context.dtype
+    return _drawn(frame, this.name, dims, dtype, this.span, this.hint)
+
+
+def gaussian(frame: Frame, dims: Dims, span: Span, hint: str) -> Use:
+    """Numbers from N(0, 1), of these dims."""
+    return _drawn(frame, "gaussian", dims, frame.context.dtype, span, hint)
+
+
+def _drawn(frame: Frame, op: str, dims: Dims, dtype: DType, span: Span, hint: str | None) -> Use:
     keys = (frame.output.key("seed"), frame.output.key("step"), *(frame.output.start(dim) for dim in dims))
-    return frame.emit1(this.name, *keys, span=this.span, hint=this.hint, dims=dims, dtype=dtype, key="")
+    return frame.emit1(op, *keys, span=span, hint=hint, dims=dims, dtype=dtype, key="")
 
 
 def _initialiser(frame: Frame, this: PrimitiveCall) -> Value:

@@ -7,7 +7,7 @@ the part that the runtime needs as plain data, in the runtime's own words.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ..base.span import Span
@@ -15,7 +15,7 @@ from ..ir.types import DType
 from ..language import syntax as s
 
 Literal_ = None | bool | int | float | str
-SourceKind = Literal["text", "tokens", "corpus"]
+SourceKind = Literal["text", "tokens", "corpus", "tensors"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """Where ids come from; `folder` is that of the spec's file, to which `paths` are relative."""
+    """Where ids or tensors come from; `folder` is that of the spec's file, to which `paths` are relative."""
 
     kind: SourceKind
     paths: tuple[str, ...]
@@ -49,11 +49,23 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """An input of the model or the loss: the ids as `read`, or those `next` to column `of`."""
+    """An input of the model or the loss.
+
+    rule    `read`: the ids as they are read; `next`: one further than column `of`; `tensors`: the rows of files;
+            `noise`: drawn anew by the step, from N(0, 1)
+    dims    the axes behind the batch that are written, by name; for `noise` and `tensors`
+    below   the dim whose size bounds the ids, where `tensors` hold ids
+    source  the files of `tensors`; `entry` is the tensor's name in a file that holds several
+    """
 
     name: str
-    rule: Literal["read", "next"] = "read"
+    rule: Literal["read", "next", "tensors", "noise"] = "read"
     of: str | None = None
+    dims: tuple[str, ...] = ()
+    below: str | None = None
+    source: DataSource | None = None
+    entry: str | None = None
+    span: Span | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,20 +194,51 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Pattern:
+    """A pattern of parameter paths, and where it is written."""
+
+    text: str
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """An `update NAME { … }`: one of several updates that take turns within a step.
+
+    params  patterns of the parameters that it trains; all others stand still
+    repeat  how many times it runs in a step, each time on rows of its own
+    """
+
+    name: str
+    params: tuple[Pattern, ...]
+    loss: s.Expr
+    optimizer: tuple[OptimizerGroup, ...]
+    schedule: Schedule
+    clip: float | None = None
+    repeat: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """A `train` record.
 
-    batch         rows of one step, over all microbatches
+    source, rows  the stream of ids, where the data is one; both None where every column brings its own rows
+    batch         rows of one run of an update, over all microbatches
     microbatches  how many parts it is computed in; divides batch
     clip          largest global norm of the gradients; None: no clipping
     skips         whether a step whose gradients are not finite is passed over; else the training stops
+    params        patterns of the parameters that train; the others get neither a gradient nor an optimizer's state
+    updates       several updates that take turns. Loss, optimizer, schedule, clip and params are then the first one's
+                  (the loss the record's own, where it has one), and `turns` gives a recipe for each
+    update        of a recipe that is one of several turns, its name; `repeat` how often it runs in a step
+    start         a checkpoint whose parameters the training begins with, in `folder`, which is the spec's
     """
 
     name: str
     model: ModelRef
     dims: Mapping[str, int]
-    source: DataSource
-    rows: Rows
+    source: DataSource | None
+    rows: Rows | None
     columns: tuple[Column, ...]
     loss: s.Expr
     batch: int
@@ -212,6 +255,33 @@ class Recipe:
     log: Log = Log()
     sample: Sample | None = None
     cluster: str | None = None
+    params: tuple[Pattern, ...] = (Pattern("*"),)
+    updates: tuple[Turn, ...] = ()
+    update: str = ""
+    repeat: int = 1
+    start: str | None = None
+    folder: str = "."
+
+    @property
+    def turns(self) -> tuple[Recipe, ...]:
+        """A recipe for each update of a step, in the order in which they run: this one alone, if there are none."""
+        return tuple(
+            replace(
+                self, loss=turn.loss, optimizer=turn.optimizer, schedule=turn.schedule, clip=turn.clip,
+                params=turn.params, updates=(), update=turn.name, repeat=turn.repeat,
+            )
+            for turn in self.updates
+        ) or (self,)  # fmt: skip
+
+    @property
+    def program(self) -> str:
+        """What its step is called in a build: `step`, or `step.NAME` of one of several turns."""
+        return f"step.{self.update}" if self.update else "step"
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Ids that a step reads as input; rows, where the data is no stream of ids."""
+        return self.batch * (self.rows.length if self.rows else 1) * sum(turn.repeat for turn in self.turns)
 
     @property
     def rows_per_microbatch(self) -> int:
@@ -241,17 +311,20 @@ def plain(recipe: Recipe) -> dict[str, object]:
     evaluate, check, log = recipe.evaluate, recipe.checkpoint, recipe.log
     return {
         "source": _source(recipe.source),
-        "rows": {"kind": recipe.rows.kind, "length": recipe.rows.length},
-        "columns": [{"name": item.name, "rule": item.rule, "of": item.of} for item in recipe.columns],
+        "rows": None if recipe.rows is None else {"kind": recipe.rows.kind, "length": recipe.rows.length},
+        "columns": [_column(item) for item in recipe.columns if item.rule != "noise"],  # a step draws its own noise
         "steps": recipe.steps,
         "batch": recipe.batch,
         "seed": recipe.seed,
+        "turns": [{"program": t.program, "repeat": t.repeat, "name": t.update} for t in recipe.turns],
+        "start": recipe.start,
+        "folder": recipe.folder,
         "evaluate": None
         if evaluate is None
         else {
             "every": evaluate.every,
             "share": evaluate.share,
-            "source": None if evaluate.source is None else _source(evaluate.source),
+            "source": _source(evaluate.source),
             "batches": evaluate.batches,
         },
         "checkpoint": {"every": check.every, "keep": check.keep, "to": check.to, "on_signal": check.on_signal},
@@ -259,11 +332,25 @@ def plain(recipe: Recipe) -> dict[str, object]:
     }
 
 
-def _source(source: DataSource) -> dict[str, object]:
+def _column(column: Column) -> dict[str, object]:
     return {
-        "kind": source.kind,
-        "paths": list(source.paths),
-        "dtype": source.dtype,
-        "end": source.end,
-        "folder": source.folder,
+        "name": column.name,
+        "rule": column.rule,
+        "of": column.of,
+        "source": _source(column.source),
+        "entry": column.entry,
     }
+
+
+def _source(source: DataSource | None) -> dict[str, object] | None:
+    return (
+        None
+        if source is None
+        else {
+            "kind": source.kind,
+            "paths": list(source.paths),
+            "dtype": source.dtype,
+            "end": source.end,
+            "folder": source.folder,
+        }
+    )

@@ -7,19 +7,17 @@ binds, a model's reference.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
 from ..base.diagnostic import Diagnostics, did_you_mean
 from ..language import syntax as s
-from .groups import optimizer_groups
 from .kinds import Applied, Named, Setting, Word, forms_of, one_of, show
 from .load import Spec
 from .merge import parse_set
 from .precision import read_precision
-from .rates import read_schedule
 from .recipe import (
     Checkpoints,
     Column,
@@ -30,11 +28,11 @@ from .recipe import (
     Recipe,
     Rows,
     Sample,
-    Schedule,
     SourceKind,
 )
-from .records import Section, check_record, find
-from .schema import TRAIN, Schema
+from .records import Entry, Section, check_record, find, lacking
+from .schema import DATA, TRAIN, Schema
+from .turns import turns
 from .units import Quantity
 
 T = TypeVar("T")
@@ -81,19 +79,26 @@ class _Reading:
         steps = self._get("steps", int)
         dims = self._dims()
         model, data = self._model(), self.section.section("data")
-        source = None if data is None else _source(data, "read")
-        rows = None if data is None else self._rows(data, dims)
-        batch = None if rows is None else self._batch(rows)
-        schedule = read_schedule(self.section, steps or 1, self.sink)
-        groups = optimizer_groups(self.spec, self.section, schedule or Schedule(()), steps or 1, self.sink)
-        loss = self.section.values.get("loss")
-        if None in (steps, model, source, rows, batch, schedule, groups) or not isinstance(loss, s.Expr) or not groups:
+        columns = () if data is None else _columns(data)
+        streams = data is not None and self._streams(data, columns)
+        source = _source(data, "read") if data is not None and streams else None
+        rows = self._rows(data, dims) if data is not None and streams else None
+        batch = self._batch(rows) if rows is not None or not streams else None
+        written = turns(self.spec, self.section, steps or 1, self.sink)
+        first = written[0] if written else None
+        if None in (steps, model, data, batch, first) or (streams and None in (source, rows)):
             return None
-        assert steps and model and data and source and rows and batch and schedule, "checked above"
+        assert steps and model and batch and first and written is not None, "checked above"
+        loss = self.section.values.get("loss")
         return Recipe(
-            record.name.text, model, dims, source, rows, _columns(data), loss, batch, steps, groups, schedule,
+            record.name.text, model, dims, source, rows, columns, loss if isinstance(loss, s.Expr) else first.loss,
+            batch, steps, first.optimizer, first.schedule,
             microbatches=self._get("microbatches", int) or 1,
-            clip=self._number("clip"),
+            clip=first.clip,
+            params=first.params,
+            updates=written if first.name else (),
+            start=self._get("start", str),
+            folder=str(Path(record.name.span.source.path).parent),
             seed=self._get("seed", int) or 0,
             precision=read_precision(self.section, self.sink),
             skips=_word(self.section.values.get("on_nan")) == "skip",
@@ -107,10 +112,6 @@ class _Reading:
     def _get(self, key: str, kind: type[T]) -> T | None:
         value = self.section.values.get(key)
         return value if isinstance(value, kind) else None
-
-    def _number(self, key: str) -> float | None:
-        value = self.section.values.get(key)
-        return float(value) if isinstance(value, int | float) else None
 
     # ---- model and dims
 
@@ -144,6 +145,23 @@ class _Reading:
 
     # ---- data
 
+    def _streams(self, data: Section, columns: Sequence[Column]) -> bool:
+        """Whether the data is a stream of ids, cut into rows; else each column brings rows of its own."""
+        own = [column for column in columns if column.rule == "tensors"]
+        if "read" in data.spans or not own:
+            for key in ("read", "rows"):
+                lacking(DATA, data, key, self.sink, data.span)
+            for column in own if "read" in data.spans else ():
+                assert column.span is not None, "a column of a record has a place"
+                title = f"`{column.name}` has rows of its own, beside those of `read`"
+                self.sink.error("E0402", title, column.span, "", hint="leave `read` and `rows` out, or the column")
+            return True
+        inner = self.section.section("eval")
+        if inner is not None and "data" in inner.spans:
+            place = inner.place("data")
+            self.sink.error("E0402", "`data` is for a stream of ids", place, "", hint="`share` holds some rows out")
+        return False
+
     def _rows(self, data: Section, dims: Mapping[str, int]) -> Rows | None:
         form = data.values.get("rows")
         if not isinstance(form, Applied):
@@ -161,10 +179,13 @@ class _Reading:
             return Rows(form.name, dims[length.text])
         return Rows(form.name, cast(int, length))
 
-    def _batch(self, rows: Rows) -> int | None:
+    def _batch(self, rows: Rows | None) -> int | None:
         """Rows of a step. A batch must be a whole number of rows for each microbatch."""
         value, parts = self.section.values.get("batch"), self._get("microbatches", int) or 1
-        if isinstance(value, Quantity):
+        if isinstance(value, Quantity) and rows is None:
+            place = self.section.place("batch")
+            self.sink.error("E0403", "`batch` has the wrong unit", place, "", expected="rows: this data has no tokens")
+        elif isinstance(value, Quantity) and rows is not None:
             tokens = cast(int, value.base)
             unit = rows.length * parts
             if tokens % unit == 0:
@@ -230,7 +251,7 @@ def _source(section: Section, key: str) -> DataSource | None:
     form = section.values.get(key)
     if not isinstance(form, Applied):
         return None
-    folder = str(Path(form.span.source.path).parent) if form.span.source.path != "--set" else "."
+    folder = _folder(form)
     if form.name == "corpus":
         return DataSource("corpus", (cast(str, form.arguments["name"]),), folder=folder)
     dtype = _word(form.arguments.get("dtype")) or ("uint8" if form.name == "text" else "uint16")
@@ -246,10 +267,31 @@ def _source(section: Section, key: str) -> DataSource | None:
 
 def _columns(data: Section) -> tuple[Column, ...]:
     """The columns that are written, behind those that they are made of and that nobody defines: these are read."""
-    made = {item.key: cast(Applied, item.value) for item in data.columns}
-    of = {name: cast(Word, form.arguments["of"]).text for name, form in made.items()}
-    read = dict.fromkeys(name for name in of.values() if name not in made)
-    return (*(Column(name) for name in read), *(Column(name, "next", of[name]) for name in made))
+    made = tuple(_column(item, cast(Applied, item.value)) for item in data.columns)
+    names = {column.name for column in made}
+    read = dict.fromkeys(column.of for column in made if column.of is not None and column.of not in names)
+    return (*(Column(name) for name in read), *made)
+
+
+def _column(entry: Entry, form: Applied) -> Column:
+    if form.name == "next":
+        return Column(entry.key, "next", cast(Word, form.arguments["of"]).text, span=entry.span)
+    if form.name == "noise":
+        return Column(entry.key, "noise", dims=_words(form.rest), span=entry.span)
+    dims = _words(cast("tuple[Setting, ...]", form.arguments.get("dims", ())))
+    source = DataSource("tensors", cast("tuple[str, ...]", form.rest), folder=_folder(form))
+    entry_name = cast("str | None", form.arguments.get("entry"))
+    below = _word(form.arguments.get("below"))
+    return Column(entry.key, "tensors", None, dims, below, source, entry_name, entry.span)
+
+
+def _words(values: Iterable[Setting]) -> tuple[str, ...]:
+    return tuple(cast(Word, value).text for value in values)
+
+
+def _folder(form: Applied) -> str:
+    """Where the paths of a form begin: beside the spec, or where the command line was given."""
+    return str(Path(form.span.source.path).parent) if form.span.source.path != "--set" else "."
 
 
 # ---- the smaller sections

@@ -8,7 +8,7 @@ so, without the wrong values.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..base.diagnostic import Diagnostic, Diagnostics, Label, SpecError, did_you_mean
 from ..base.span import Span
@@ -43,6 +43,7 @@ class Section:
     patterns: tuple[Entry, ...] = ()
     columns: tuple[Entry, ...] = ()
     sections: Mapping[str, tuple[Section, ...]] = field(default_factory=dict[str, tuple["Section", ...]])
+    whole: bool = True  # false where what it builds on could not be found
 
     def place(self, key: str) -> Span:
         """Where a key's value is written; the section's own place if it is not."""
@@ -185,7 +186,9 @@ class Checker:
                 self._value(key, entry, values)
         self._missing(schema, spans, span)
         defaults = {key.name: key.default for key in schema.keys if key.default is not None}
-        return Section(schema.name, span, {**defaults, **values}, spans, tuple(patterns), tuple(columns), sections)
+        return Section(
+            schema.name, span, {**defaults, **values}, spans, tuple(patterns), tuple(columns), sections, self.whole
+        )
 
     def _read(self, expr: s.Node, kind: Kind, what: str) -> tuple[Setting] | None:
         try:
@@ -240,10 +243,7 @@ class Checker:
             if schema.argument is None or entry.argument is None:
                 return found
             name = self._read(entry.argument, schema.argument, schema.name)
-            return Section(
-                found.name, found.span, {**found.values, "name": name[0] if name else None}, found.spans,
-                found.patterns, found.columns, found.sections,
-            )  # fmt: skip
+            return replace(found, values={**found.values, "name": name[0] if name else None})
         if entry.argument is not None:
             self.sink.error("E0402", f"`{schema.name}` takes no name", entry.argument.span, "")
         elif schema.argument is not None:
@@ -253,12 +253,21 @@ class Checker:
     def _missing(self, schema: Schema, written: Mapping[str, Span], span: Span) -> None:
         for key in schema.keys if self.whole else ():
             if key.required and key.name not in written:
-                shape = describe(key.kind) if key.kind is not None else f"`{key.name} {{ … }}`"
-                self.sink.error(
-                    "E0404",
-                    f"`{schema.name}` lacks `{key.name}`",
-                    span,
-                    "",
-                    expected=shape,
-                    notes=(f"{key.name}: {key.doc}",),
-                )
+                _lacks(schema, key, span, self.sink)
+
+
+def lacking(schema: Schema, section: Section, name: str, sink: Diagnostics, span: Span) -> bool:
+    """Reports a key that must stand in a section after all, if it does not; gives whether it does not."""
+    key = schema.key(name)
+    assert key is not None, f"{schema.name} has a key {name}"
+    if name in section.spans:
+        return False
+    if section.whole:
+        _lacks(schema, key, span, sink)
+    return True
+
+
+def _lacks(schema: Schema, key: Key, span: Span, sink: Diagnostics) -> None:
+    shape = describe(key.kind) if key.kind is not None else f"`{key.name} {{ … }}`"
+    title, notes = f"`{schema.name}` lacks `{key.name}`", (f"{key.name}: {key.doc}",)
+    sink.error("E0404", title, span, "", expected=shape, notes=notes)

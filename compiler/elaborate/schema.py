@@ -114,7 +114,21 @@ ROW_FORMS = Forms(
     "rows",
 )
 COLUMN_FORMS = Forms(
-    (Form("next", (Argument("of", Choice(noun="a column"), "which", True),), "the ids one further on"),), "a column"
+    (
+        Form("next", (Argument("of", Choice(noun="a column"), "which", True),), "the ids one further on"),
+        Form(
+            "tensors",
+            (
+                Argument("entry", Text(), "which tensor of a .safetensors file; the column's name by default"),
+                Argument("dims", ListOf(Choice(noun="a dim")), "axes behind the batch, of what only the loss reads"),
+                Argument("below", Choice(noun="a dim"), "that bounds the ids, of ids that only the loss reads"),
+            ),
+            "files of tensors (.npy, .safetensors), a row for each index of their first axis",
+            rest=Text(),
+        ),
+        Form("noise", (), "drawn anew each step from the normal distribution", rest=Choice(noun="a dim")),
+    ),
+    "a column",
 )
 _PEAK, _TO, _OVER = (
     Argument("peak", Real(0.0), "the rate that it starts from"),
@@ -195,8 +209,8 @@ LOG_FORMS = Forms(
 DATA = Schema(
     "data",
     (
-        Key("read", DATA_FORMS, "where ids come from", required=True),
-        Key("rows", ROW_FORMS, "how they are cut into rows", required=True),
+        Key("read", DATA_FORMS, "where ids come from"),
+        Key("rows", ROW_FORMS, "how they are cut into rows"),
     ),
     columns=COLUMN_FORMS,
 )
@@ -246,6 +260,24 @@ EXPORT = Schema(
 )
 TRACE = Schema("trace", (Key("at", STEPS, "the first step", required=True), Key("steps", STEPS, "how many", 1)))
 OPTIMIZER = Schema("optimizer", (), patterns=Anything("an optimizer such as adamw(decay = 0.1)"))
+# What an update takes from the record where it does not say it itself.
+UPDATE_KEYS = (
+    Key("loss", Anything("a loss such as mean(cross_entropy[V](logits, target))"), "what is made small"),
+    Key(
+        "optimizer",
+        Anything("an optimizer such as adamw(decay = 0.1)"),
+        "who updates the parameters; by pattern of their paths in a section",
+        section=OPTIMIZER,
+    ),
+    Key("lr", Either((Real(0.0), SCHEDULE_FORMS)), "the learning rate, unless every optimizer has its own"),
+    Key("clip", Either((Real(0.0, above=True), Nothing())), "the largest global norm of the gradients"),
+    Key("params", ListOf(Text()), "patterns of the parameters that train; all by default"),
+)
+UPDATE = Schema(
+    "update",
+    (*UPDATE_KEYS, Key("repeat", Count(1), "how often it runs in a step, each time on rows of its own", 1)),
+    argument=Choice(noun="the update's name"),
+)
 PRECISION = Schema("precision", PRECISION_KEYS, patterns=OVERRIDE_FORMS)
 _DEGREES = Bindings(Count(1))
 PLAN_KEYS = (
@@ -272,25 +304,13 @@ TRAIN = Schema(
         Key("dims", Bindings(Count(1)), "sizes of free dims, such as [T = 1024]"),
         Key("data", None, "what is read", required=True, section=DATA),
         Key(
-            "loss",
-            Anything("a loss such as mean(cross_entropy[V](logits, target))"),
-            "what is made small",
-            required=True,
-        ),
-        Key(
             "batch", Count(1, (Dimension.TOKENS,)), "rows (or tokens, with the unit) of one step, in all", required=True
         ),
         Key("microbatches", Count(1), "into how many parts a batch is cut, one after the other", 1),
         Key("steps", STEPS, "how long", required=True),
-        Key(
-            "optimizer",
-            Anything("an optimizer such as adamw(decay = 0.1)"),
-            "who updates the parameters; by pattern of their paths in a section",
-            required=True,
-            section=OPTIMIZER,
-        ),
-        Key("lr", Either((Real(0.0), SCHEDULE_FORMS)), "the learning rate", required=True),
-        Key("clip", Either((Real(0.0, above=True), Nothing())), "the largest global norm of the gradients"),
+        *UPDATE_KEYS,
+        Key("update", None, "one of several updates that take turns in a step", section=UPDATE, many=True),
+        Key("start", Text(), "a checkpoint whose parameters it begins with, beside the spec"),
         Key("precision", PRECISION_FORMS, "in which types; f32 by default", section=PRECISION),
         Key("on_nan", Choice(("stop", "skip")), "what follows gradients that are not finite", built=False),
         Key("seed", Count(0), "of weights, data order and dropout", 0),

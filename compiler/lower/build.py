@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...runtime.program import Build, to_json
+from ...runtime.program import Build, is_step, to_json
 from ..ir.graph import Graph
 from .footprint import ROUNDING_BYTES, Footprint, footprint, held_of
 from .program import Library, lower_graph, parameters_of, states_of
@@ -57,8 +57,9 @@ def compile_graphs(
     """The build and the source of each of its modules by name. The peak that it foretells is that of its own step."""
     build, library = _built(graphs, recipe, device, dump)
     foretold = dict(predictions)
-    if "step" in graphs:
-        foretold["peak_bytes"] = _footprint(build, "step", library).memory.peak_bytes
+    steps = [name for name in graphs if is_step(name)]
+    if steps:
+        foretold["peak_bytes"] = max(_footprint(build, name, library).memory.peak_bytes for name in steps)
     sources = {module.name: module.source for module in library.modules.values()}
     return replace(build, predictions=foretold), sources
 
@@ -73,7 +74,10 @@ def _built(
     graphs: Mapping[str, Graph], recipe: Mapping[str, Any], device: str, dump: Sequence[str]
 ) -> tuple[Build, Library]:
     library = Library(device)
-    programs = {name: lower_graph(g, library, dump if name == "step" else ()) for name, g in graphs.items()}
+    programs = {
+        name: lower_graph(g, library, [one for one in dump if one in g] if is_step(name) else ())
+        for name, g in graphs.items()
+    }
     name = next(iter(graphs.values())).name
     build = Build(name, parameters_of(graphs), states_of(graphs), programs, recipe=dict(recipe))
     return build, library

@@ -13,7 +13,7 @@ from typing import cast
 
 import torch
 
-from ...runtime.program import Allocate, Initializer, Input, Instruction, Parameter, Program, Run, State
+from ...runtime.program import Allocate, Initializer, Input, Instruction, Parameter, Program, Run, State, is_step
 from ..ir.graph import Graph
 from ..ir.types import Dim, Dims, DType, Node, Phase, TensorType
 from .emit import TORCH_DTYPES, Key, shape, storage
@@ -238,8 +238,10 @@ def initializer(value: object) -> Initializer:
 
 
 def parameters_of(graphs: Mapping[str, Graph]) -> tuple[Parameter, ...]:
-    """Every parameter of any graph, once."""
+    """Every parameter of any graph, once. It is trained if a step trains it."""
     found: dict[str, Parameter] = {}
+    steps = [graph for name, graph in graphs.items() if is_step(name)] or list(graphs.values())
+    trained = {node.id for graph in steps for node in graph.nodes("parameter") if node.attrs["trained"]}
     for graph in graphs.values():
         for node in graph.nodes("parameter"):
             out = node.outs[0]
@@ -249,7 +251,7 @@ def parameters_of(graphs: Mapping[str, Graph]) -> tuple[Parameter, ...]:
                 dims=names(out.dims),
                 dtype=out.dtype.value,
                 initializer=initializer(node.attrs["init"]),
-                trained=bool(node.attrs["trained"]),
+                trained=node.id in trained,
             )
     return tuple(found.values())
 

@@ -34,12 +34,17 @@ Optimize = Callable[[Build, dict[str, Graph], str, Sequence[Use], Mapping[str, L
 
 @dataclass(frozen=True)
 class Update:
-    """groups, schedule, clip: as in the recipe. optimize: applies a function of the spec by name."""
+    """groups, schedule, clip: as in the recipe. optimize: applies a function of the spec by name.
+
+    repeat: how many times a step runs this update; its count (what the optimizer and randomness see) goes on each time,
+    the rate follows the step.
+    """
 
     groups: tuple[OptimizerGroup, ...]
     schedule: Schedule
     optimize: Optimize
     clip: float | None = None
+    repeat: int = 1
 
     name: ClassVar[str] = "update"
     levels: ClassVar[tuple[Level, ...]] = (GRADIENT,)
@@ -165,7 +170,11 @@ class _Step:
     def _rate(self, schedule: Schedule) -> Use:
         """The learning rate, in float64."""
         if schedule not in self.rates:
-            self.rates[schedule] = rate(_Build(self.builder, "lr"), schedule, self._step(DType.F64))
+            build, step = _Build(self.builder, "lr"), self._step(DType.F64)
+            if self.options.repeat > 1:  # ⌊count / repeat⌋
+                (share,) = build("div", step, constant(build, float(self.options.repeat)))
+                (step,) = build("floor", share, hint="step")
+            self.rates[schedule] = rate(build, schedule, step)
         return self.rates[schedule]
 
     def _norm(self, gradients: Sequence[Use]) -> Use | None:

@@ -14,8 +14,8 @@ from partita.compiler.base.codes_records import ENTRIES
 from partita.compiler.base.diagnostic import Diagnostics, render_all
 from partita.compiler.base.entry import Entry
 from partita.compiler.base.span import Source
+from partita.compiler.elaborate.check import check_spec
 from partita.compiler.elaborate.load import load
-from partita.compiler.elaborate.recipes import check_records
 
 FOLDER = Path(__file__).resolve().parents[3] / "specs" / "invalid"
 SHOWN = [entry for entry in ENTRIES if entry.bad]
@@ -25,7 +25,7 @@ def faults(code: str, text: str) -> Diagnostics:
     spec, found = load(Source(f"{code}-records.partita", text))
     assert spec is not None, render_all(found)
     sink = Diagnostics()
-    check_records(spec, sink)
+    sink.extend(check_spec(spec))
     return sink
 
 
