@@ -27,6 +27,7 @@ def listing(graph: Graph, dump: Sequence[str] = ()) -> Listing:
     found = Listing(tuple(nodes), outputs, graph.microbatches)
     steps: tuple[Callable[[Listing], Listing], ...] = (
         drop_trivial_accumulators,
+        sums_of_low_values,
         sum_where_made,
         squares_as_products,
         swap_transposed_products,
@@ -71,6 +72,24 @@ def drop_trivial_accumulators(found: Listing) -> Listing:
     alias = {(n.id, 0): n.uses[0] for n in found.nodes if n.id in gone}
     kept = tuple(n for n in found.nodes if n.id not in gone)
     return _substitute(replace(found, nodes=kept), alias)
+
+
+def sums_of_low_values(found: Listing) -> Listing:
+    """A sum in float32 of a low value reads the value itself: its kernel widens a few rows at a time."""
+    index = found.index()
+
+    def turn(node: Node) -> Node:
+        cast_ = index.get(node.uses[0].node) if node.op == "sum" else None
+        if cast_ is None or cast_.op != "cast" or cast_.phase is not node.phase:
+            return node
+        source = cast_.uses[0]
+        if not source.dtype.is_float or source.dtype.itemsize_bytes >= node.uses[0].dtype.itemsize_bytes:
+            return node
+        names = dict(zip(cast_.outs[0].dims, source.dims, strict=True))
+        assert all(old == new for old, new in names.items()), f"{cast_.id} renames what it casts"
+        return replace(node, uses=(Use(source.node, source.output, node.uses[0].dims, source.dtype),))
+
+    return replace(found, nodes=tuple(turn(n) for n in found.nodes))
 
 
 def sum_where_made(found: Listing) -> Listing:
@@ -137,6 +156,8 @@ def one_logits_buffer(found: Listing) -> Listing:
     users, asked = found.users(), found.asked()
     losses: dict[str, tuple[Node, Node]] = {}
     for node in found.nodes:
+        if node.uses and node.uses[0].dtype.itemsize_bytes < 4:
+            continue  # log-probabilities are too coarse in a low type; the kernel keeps the logits instead
         if node.op != "cross_entropy" or (node.id, 1) in asked or node.uses[0].value in asked:
             continue
         readers = users[node.uses[0].value]

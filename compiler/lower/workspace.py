@@ -30,7 +30,8 @@ def workspace_bytes(node: fx.Node, threads: int) -> int:
         return _bytes(node.target, args, threads)
     with torch.no_grad(), _Trace(threads) as trace:
         result = cast("Callable[..., Any]", node.target)(*args, **node.kwargs)
-    return max(0, trace.peak - result.untyped_storage().nbytes())
+    results = result if isinstance(result, tuple) else (result,)
+    return max(0, trace.peak - sum(trace.alive.get(storage(tensor), 0) for tensor in results))
 
 
 def _bytes(op: OpOverload, args: Sequence[Any], threads: int) -> int:
@@ -96,6 +97,38 @@ def _flash_backward(args: Sequence[Any], threads: int) -> int:
     return threads * 2 * rows * keys * element + rows * _wide(dtype) + copy
 
 
+# ---- contractions of bfloat16
+
+
+ROWS_OF_A_TILE, COLUMNS_OF_A_TILE = 256, 64
+
+
+def _low_product(a: torch.Tensor, threads: int) -> int:
+    """What oneDNN's brgemm matmul packs (src/cpu/x64/matmul/brgemm_matmul.cpp; fitted to oneDNN 3.x with AVX-512).
+
+    A thread's packed columns of the right operand and float32 tile of the result; of a transposed left operand its
+    packed rows too, exact up to 512 summed elements and an estimate beyond.
+    """
+    if a.dtype is not torch.bfloat16:
+        return 0
+    rows, summed = a.shape
+    rows = -(-rows // -(-rows // ROWS_OF_A_TILE))
+    summed = -(-summed // 64) * 64
+    block = summed if summed <= 512 else 512 if summed < 2048 else 1024
+    tile = COLUMNS_OF_A_TILE * (2 * block + 4 * rows)
+    turned = a.stride(0) == 1 and a.shape[1] > 1
+    packed = 2 * rows * (block + (0 if block % 512 else 32)) + 128 if turned else 0
+    return threads * (tile + packed) + 1024
+
+
+def _mm(args: Sequence[Any], threads: int) -> int:
+    return _low_product(args[0], threads)
+
+
+def _addmm(args: Sequence[Any], threads: int) -> int:
+    return _low_product(args[1], threads)
+
+
 # ---- normalization
 
 
@@ -103,7 +136,7 @@ def _norm_backward(args: Sequence[Any], threads: int) -> int:
     """Partial sums of the gradients of gain and bias, a row a thread (layer_norm_kernel.cpp, `buffer`)."""
     x, width = args[1], args[2]
     wanted = any(args[7][1:])
-    return 2 * threads * torch.Size(width).numel() * _wide(x.dtype) if wanted else 0
+    return 2 * threads * torch.Size(width).numel() * x.dtype.itemsize if wanted else 0
 
 
 # ---- what wants its operands dense
@@ -124,6 +157,9 @@ TABLE: Mapping[OpOverload, Formula] = MappingProxyType(
         aten._scaled_dot_product_flash_attention_for_cpu.default: _flash,
         aten._scaled_dot_product_flash_attention_for_cpu_backward.default: _flash_backward,
         aten.native_layer_norm_backward.default: _norm_backward,
+        aten.mm.default: _mm,
+        aten.addmm.default: _addmm,
+        aten.addmm_.default: _addmm,
         aten._softmax.default: _dense(0),
         aten._log_softmax.default: _dense(0),
         aten._softmax_backward_data.default: _dense(0, 1),

@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from torch import fx
 
+from ....runtime import kernels
 from ...ir.types import Dims, Node, Use
 from ..emit import Emitter, Rule, Value, count, meta, shape
 
@@ -42,6 +43,11 @@ def _picked(e: Emitter, matrix: fx.Node, target: fx.Node) -> fx.Node:
     return e.call(aten.gather.default, matrix, 1, target)
 
 
+def is_low(use: Use) -> bool:
+    """Whether sums over the operand must be wider than it is."""
+    return use.dtype.itemsize_bytes < 4
+
+
 def _log_softmax(e: Emitter, matrix: fx.Node, in_place: bool) -> fx.Node:
     # aten writes a result that is not contiguous in several passes, so it must not be the operand too.
     if in_place and meta(matrix).is_contiguous():
@@ -54,6 +60,9 @@ def cross_entropy(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[V
     kept = _kept(node, 0)
     z = _matrix(e, node, node.uses[0], values[0])
     target = _column(e, node.uses[1], values[1], kept)
+    if is_low(node.uses[0]):
+        loss, lse = e.calls(aten.unbind.int, e.call(kernels.cross_entropy, z, target))
+        return [_rows(e, loss, kept, node, 0), _rows(e, lse, kept, node, 1)]
     chosen = _picked(e, z, target) if e.wanted(1) else None
     in_place = e.dies(0) and e.viewable(e.tensor(values[0], node.uses[0].dtype), node.uses[0].dims, [kept, _over(node)])
     loss = e.call(aten.neg.default, _picked(e, _log_softmax(e, z, in_place), target))
@@ -77,6 +86,11 @@ def cross_entropy_backward(e: Emitter, node: Node, values: Sequence[Value]) -> S
     over_logits = e.dies(1) and e.viewable(
         e.tensor(values[1], node.uses[1].dtype), node.uses[1].dims, [kept, _over(node)]
     )
+    if is_low(node.uses[1]):
+        z = z if over_logits else e.call(aten.clone.default, z)
+        dz = e.call(kernels.cross_entropy_backward, dloss, z, target, lse)
+        order = (*kept, *_over(node))
+        return [e.permute(e.reshape(dz, shape(order)), order, node.outs[0].dims)]
     p = e.call(aten.sub_.Tensor if over_logits else aten.sub.Tensor, z, lse)
     return [_gradient(e, node, p, target, dloss, kept)]
 

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import fx
 
+from ....runtime import kernels
 from ...ir.types import Dims, Node
 from ..emit import TORCH_DTYPES, Emitter, Rule, Value, count, meta, shape
 from .activation import rows
@@ -71,6 +72,10 @@ def rms_norm(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value 
     n, eps = count(over), cast(float, node.attrs["eps"])
     x = rows(e, values[0], use.dims, over)
     gain = _offset(e, node, _vector(e, node, values, 1))
+    if meta(x).dtype.itemsize < 4:
+        y, rstd = e.calls(kernels.rms_norm, x, gain, eps)
+        saved = e.reshape(rstd, shape(_kept(use.dims, over))) if e.wanted(1) else None
+        return [_result(e, y, use.dims, over, node.outs[0].dims), saved]
     # ‖x‖ in one pass over x; the square of a square root costs a rounding, no pass.
     norm = e.call(aten.linalg_vector_norm.default, x, 2, [1], True)
     square = e.call(aten.mul.Tensor, norm, norm)
@@ -99,6 +104,9 @@ def rms_norm_backward(e: Emitter, node: Node, values: Sequence[Value]) -> Sequen
     x = rows(e, values[1], x_use.dims, over)
     gain = _offset(e, node, _vector(e, node, values, 2))
     rstd = e.reshape(e.permute(e.tensor(values[3], node.uses[3].dtype), node.uses[3].dims, kept), [count(kept)])
+    if meta(x).dtype.itemsize < 4:
+        dx, dgain = e.calls(kernels.rms_norm_backward, dy, x, gain, e.reshape(rstd, [count(kept), 1]))
+        return [_result(e, dx, x_use.dims, over, node.outs[0].dims), e.reshape(dgain, shape(over))]
     t = e.call(aten.mul.Tensor, dy, x)
     dgain = e.call(aten.mv.default, e.call(aten.t.default, t), rstd) if e.wanted(1) else None
     if not e.wanted(0):

@@ -8,8 +8,9 @@ from typing import Any, cast
 import torch
 from torch import fx
 
+from ....runtime import kernels
 from ...ir.types import Dim, Dims, Node
-from ..emit import Emitter, Rule, Value, count, meta, shape
+from ..emit import TORCH_DTYPES, Emitter, Rule, Value, count, meta, shape
 
 aten = torch.ops.aten
 
@@ -27,8 +28,13 @@ def sum_(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
     use, over = node.uses[0], over_of(node)
     x = e.tensor(values[0], use.dtype)
     kept = node.outs[0].dims
+    wide = TORCH_DTYPES[node.outs[0].dtype]
     if not over:
-        return [x]
+        return [e.cast(x, wide)]
+    if meta(x).dtype != wide:
+        if wide is torch.float32 and kept and e.viewable(x, use.dims, [over, kept]):
+            return [e.reshape(e.call(kernels.column_sums, e.flatten(x, use.dims, [over, kept])), shape(kept))]
+        x = e.cast(x, wide)
     rows = count(over)
     leading = e.device == "cpu" and use.dtype.is_float and kept and rows >= ROWS_FOR_PRODUCT
     if leading and use.dims[-1] not in over and e.viewable(x, use.dims, [over, kept]):

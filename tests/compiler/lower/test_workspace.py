@@ -88,3 +88,30 @@ def test_draws_are_run_on_the_meta_device_to_see() -> None:
     one = e.argument("seed", [], torch.empty((), dtype=torch.int64, device="meta"), owned=False)
     node = e.call(kernels.uniform, one, one, [one, one], *args[3:])
     assert workspace_bytes(node, 2) == pytest.approx(found, rel=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(7, 40), (6, 1 << 18), (1000, 700)])
+def test_wide_loss_over_low_logits(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    z, target = torch.randn(shape, dtype=dtype), torch.randint(shape[1], (shape[0], 1))
+    check(kernels.cross_entropy, z, target)
+    column = torch.randn(shape[0], 1)
+    check(kernels.column_sums, z)
+    gain = torch.randn(shape[1])
+    check(kernels.rms_norm, z, gain, 1e-5)
+    check(kernels.rms_norm_backward, z, z, gain, column)
+    with torch.no_grad():
+        held = inside(lambda: kernels.cross_entropy_backward(column, z, target, column)) + z.nbytes
+    assert workspace_bytes(emitted(kernels.cross_entropy_backward, (column, z, target, column)), 1) == held
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("sizes", [(64, 64, 128), (256, 512, 64), (300, 100, 800), (96, 50, 500), (500, 64, 64)])
+def test_products_of_bfloat16(sizes: tuple[int, int, int], turned: bool) -> None:
+    rows, summed, columns = sizes
+    a = (
+        torch.randn(summed, rows, dtype=torch.bfloat16).t()
+        if turned
+        else torch.randn(rows, summed, dtype=torch.bfloat16)
+    )
+    check(aten.mm.default, a, torch.randn(summed, columns, dtype=torch.bfloat16))
