@@ -96,9 +96,13 @@ def largest_part(extent: int, axes: Axes, mesh: Mesh) -> int:
 
 
 def has_empty_part(extent: int, axes: Axes, mesh: Mesh) -> bool:
-    """Whether some device holds nothing: the last one then."""
-    low, high = part(extent, axes, mesh, tuple(size - 1 for _, size in mesh.axes))
-    return low >= high
+    """Whether some device holds nothing."""
+    sizes = {extent}
+    for axis in axes:
+        count = mesh.size(axis)
+        parts = (chunk(size, count, index) for size in sizes for index in range(count))
+        sizes = {high - low for low, high in parts}
+    return 0 in sizes
 
 
 def local_dim(dim: Dim, axes: Axes, mesh: Mesh, coordinate: Coordinate) -> Dim:

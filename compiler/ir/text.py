@@ -108,10 +108,9 @@ def _node(node: Node, table: _Table, dtype_of: Callable[[Use], DType | None]) ->
 
 
 def _layout(layout: Layout, dims: Dims) -> str:
-    """`[batch: data, V: data tensor] sum context`: the dims that are cut by which axes, then what is owed over which."""
-    cut = (
-        f"{_name(d.name)}: {' '.join(map(_name, axes))}" for d, axes in zip(dims, layout.shards, strict=True) if axes
-    )
+    """`[batch: data, V: data tensor] sum context`: the dims that are cut, by which axes; what is owed over which."""
+    pairs = zip(dims, layout.shards, strict=True)
+    cut = (f"{_name(d.name)}: {' '.join(map(_name, axes))}" for d, axes in pairs if axes)
     return " ".join([f"[{', '.join(cut)}]", *(f"{how.value} {_name(axis)}" for axis, how in layout.partial)])
 
 

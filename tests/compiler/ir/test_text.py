@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from partita.compiler.base.diagnostic import SpecError
 from partita.compiler.ir.graph import Graph, GraphBuilder
+from partita.compiler.ir.layout import Layout, Reduction
 from partita.compiler.ir.text import parse_graph, print_graph
 from partita.compiler.ir.types import Attr, Dim, DType, Layer, Node, Origin, Phase, TensorType
 
@@ -103,3 +104,14 @@ def test_damaged_text_never_ends_in_a_traceback(at: int, length: int, put: str) 
         parse_graph(TINY[:at] + put + TINY[at + length :])
     except SpecError as error:
         assert str(error)
+
+
+def test_layouts_read_back() -> None:
+    batch, d = Dim("batch", 4), Dim("f32", 6)
+    out = TensorType((batch, d), DType.F32)
+    layouts = (Layout((("data",), ())), Layout(((), ("data", "a b")), (("tensor", Reduction.LSE),)))
+    builder = GraphBuilder("laid")
+    builder.add(Node("x", "f", (), (out, out), origin=(Origin("a.partita", 3),), layouts=layouts))
+    graph = builder.finish()
+    assert 'layout([batch: data], [f32: data "a b"] lse tensor)' in print_graph(graph)
+    assert parse_graph(print_graph(graph)) == graph
