@@ -38,12 +38,12 @@ def interpret(
     An output that is not accumulated is the last microbatch's. Free dims get their sizes from the arrays.
     """
     parts = [{}] if microbatches is None else list(microbatches)
-    return _Run(graph, inputs, len(parts), batch).step(parts)
+    return Run(graph, inputs, len(parts), batch).step(parts)
 
 
 @dataclass
-class _Run:
-    """One step under way."""
+class Run:
+    """One step under way, on one device."""
 
     graph: Graph
     given: Values
@@ -67,9 +67,10 @@ class _Run:
     def _run(self, *phases: Phase) -> None:
         for node in self.graph:
             if node.phase in phases or node.op == "start":  # a start may differ in every microbatch
-                self._visit(node)
+                self.visit(node)
 
-    def _visit(self, node: Node) -> None:
+    def visit(self, node: Node) -> None:
+        """Computes one node, whose operands are there."""
         arrays = [self.values[use.value] for use in node.uses]
         for array, use in zip(arrays, node.uses, strict=True):
             self._learn(node, use.dims, array.shape)
@@ -125,7 +126,8 @@ class _Run:
         return array
 
     def _start(self, dim: Dim) -> int:
-        base = _integer(self.given.get(f"start.{dim.name}", 0))
+        name = f"start.{dim.name}"
+        base = _integer(self.now.get(name, self.given.get(name, 0)))
         bound = self.sizes.get(dim, dim)
         return base + (self.part * elements((bound,)) if dim.name == self.batch and self.part else 0)
 

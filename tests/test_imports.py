@@ -15,7 +15,7 @@ BASE = {"compiler.base"}
 IR = BASE | {"compiler.ir"}
 OPS = IR | {"compiler.ops"}
 MIDDLE = OPS | {"compiler.language"}
-PASSES = MIDDLE | {"compiler.elaborate", "compiler.interpret", "compiler.cost"}
+PASSES = MIDDLE | {"compiler.elaborate", "compiler.interpret", "compiler.cost", "compiler.partition"}
 LOWER = PASSES | {"compiler.passes", "compiler.plan", "runtime.program"}
 EVERYTHING = LOWER | {"compiler.lower", "compiler.pipeline", "compiler.api", "runtime"}
 ALLOWED: dict[str, set[str]] = {
@@ -25,6 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "compiler.ops": IR,
     "compiler.elaborate": MIDDLE,
     "compiler.interpret": OPS,
+    "compiler.interpret_mesh": OPS | {"compiler.interpret"},
+    "compiler.partition": OPS | {"compiler.cost"},
     "compiler.cost": OPS | {"runtime.program"},
     "compiler.passes": PASSES,
     "compiler.plan": PASSES | {"compiler.passes"},

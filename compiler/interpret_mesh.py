@@ -1,0 +1,182 @@
+"""The reference on a mesh: every device's own graph in numpy, node by node together, collectives as sums of lists.
+
+In: each device's graph and the whole values of the leaves. Out: whole outputs and writes, put together from the
+devices' parts. Exact and in the order of ranks: what a partition is held to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .interpret import Run, Values, initial_value
+from .ir.graph import Graph
+from .ir.layout import Coordinate, Layout, Mesh, Reduction, chunk
+from .ir.types import Dim, Dims, Node, Phase
+from .ops import attributes
+from .ops.collectives import COLLECTIVES
+from .ops.definition import Array
+from .ops.shapes import elements
+
+_TOGETHER = COLLECTIVES | {"shard"}  # what needs to know the devices' places
+
+Parts = dict[Coordinate, Array]
+Local = Mapping[Coordinate, tuple[Graph, Mapping[str, int]]]  # each device's graph, and where its parts begin
+
+
+def interpret_mesh(
+    graph: Graph, mesh: Mesh, local: Local, inputs: Values, *, microbatches: Sequence[Values] | None = None,
+    batch: str = "batch",
+) -> dict[str, Array]:  # fmt: skip
+    """Run one step on all devices of the mesh.
+
+    graph   the partitioned graph, whose layouts say how leaves are cut and outputs put together
+    inputs, microbatches, batch   as `interpret` takes them, whole
+    """
+    return _Mesh(graph, mesh, local, inputs, [{}] if microbatches is None else list(microbatches), batch).step()
+
+
+@dataclass
+class _Mesh:
+    graph: Graph
+    mesh: Mesh
+    local: Local
+    given: Values
+    parts: list[Values]
+    batch: str
+
+    def step(self) -> dict[str, Array]:
+        cells = list(self.mesh.coordinates())
+        given = {c: {**self._own(c, self.given), **self._starts(c, 0)} for c in cells}
+        self.runs = {c: Run(self.local[c][0], given[c], len(self.parts), "") for c in cells}
+        ids = [[node.id for node in run.graph] for run in self.runs.values()]
+        assert all(one == ids[0] for one in ids), "the devices' graphs have the same nodes"
+        self._run(Phase.PREPARE)
+        for number, values in enumerate(self.parts):
+            for c, run in self.runs.items():
+                run.part, run.now = number, {**self._own(c, values), **self._starts(c, number)}
+            self._run(Phase.FORWARD, Phase.BACKWARD)
+            for run in self.runs.values():
+                run.values.update({(target, 0): value for target, value in run.assigned.items()})
+        self._run(Phase.UPDATE)
+        return self._whole()
+
+    def _starts(self, c: Coordinate, number: int) -> dict[str, object]:
+        """A part of the batch begins where its microbatch does, and there where the device's part does."""
+        rows = next((d.size or 0 for d in self.graph.dims().values() if d.name == self.batch), 0)
+        return {
+            f"start.{name}": begin + (number * rows if name.partition("/")[0] == self.batch else 0)
+            for name, begin in self.local[c][1].items()
+        }
+
+    def _own(self, c: Coordinate, values: Values) -> dict[str, object]:
+        """A device's parts of the leaves."""
+        found: dict[str, object] = {name: value for name, value in values.items() if name in ("step", "seed")}
+        for node in self.graph:
+            if node.op not in ("parameter", "state", "input"):
+                continue
+            names = (node.id, attributes.text(node.attrs, "name")) if node.op == "input" else (node.id,)
+            name = next((one for one in names if one in values), None)
+            if name is None and (node.op == "input" or values is not self.given):
+                continue
+            seed = int(np.asarray(self.given.get("seed", 0)))
+            whole = initial_value(node, seed) if name is None else np.asarray(values[name])
+            found[node.id] = whole[node.layouts[0].slices(node.outs[0].dims, self.mesh, c)]
+        return found
+
+    def _run(self, *phases: Phase) -> None:
+        for nodes in zip(*(run.graph for run in self.runs.values()), strict=True):
+            if nodes[0].phase not in phases and nodes[0].op != "start":
+                continue
+            if nodes[0].op in _TOGETHER:
+                self._collective(dict(zip(self.runs, nodes, strict=True)))
+            else:
+                for run, node in zip(self.runs.values(), nodes, strict=True):
+                    run.visit(node)
+
+    # ---- collectives
+
+    def _collective(self, nodes: Mapping[Coordinate, Node]) -> None:
+        axis = self.mesh.order(attributes.text(next(iter(nodes.values())).attrs, "axis"))
+        for group in self._groups(axis):
+            values = [self.runs[c].values[nodes[c].uses[0].value] for c in group]
+            for c, value in zip(group, joined([nodes[c] for c in group], values), strict=True):
+                self.runs[c].values[nodes[c].id, 0] = value
+
+    def _groups(self, axis: int) -> Iterator[list[Coordinate]]:
+        """The devices that differ along one axis only, in the order of ranks."""
+        groups: dict[Coordinate, list[Coordinate]] = {}
+        for c in self.runs:
+            groups.setdefault((*c[:axis], *c[axis + 1 :]), []).append(c)
+        yield from groups.values()
+
+    # ---- whole values
+
+    def _whole(self) -> dict[str, Array]:
+        found: dict[str, Array] = {}
+        for name, use in self.graph.outputs.items():
+            local = {c: run.values[run.graph.outputs[name].value] for c, run in self.runs.items()}
+            found[name] = together(self.graph[use.node].layouts[use.output], use.dims, self.mesh, local)
+        for target in next(iter(self.runs.values())).assigned:
+            node = self.graph[target]
+            local = {c: run.assigned[target] for c, run in self.runs.items()}
+            found[target] = together(node.layouts[0], node.outs[0].dims, self.mesh, local)
+        return found
+
+
+def together(layout: Layout, dims: Dims, mesh: Mesh, parts: Parts) -> Array:
+    """The whole value of every device's part; devices that hold the same must hold the same."""
+    assert not layout.partial, "an output owes nothing"
+    whole = np.zeros([elements((d,)) for d in dims], dtype=next(iter(parts.values())).dtype)
+    seen: dict[tuple[tuple[int, int], ...], Array] = {}
+    for c in mesh.coordinates():
+        where = layout.slices(dims, mesh, c)
+        first = seen.setdefault(tuple((s.start, s.stop) for s in where), parts[c])
+        assert np.array_equal(first, parts[c], equal_nan=True) or np.allclose(
+            first, parts[c], rtol=1e-9, atol=1e-9, equal_nan=True
+        ), "devices that hold the same value differ"
+        whole[where] = parts[c]
+    return whole
+
+
+def joined(nodes: Sequence[Node], values: Sequence[Array]) -> list[Array]:
+    """What each device of a group has after a collective, in the order of ranks."""
+    first, count = nodes[0], len(nodes)
+    match first.op:
+        case "all_reduce":
+            total = _reduced(first, values)
+            return [total] * count
+        case "reduce_scatter":
+            total = _reduced(first, values)
+            return [_chunk(total, _axis(first, "dim"), count, i) for i in range(count)]
+        case "all_gather":
+            whole = np.concatenate(values, axis=_axis(first, "dim"))
+            return [whole] * count
+        case "shard":
+            return [_chunk(value, _axis(first, "dim"), count, i) for i, value in enumerate(values)]
+        case "all_to_all":
+            split, join = _axis(first, "split"), _axis(first, "join")
+            return [np.concatenate([_chunk(v, split, count, i) for v in values], axis=join) for i in range(count)]
+        case _:
+            raise AssertionError(f"{first.op} is no collective")
+
+
+def _reduced(node: Node, values: Sequence[Array]) -> Array:
+    how = Reduction(attributes.text(node.attrs, "reduction"))
+    assert how is not Reduction.LSE, f"{node.id}: a log-sum-exp is joined by a maximum and a sum"
+    found = values[0]
+    for value in values[1:]:
+        found = found + value if how is Reduction.SUM else np.maximum(found, value)
+    return found
+
+
+def _axis(node: Node, name: str) -> int:
+    dim: Dim = attributes.dim(node.attrs, name)
+    return node.uses[0].dims.index(dim)
+
+
+def _chunk(value: Array, axis: int, count: int, index: int) -> Array:
+    low, high = chunk(value.shape[axis], count, index)
+    return value.take(range(low, high), axis=axis)

@@ -1,0 +1,106 @@
+"""From one layout to another: the cheapest sequence of collectives, each along one axis.
+
+In: the dims of a value, the layout that it has and the one that is wanted, and what a message costs. Out: the moves.
+A shortest path (Dijkstra 1959) over the layouts: there are few of them, and the order matters (what is cut first
+makes the messages that follow shorter; only the last axis that cuts a dim can be gathered).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from ..ir.layout import Layout, Mesh, Reduction
+from ..ir.types import Dims
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One collective: `op` along `axis`. `dim` is the position that is gathered, scattered, cut or joined; `to` the
+    position that an all-to-all cuts; `reduction` how terms are joined."""
+
+    op: str
+    axis: str
+    before: Layout
+    after: Layout
+    dim: int | None = None
+    to: int | None = None
+    reduction: Reduction = Reduction.SUM
+
+
+# The seconds of a move of a value with these dims and so many bytes an element.
+Price = Callable[[Move, Dims, int], float]
+
+
+def moves(layout: Layout, mesh: Mesh) -> Iterator[Move]:
+    """Every collective that a value so laid out can go through."""
+    for axis in mesh.names:
+        on = layout.on(axis)
+        ends = [at for at, axes in enumerate(layout.shards) if all(mesh.order(a) < mesh.order(axis) for a in axes)]
+        if isinstance(on, Reduction):
+            yield Move("all_reduce", axis, layout, layout.with_axis(axis, None, mesh), reduction=on)
+            for at in ends if on is Reduction.SUM else ():
+                yield Move("reduce_scatter", axis, layout, layout.with_axis(axis, at, mesh), dim=at)
+        elif on is None:
+            for at in ends:
+                yield Move("shard", axis, layout, layout.with_axis(axis, at, mesh), dim=at)
+            if all(how is Reduction.SUM for _, how in layout.partial):
+                yield Move("partial", axis, layout, layout.with_axis(axis, Reduction.SUM, mesh))
+        elif layout.shards[on][-1] == axis:
+            yield Move("all_gather", axis, layout, layout.with_axis(axis, None, mesh), dim=on)
+            for at in ends:
+                if at != on:
+                    yield Move("all_to_all", axis, layout, layout.with_axis(axis, at, mesh), dim=on, to=at)
+
+
+@dataclass
+class Paths:
+    """The cheapest ways on one mesh, remembered."""
+
+    mesh: Mesh
+    price: Price
+    known: dict[tuple[Dims, int, Layout, Layout], tuple[float, tuple[Move, ...]]] = field(
+        default_factory=dict[tuple[Dims, int, Layout, Layout], tuple[float, tuple[Move, ...]]]
+    )
+
+    def find(self, dims: Dims, itemsize: int, source: Layout, target: Layout) -> tuple[float, tuple[Move, ...]]:
+        """The seconds and the moves from one layout to another."""
+        if source == target:
+            return 0.0, ()
+        key = (dims, itemsize, source, target)
+        if key not in self.known:
+            self.known[key] = self._search(dims, itemsize, source, target)
+        return self.known[key]
+
+    def _search(self, dims: Dims, itemsize: int, source: Layout, target: Layout) -> tuple[float, tuple[Move, ...]]:
+        best: dict[Layout, float] = {source: 0.0}
+        came: dict[Layout, Move] = {}
+        queue: list[tuple[float, int, Layout]] = [(0.0, 0, source)]
+        pushed = 0
+        while queue:
+            seconds, _, layout = heapq.heappop(queue)
+            if layout == target:
+                return seconds, tuple(_back(came, source, target))
+            if seconds > best[layout]:
+                continue
+            for move in moves(layout, self.mesh):
+                found = seconds + self.price(move, dims, itemsize)
+                if found < best.get(move.after, float("inf")):
+                    best[move.after], came[move.after] = found, move
+                    pushed += 1
+                    heapq.heappush(queue, (found, pushed, move.after))
+        raise AssertionError(f"no way from {source.text(dims)} to {target.text(dims)}")
+
+
+def _back(came: dict[Layout, Move], source: Layout, target: Layout) -> Iterator[Move]:
+    found: list[Move] = []
+    while target != source:
+        found.append(came[target])
+        target = came[target].before
+    yield from reversed(found)
+
+
+def count_messages(move: Move, dims: Dims, itemsize: int) -> float:
+    """A price without a machine: what sends messages costs one, what does not nearly nothing."""
+    return 1e-3 if move.op in ("shard", "partial") else 1.0

@@ -1,0 +1,174 @@
+"""Writes a choice of strategies into a graph: every result gets its layout, every change between layouts its nodes.
+
+In: a graph, a strategy for each node, and the cheapest ways between layouts. Out: one graph for all devices of the
+mesh, with global sizes, in which an operand lies as its reader wants it. A value is brought to a layout once, before
+its first reader, however many read it so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from ..ir.graph import Graph, GraphBuilder
+from ..ir.layout import Layout, Mesh
+from ..ir.levels import PHASE_ORDER
+from ..ir.types import Attr, Dims, Node, Phase, TensorType, Use
+from ..ops import attributes
+from ..ops.collectives import COLLECTIVES
+from ..ops.registry import REGISTRY
+from .apart import TAKE_APART
+from .relayout import Move, Paths
+from .strategies import Option, Strategy, operand_layouts, result_layouts
+
+Value = tuple[str, int]
+_F, _B = Phase.FORWARD, Phase.BACKWARD
+# From which phases a value may be read: what runs once a step does not see what every microbatch makes.
+_FROM: Mapping[Phase, tuple[Phase, ...]] = MappingProxyType(
+    {
+        Phase.PREPARE: (Phase.PREPARE,),
+        _F: (Phase.PREPARE, _F),
+        _B: (Phase.PREPARE, _F, _B),
+        Phase.UPDATE: (Phase.PREPARE, Phase.UPDATE),
+    }
+)
+
+
+def rewrite(graph: Graph, mesh: Mesh, strategies: Mapping[str, Strategy], paths: Paths, again: frozenset[str]) -> Graph:
+    """The partitioned graph. `again`: nodes whose values are gathered for each phase anew, and dropped behind it (ZeRO 3)."""
+    return _Rewrite(graph, mesh, strategies, paths, again).run()
+
+
+@dataclass
+class _Rewrite:
+    graph: Graph
+    mesh: Mesh
+    strategies: Mapping[str, Strategy]
+    paths: Paths
+    again: frozenset[str]
+    instead: dict[Value, Use] = field(default_factory=dict[Value, Use])
+    fitted: dict[tuple[Value, Layout, Phase], Node] = field(default_factory=dict[tuple[Value, Layout, Phase], Node])
+
+    def run(self) -> Graph:
+        self.builder = GraphBuilder(self.graph.name, self.graph.microbatches)
+        for node in self.graph:
+            self._node(node, self.strategies[node.id])
+        for name, use in self.graph.outputs.items():
+            now = self._now(use)
+            has = self._layout(now.value)
+            source = self.builder[now.node]
+            self.builder.output(name, self._fit(now, Layout(has.shards), replace(source, phase=self._seen(source))))
+        for key, body in self.graph.bodies.items():
+            self.builder.body(key, body)
+        return self.builder.finish()
+
+    def _node(self, node: Node, strategy: Strategy) -> None:
+        node = replace(node, uses=tuple(map(self._now, node.uses)))
+        if any(option.apart for option in strategy):
+            self._apart(node, strategy)
+        elif node.op == "assign":
+            target = attributes.text(node.attrs, "target")
+            use = self._fit(node.uses[0], self.builder[target].layouts[0], node)
+            self.builder.add(replace(node, uses=(use,)))
+        else:
+            wanted = operand_layouts(node, strategy, self.mesh)
+            uses = tuple(self._fit(use, want, node) for use, want in zip(node.uses, wanted, strict=True))
+            self.builder.add(replace(node, uses=uses, layouts=result_layouts(node, strategy, self.mesh)))
+
+    def _now(self, use: Use) -> Use:
+        """The edge that stands for this one now."""
+        found = self.instead.get(use.value)
+        return use if found is None else Use(found.node, found.output, use.dims, use.dtype)
+
+    def _layout(self, value: Value) -> Layout:
+        return self.builder[value[0]].layouts[value[1]]
+
+    # ---- changes of layout
+
+    def _fit(self, use: Use, wanted: Layout, reader: Node) -> Use:
+        """The value as its reader wants it."""
+        has = self._layout(use.value)
+        if has == wanted:
+            return use
+        source = self.builder[use.node]
+        dims = source.outs[use.output].dims
+        _, path = self.paths.find(dims, use.dtype.itemsize_bytes, has, wanted)
+        value, phase = use.value, self._phase(source, use.value, path, reader)
+        for move in path:
+            value = (self._moved(source, value, dims, move, reader, phase).id, 0)
+        return Use(value[0], value[1], use.dims, use.dtype)
+
+    def _moved(self, source: Node, value: Value, dims: Dims, move: Move, reader: Node, phase: Phase) -> Node:
+        """The node of one move, made once for all readers in or after its phase."""
+        for earlier in (phase,) if source.id in self.again else _FROM[phase]:
+            if (value, move.after, earlier) in self.fitted:
+                return self.fitted[value, move.after, earlier]
+        out = TensorType(dims, source.outs[0].dtype if value[0] != source.id else source.outs[value[1]].dtype)
+        use = Use(value[0], value[1], dims, self.builder[value[0]].outs[value[1]].dtype)
+        at = reader if phase is reader.phase and phase is not Phase.PREPARE else source
+        node = Node(
+            self.builder.fresh(_name(source.id, value, move)), move.op, (use,), (replace(out, dtype=use.dtype),),
+            _attrs(move, dims), phase, None, at.path, at.layer, source.origin, (move.after,),
+        )  # fmt: skip
+        self.fitted[value, move.after, phase] = self.builder.add(node)
+        return node
+
+    def _phase(self, source: Node, value: Value, path: tuple[Move, ...], reader: Node) -> Phase:
+        """A message about what is there before the microbatches is sent once a step; all else where it is read."""
+        once = source.phase is Phase.PREPARE and reader.phase in (Phase.FORWARD, Phase.BACKWARD)
+        if once and any(move.op in COLLECTIVES for move in path) and source.id not in self.again:
+            return Phase.PREPARE
+        return max(self._seen(source), reader.phase, key=PHASE_ORDER.__getitem__)
+
+    def _seen(self, source: Node) -> Phase:
+        """From when on a value is there: a sum over microbatches when all have run."""
+        return Phase.UPDATE if source.op == "accumulate" else source.phase
+
+    # ---- nodes taken apart
+
+    def _apart(self, node: Node, strategy: Strategy) -> None:
+        """The node's operators in its place; each cuts what the node cuts, and owes what it must."""
+        owed = {d for option in strategy if option.apart for d in option.cut}
+
+        def build(
+            op: str, *operands: Use, hint: str | None = None, body: str | None = None, **attrs: Attr
+        ) -> tuple[Use, ...]:
+            outs = REGISTRY[op].infer(tuple(use.type for use in operands), attrs)
+            name = self.builder.fresh(f"{node.id}.{hint or op}")
+            made = replace(node, id=name, op=op, uses=operands, outs=outs, attrs=attrs, body=body)
+            self._node(made, tuple(_option_of(made, option) for option in strategy))
+            return tuple(made.out(index) for index in range(len(outs)))
+
+        for index, use in enumerate(TAKE_APART[node.op](build, node)):
+            names = dict(zip(use.dims, node.outs[index].dims, strict=True))
+            assert not owed & set(use.dims), f"{node.id} is whole where its parts were joined"
+            self.instead[node.id, index] = use.relabel(names)
+
+
+def _option_of(node: Node, option: Option) -> Option:
+    """What an axis does in an operator that a node was taken apart into: it cuts the same dims where they are."""
+    from .strategies import options
+
+    found = options(node)
+    same = [one for one in found if one.cut and set(one.cut) <= set(option.cut) and not one.apart]
+    return same[0] if same else found[0]
+
+
+def _name(source: str, value: Value, move: Move) -> str:
+    """`all_reduce/blocks.0.attn.o`, named after what it moves; a second result after its number."""
+    of = value[0] if "/" not in value[0] or value[0] == source else source
+    return f"{move.op}/{of}" + (f".{value[1]}" if value[1] else "")
+
+
+def _attrs(move: Move, dims: Dims) -> dict[str, Attr]:
+    found: dict[str, Attr] = {"axis": move.axis}
+    if move.op == "all_to_all":
+        assert move.dim is not None and move.to is not None, "an all-to-all joins one dim and cuts another"
+        split, join = dims[move.to], dims[move.dim]
+        found.update(split=split, split_into=split, join=join, join_into=join)
+    elif move.dim is not None:
+        found.update(dim=dims[move.dim], into=dims[move.dim])
+    if move.op in ("all_reduce", "reduce_scatter", "partial"):
+        found["reduction"] = move.reduction.value
+    return found
