@@ -1,101 +1,105 @@
 """The models of transformers with random weights that Partita's parameters can take.
 
-In: the name of a model of specs/models. Out: their module, and for each parameter of ours the view of theirs that it is
-(they keep matrices transposed, queries, keys and values in one, heads flattened). A view serves weights and gradients.
+In: the name of a model of specs/models. Out: their module, made by the configuration of the spec's weight map, and its
+weights and gradients as our parameters, through files that it writes and that map. So the map is what is tested.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping
+import os
+import tempfile
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
+from partita.compiler.elaborate.weights import weight_map
+from partita.runtime.safetensors_files import open_files
+from partita.runtime.weights import WeightMap, fitted, from_plain
+from samples.spec_texts import model_spec
 from samples.zoo import DIMS
 from torch.overrides import TorchFunctionMode
 
-from .hugging_face_models import DECODERS, OTHERS, Row
+from .hugging_face_models import DECODERS, OTHERS, Other
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+import transformers
+from transformers.utils import logging as their_logging
 
 Tensor = torch.Tensor
+their_logging.disable_progress_bar()
 
 
 @dataclass(frozen=True)
 class Theirs:
-    """Their module, and how each of our parameters lies in theirs."""
+    """Their module, and the map between their tensors and our parameters."""
 
-    net: torch.nn.Module
-    views: Mapping[str, tuple[str, Callable[[Tensor], Tensor]]]
-    inputs: Mapping[str, str]
+    other: Other
+    net: Any
+    weights_map: WeightMap
 
     def weights(self) -> dict[str, Tensor]:
         """Their weights as our parameters."""
-        known = dict(self.net.named_parameters())
-        return {ours: view(known[name].detach()) for ours, (name, view) in self.views.items()}
+        kind = next(iter(self.net.parameters())).dtype
+        with tempfile.TemporaryDirectory() as folder, _quiet():
+            self.net.save_pretrained(folder)
+            source = fitted(open_files(Path(folder)), self.weights_map)
+            return {name: source.parameter(name, kind) for name in source.parameters}
 
     def gradients(
-        self, inputs: Mapping[str, Tensor], loss_of: Callable[[Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Logits, a loss of them, and its gradients by our parameters. `inputs` are under our names."""
-        known = dict(self.net.named_parameters())
-        given = {self.inputs[name]: tensor for name, tensor in inputs.items()}
-        with _exactly(next(iter(known.values())).dtype):
-            logits = self.net(**given).logits
-            loss = loss_of(logits)
-            found = dict(zip(known, torch.autograd.grad(loss, list(known.values())), strict=True))
-        views = {ours: view(found[name]) for ours, (name, view) in self.views.items()}
-        return logits.detach(), loss.detach(), views
+        self, inputs: Mapping[str, Tensor], loss_of: Callable[[dict[str, Tensor]], Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
+        """Outputs under our names, a loss of them, its gradients by our parameters. `inputs` are under our names."""
+        parameters = list(self.net.parameters())
+        given = {self.other.inputs[name]: tensor for name, tensor in inputs.items()}
+        with _exactly(parameters[0].dtype):
+            result = self.net(**given)
+            outputs = {ours: output(self.net, result) for ours, output in self.other.outputs.items()}
+            loss = loss_of(outputs)
+            found = cast("tuple[Tensor | None, ...]", torch.autograd.grad(loss, parameters, allow_unused=True))
+        kept = [parameter.data for parameter in parameters]
+        try:
+            for parameter, gradient in zip(parameters, found, strict=True):
+                parameter.data = torch.zeros_like(parameter) if gradient is None else gradient
+            views = self.weights()  # a gradient lies as its weight does
+        finally:
+            for parameter, data in zip(parameters, kept, strict=True):
+                parameter.data = data
+        return {name: tensor.detach() for name, tensor in outputs.items()}, loss.detach(), views
+
+
+def tiny_map(model: str) -> WeightMap:
+    """The weight map of a model in its tiny size."""
+    other = {**DECODERS, **OTHERS}[model]
+    dims = {**DIMS[other.file, model], **other.dims}
+    return from_plain(weight_map(model_spec(other.file), model, dims=dims).plain())
 
 
 def theirs(model: str, dtype: torch.dtype) -> Theirs:
     """A model in its tiny size, its weights drawn so that no part of it is nearly idle."""
-    other = {**DECODERS, **OTHERS}[model]
-    dims = sizes(other.file, model)
+    other, weights = {**DECODERS, **OTHERS}[model], tiny_map(model)
     with _exactly(dtype), _quiet():
-        net = other.make(dims).to(dtype)
+        net = make(weights.config, other).to(dtype)
+    other.ready(net)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for parameter in net.parameters():
             drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_(0.3 * drawn)
-    views = {ours: pair for row in other.rows for ours, pair in _views(row, dims)}
-    return Theirs(net.eval(), views, other.inputs)
+    return Theirs(other, net.eval(), weights)
 
 
-def sizes(file: str, model: str) -> dict[str, int]:
-    """The tiny size of a model, with the dims that follow from others."""
-    dims = dict(DIMS[file, model])
-    if "Y" in dims:
-        dims["T"] = 1 + dims["Y"] // dims["P"] * (dims["X"] // dims["Q"])
-    return {"G": dims["H"], "K": dims["D"] // dims["H"], "O": dims["D"], **dims}
-
-
-def _views(row: Row, dims: Mapping[str, int]) -> Iterator[tuple[str, tuple[str, Callable[[Tensor], Tensor]]]]:
-    """A row of the table for every layer and every one of our names."""
-    name, axes, ours, wanted = row
-    head, _, rest = ours.partition("[")
-    middle, _, tail = rest.partition("]")
-    ours_all = [f"{head}{part}{tail}" for part in middle.split()] or [ours]
-    for layer in range(dims["L"] if "{l}" in name else 1):
-        for part, one in enumerate(ours_all):
-            yield one.replace("{l}", str(layer)), (name.replace("{l}", str(layer)), _view(axes, wanted, part, dims))
-
-
-def _view(axes: str, wanted: str, part: int, dims: Mapping[str, int]) -> Callable[[Tensor], Tensor]:
-    theirs_axes = axes.split()
-    shape = [int(axis) if axis.isdigit() else dims[axis] for axis in theirs_axes]
-    kept = [axis for axis in theirs_axes if not axis.isdigit()]
-    order = [kept.index(axis) for axis in wanted.split()]
-
-    def view(tensor: Tensor) -> Tensor:
-        whole = tensor.reshape(shape)
-        for place, axis in enumerate(theirs_axes):
-            if axis.isdigit():
-                whole = whole.select(place, part)
-        return whole.permute(order).contiguous()
-
-    return view
+def make(config: Mapping[str, Any], other: Other) -> Any:
+    """Their module by a configuration, as they read it from a file."""
+    told: dict[str, Any] = {"use_cache": False, "pad_token_id": None}  # the embedding of a padding id has no gradient
+    whole = {**config, **told}
+    for key, value in other.told.items():
+        whole[key] = {**config.get(key, {}), **value} if isinstance(value, Mapping) else value
+    made = transformers.AutoConfig.for_model(str(config["model_type"])).__class__.from_dict(whole)
+    return getattr(transformers, config["architectures"][0])(made)
 
 
 # ---- their precision
