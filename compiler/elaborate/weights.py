@@ -14,6 +14,7 @@ from ..base.diagnostic import Diagnostic, Diagnostics, Label, SpecError, did_you
 from ..base.span import Span
 from ..language import syntax as s
 from . import dims as d
+from .arithmetic import decided
 from .blocks import all_parameters
 from .frame import Budget, Fault, Frame
 from .load import Spec
@@ -165,7 +166,9 @@ class _Reader:
             self.entries(replace(frame, names={**frame.names, entry.index.text: index}), entry.entries)
 
     def tensor(self, frame: Frame, entry: s.WeightMap) -> None:
-        """A tensor of theirs. One of whose parameters `when` leaves out none is there."""
+        """A tensor of theirs, unless its `when` is false or one leaves out all of its parameters."""
+        if entry.condition is not None and not decided(frame, frame.evaluate(entry.condition), entry.condition.span):
+            return
         found = [parameters(frame, self.made.instance, path) for path in entry.paths]
         if all(one is None for one in found):
             return

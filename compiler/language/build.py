@@ -303,15 +303,17 @@ class Builder:
     def wskip(self, span: Span, pattern: Token) -> s.WeightSkip:
         return s.WeightSkip(span, self._string(pattern))
 
-    def wmap(self, span: Span, name: Token, layout: Any, source: Any) -> s.WeightMap:
-        return self._weight_map(span, name, layout, source, tied=False)
+    def wmap(self, span: Span, name: Token, layout: Any, source: Any, condition: Any) -> s.WeightMap:
+        return self._weight_map(span, name, layout, source, condition, tied=False)
 
-    def wtied(self, span: Span, name: Token, layout: Any, source: Any) -> s.WeightMap:
-        return self._weight_map(span, name, layout, source, tied=True)
+    def wtied(self, span: Span, name: Token, layout: Any, source: Any, condition: Any) -> s.WeightMap:
+        return self._weight_map(span, name, layout, source, condition, tied=True)
 
-    def _weight_map(self, span: Span, name: Token, layout: Any, source: Any, tied: bool) -> s.WeightMap:
+    def _weight_map(
+        self, span: Span, name: Token, layout: Any, source: Any, condition: s.Expr | None, *, tied: bool
+    ) -> s.WeightMap:
         paths = (source,) if isinstance(source, s.WeightPath) else source
-        return s.WeightMap(span, self._string(name), layout, paths, tied)
+        return s.WeightMap(span, self._string(name), layout, paths, tied, condition)
 
     def wconfig(self, span: Span, entries: Any) -> s.WeightConfig:
         return s.WeightConfig(span, entries)

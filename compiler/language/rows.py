@@ -247,7 +247,8 @@ def _weights(node: s.Weights | s.WeightMap | s.WeightSkip | s.WeightFor | s.Weig
             return _plain(node, f"skip {t.quoted(node.pattern.value)}")
         case s.WeightMap():
             paths = ", ".join(t.weight_path(path) for path in node.paths)
-            value = f"= ({paths})" if len(node.paths) > 1 else f"= {paths}"
+            tail = f" when {t.flat(node.condition)}" if node.condition else ""
+            value = (f"= ({paths})" if len(node.paths) > 1 else f"= {paths}") + tail
             head = f"{'tied ' if node.tied else ''}{t.quoted(node.name.value)}{t.axes(node.layout)}"
             return Row(node, "weight", head, _own_line(value))
 

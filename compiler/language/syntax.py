@@ -549,13 +549,14 @@ class Weights(Node):
 class WeightMap(Node):
     """`"attn.weight"[D, (3 H K)] = (q.w, k.w, v.w)`: their name and layout, our parameters
 
-    `tied "lm_head.weight"[V, D] = embed.table`: a second name of theirs for what another entry maps.
+    `tied "lm_head.weight"[V, D] = embed.table when tied`: a second name of theirs for what another entry maps.
     """
 
     name: String
     layout: tuple[Dim, ...]
     paths: tuple[WeightPath, ...]
     tied: bool
+    condition: Expr | None
 
 
 @dataclass(frozen=True, slots=True)

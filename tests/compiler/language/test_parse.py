@@ -136,7 +136,20 @@ def lark() -> Lark:
 def test_agrees_with_lark(path: Path, lark: Lark):
     theirs = lark.parse(path.read_text("utf-8").rstrip() + "\n")
     words = [str(leaf) for leaf in theirs.scan_values(lambda value: isinstance(value, Token))]
-    wanted = {"param", "binop", "dim_binop", "call", "view", "inst", "rset", "wmap", "ref", "dim_ref", "number"}
+    wanted = {
+        "param",
+        "binop",
+        "dim_binop",
+        "call",
+        "view",
+        "inst",
+        "rset",
+        "wmap",
+        "wtied",
+        "ref",
+        "dim_ref",
+        "number",
+    }
     counts = {name: len(list(theirs.find_data(name))) for name in wanted}
     ours = list(s.walk(parse_or_raise(read_source(path))))
 
@@ -150,7 +163,7 @@ def test_agrees_with_lark(path: Path, lark: Lark):
     assert counts["param"] == count(s.Param)
     assert counts["inst"] == count(s.Instance)
     assert counts["rset"] == count(s.RecordSet)
-    assert counts["wmap"] == count(s.WeightMap)
+    assert counts["wmap"] + counts["wtied"] == count(s.WeightMap)
     assert counts["dim_ref"] == count(s.DimRef)
     assert counts["binop"] == sum(isinstance(node, s.Binary) and node.op != "^" for node in ours)
     assert counts["dim_binop"] == count(s.DimBinary)
