@@ -235,21 +235,25 @@ def _defines(statement: s.Statement) -> set[str]:
 
 
 def _parameter(inner: Frame, instance: Instance, statement: s.Param) -> None:
-    name = statement.name.text
     d.taken(inner, statement.name)
-    if statement.condition is not None:
-        wanted = a.decided(inner, inner.evaluate(statement.condition), statement.condition.span)
-        if not wanted:
-            inner.names[name] = Absent(name, statement.condition.span)
-            return
-    _own(inner, instance.parameters, "parameter", statement, statement.init)
+    if _wanted(inner, statement):
+        _own(inner, instance.parameters, "parameter", statement, statement.init)
 
 
 def _state(inner: Frame, instance: Instance, statement: s.State) -> None:
     """`state mu[C] = 0`: like a parameter, but `next` changes it and not an optimizer."""
     d.taken(inner, statement.name)
-    _own(inner, instance.states, "state", statement, statement.init)
-    inner.context.states.update(state.path for state in instance.states[-1:])
+    if _wanted(inner, statement):
+        _own(inner, instance.states, "state", statement, statement.init)
+        inner.context.states.update(state.path for state in instance.states[-1:])
+
+
+def _wanted(inner: Frame, statement: s.Param | s.State) -> bool:
+    """Whether its `when` holds; where not, the name says so to whoever reads it."""
+    if statement.condition is None or a.decided(inner, inner.evaluate(statement.condition), statement.condition.span):
+        return True
+    inner.names[statement.name.text] = Absent(statement.name.text, statement.condition.span)
+    return False
 
 
 def _own(inner: Frame, owned: list[Parameter], kind: str, statement: s.Param | s.State, start: s.Expr) -> None:

@@ -15,7 +15,7 @@ from ..base.diagnostic import did_you_mean
 from ..base.span import Span
 from ..ir.types import Dim, Dims
 from ..language import syntax as s
-from .frame import Frame
+from .frame import Fault, Frame
 from .values import UNKNOWN, is_number
 
 MAX_SIZE = 2**40
@@ -103,7 +103,11 @@ def _named_size(frame: Frame, dim: s.DimRef) -> int | None:
     bound = lookup(frame, dim.name)
     if bound is not None:
         return product([axis.size for axis in bound])
-    value = frame.names.get(dim.name, UNKNOWN)
+    value = frame.names.get(dim.name)
+    if value is UNKNOWN:  # an option that nobody gave yet, or something that was reported
+        if frame.context.probing:
+            return None
+        raise Fault
     if is_number(value):
         if isinstance(value, int):
             return value

@@ -135,8 +135,8 @@ class Builder:
     def param(self, span: Span, name: Token, dims: Any, init: s.Expr, condition: Any) -> s.Param:
         return s.Param(span, self._name(name), dims, init, condition)
 
-    def state(self, span: Span, name: Token, dims: Any, init: s.Expr) -> s.State:
-        return s.State(span, self._name(name), dims, init)
+    def state(self, span: Span, name: Token, dims: Any, init: s.Expr, condition: Any) -> s.State:
+        return s.State(span, self._name(name), dims, init, condition)
 
     def inst(self, span: Span, name: Token, repeat: Any, constructor: Any, condition: Any) -> s.Instance:
         return s.Instance(span, self._name(name), repeat, constructor, condition)

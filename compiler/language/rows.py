@@ -136,7 +136,7 @@ def _member(node: s.Instance | s.Adapt | s.Param | s.State | s.Init) -> Row:
         case s.Param():
             return Row(node, "param", f"param {node.name}{t.axes(node.dims)}", _value("~", node.init, node.condition))
         case s.State():
-            return Row(node, "state", f"state {node.name}{t.axes(node.dims)}", _value("=", node.init))
+            return Row(node, "state", f"state {node.name}{t.axes(node.dims)}", _value("=", node.init, node.condition))
 
 
 def _paths(paths: Sequence[s.Path]) -> str:

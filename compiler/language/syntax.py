@@ -303,11 +303,12 @@ class Param(Node):
 
 @dataclass(frozen=True, slots=True)
 class State(Node):
-    """`state mu[C] = 0`"""
+    """`state mu[C] = 0 when track`"""
 
     name: Name
     dims: tuple[Dim, ...]
     init: Expr
+    condition: Expr | None
 
 
 @dataclass(frozen=True, slots=True)
