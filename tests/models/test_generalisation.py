@@ -26,11 +26,11 @@ from partita.compiler.passes.differentiate import Differentiate
 from partita.compiler.pipeline import forward_passes, gradient_graph, step_graph
 from samples.recipes import recipe_over
 from samples.spec_texts import ROOT, model_spec
-from samples.zoo import DIMS, LATER, tiny_model
+from samples.zoo import DIMS, LATER, OTHER_SIZES, tiny_model
 
 _STEPPED = ("BLOOM", "GPT2", "Gemma2", "Gopher", "Llama3", "Llama31", "Mixtral", "OPT", "PaLM")
 NEXT_TOKEN = [one for one in DIMS if one[1] in _STEPPED]
-MODELS = pytest.mark.parametrize(("file", "model"), DIMS, ids=[model for _, model in DIMS])
+CASES = [*((file, model, None) for file, model in DIMS), *OTHER_SIZES]
 
 
 def ready(graph: Graph) -> Graph:
@@ -49,10 +49,10 @@ def values_of(graph: Graph) -> dict[str, Array]:
     return values
 
 
-@MODELS
-def test_loss_and_gradients(file: str, model: str) -> None:
+@pytest.mark.parametrize(("file", "model", "size"), CASES, ids=lambda word: word or "")
+def test_loss_and_gradients(file: str, model: str, size: str | None) -> None:
     """The lowered program against the reference, PyTorch's autograd, and the graph before any pass."""
-    graph = tiny_model(file, model)
+    graph = tiny_model(file, model, size=size)
     whole = probed(graph)
     values = values_of(whole)
     found, _ = run_lowered(gradient_graph(ready(whole)), values)

@@ -37,9 +37,9 @@ DIMS: Mapping[tuple[str, str], Mapping[str, int]] = MappingProxyType(
             "Q": 7,
             "F": 10,
             "U": 4,
-            "E": 16,
+            "E": 32,
             "C": 6,
-        },
+        },  # fmt: skip
         ("gan", "GAN"): {"C": 2, "Y": 8, "X": 4, "Z": 3, "A": 2, "batch": 2},
         ("gemma2", "Gemma2"): {**_TEXT, "D": 8, "H": 4, "G": 2, "K": 6, "F": 10},
         ("gopher", "Gopher"): {**_TEXT, "D": 8, "H": 2, "K": 3, "F": 10},
@@ -72,6 +72,17 @@ DIMS: Mapping[tuple[str, str], Mapping[str, int]] = MappingProxyType(
     }
 )
 
+#: Rows of sizes that are made otherwise than the first, which is the one that is taken where nothing else is said.
+OTHER_SIZES: tuple[tuple[str, str, str], ...] = (
+    ("deepseek", "DeepSeek", "V2"),
+    ("deepseek", "DeepSeek", "V3"),
+    ("llama3", "Llama3", "1B"),
+    ("megatron", "Megatron", "530B"),
+    ("opt", "OPT", "350M"),
+    ("qwen2", "Qwen2", "7B"),
+    ("qwen3", "Qwen3", "8B"),
+)
+
 #: What the compiler does not lower yet, and what it says of it.
 LATER: Mapping[tuple[str, str], str] = MappingProxyType(
     {
@@ -80,7 +91,9 @@ LATER: Mapping[tuple[str, str], str] = MappingProxyType(
 )
 
 
-def tiny_model(file: str, model: str, dtype: DType = DType.F64, *, training: bool = False, **dims: int) -> Graph:
-    """A model's forward graph in its tiny size, changed by `dims`."""
+def tiny_model(
+    file: str, model: str, dtype: DType = DType.F64, *, size: str | None = None, training: bool = False, **dims: int
+) -> Graph:
+    """A model's forward graph in its tiny size, changed by `dims`; its options are those of `size`."""
     chosen = {**DIMS[file, model], **dims}
-    return elaborate_model(model_spec(file), model, dims=chosen, training=training, dtype=dtype)[0]
+    return elaborate_model(model_spec(file), model, size=size, dims=chosen, training=training, dtype=dtype)[0]
