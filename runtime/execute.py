@@ -2,7 +2,8 @@
 
 In: a build folder, the parameters and states by name, and the data of each microbatch. Out: the values asked for;
 parameters and states are written in place. Buffers live in a table of their own and leave it when an instruction says
-so, before the call, so that a module owns what it may overwrite.
+so, before the call, so that a module owns what it may overwrite. Collectives are begun by a `Communicator` (real
+processes: `collectives.py`; all devices in one process: `virtual.py`) and waited for where the program says so.
 """
 
 from __future__ import annotations
@@ -11,15 +12,29 @@ import hashlib
 import importlib.abc
 import importlib.util
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, MappingProxyType
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 
-from .program import Allocate, Build, Free, Instruction, Program, Run, from_json
+from .layout import chunk, part
+from .program import (
+    Allocate,
+    Build,
+    Collective,
+    Free,
+    Input,
+    Instruction,
+    Local,
+    Program,
+    Run,
+    Wait,
+    from_json,
+)
 
 Module = Callable[[list[Any]], list[torch.Tensor]]
 Store = dict[str, torch.Tensor]
@@ -38,6 +53,7 @@ DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
         "f64": torch.float64,
     }
 )
+NOTHING = MappingProxyType({"sum": 0.0, "max": -math.inf, "lse": -math.inf})  # what a reduction passes over
 
 
 class BuildError(Exception):
@@ -83,13 +99,18 @@ def executable(
     modules = {name: import_source(name, text, (places or {}).get(name)) for name, text in sources.items()}
     if compiled:
         # Forward and backward; the update is fused calls already, and the compiler knows no shapes of theirs.
-        hot = {i.module for p in build.programs.values() for i in p.microbatch if isinstance(i, Run)} & set(modules)
+        hot = {i.module for p in _programs(build) for i in p.microbatch if isinstance(i, Run)} & set(modules)
         modules = {**modules, **{n: torch.compile(modules[n], dynamic=False) for n in hot}}
-    for program in build.programs.values():
+    for program in _programs(build):
         for instruction in (*program.prepare, *program.microbatch, *program.update):
             if isinstance(instruction, Run) and instruction.module not in modules:
                 raise BuildError(f"the program calls a module {instruction.module} that the build does not hold")
     return Executable(build, modules, torch.device(device))
+
+
+def _programs(build: Build) -> list[Program]:
+    """Those of all devices."""
+    return [program for programs in (build.programs, *build.variants) for program in programs.values()]
 
 
 def import_source(name: str, text: str, place: str | None = None) -> Module:
@@ -115,13 +136,49 @@ class _Checked(importlib.abc.InspectLoader):
         return self.source_to_code(self._text, self._place)
 
 
+class Pending(Protocol):
+    """A collective that was begun."""
+
+    def ready(self) -> bool:
+        """Whether `results` can be asked for. Where asking blocks until they are there, always."""
+        ...
+
+    def results(self) -> Sequence[torch.Tensor]:
+        """The collective's outputs."""
+        ...
+
+
+class Communicator(Protocol):
+    """What carries the collectives of one device of a mesh."""
+
+    @property
+    def rank(self) -> int:
+        """Which device this is."""
+        ...
+
+    def begin(self, collective: Collective, operands: Sequence[torch.Tensor]) -> Pending:
+        """Begin a collective; its operands must not be written until it is waited for."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Executable:
-    """A loaded build on one device."""
+    """A loaded build on one device: the only one, or, with a communicator, one of a mesh."""
 
     build: Build
     modules: Mapping[str, Module]
     device: torch.device
+    communicator: Communicator | None = None
+
+    @property
+    def rank(self) -> int:
+        """Which device of the mesh this is."""
+        return self.communicator.rank if self.communicator else 0
+
+    @property
+    def programs(self) -> dict[str, Program]:
+        """What this device runs."""
+        return self.build.programs_of(self.rank)
 
     def run(
         self,
@@ -134,38 +191,64 @@ class Executable:
     ) -> dict[str, torch.Tensor]:
         """One run of a program (`step`, `evaluate`, `predict`).
 
-        store   parameters and states by name; the program writes them in place
-        data    for each microbatch its inputs by name
-        starts  the global offset of this part of a dim, where it is not 0
+        store   parameters and states by name, this device's part of each; the program writes them in place
+        data    for each microbatch its inputs by name, this device's part of each
+        starts  the global offset of this part of a dim, where it is not what the layout says
         """
-        program = self.build.programs[name]
+        running = self.steps(name, store, data, step, seed, starts)
+        with torch.no_grad():
+            while True:
+                try:
+                    next(running)
+                except StopIteration as end:
+                    return cast("dict[str, torch.Tensor]", end.value)
+
+    def steps(
+        self,
+        name: str,
+        store: Store,
+        data: Sequence[Mapping[str, torch.Tensor]],
+        step: int = 0,
+        seed: int = 0,
+        starts: Mapping[str, int] | None = None,
+    ) -> Generator[None, None, dict[str, torch.Tensor]]:
+        """The same as a coroutine that yields where it must wait for other devices. Autograd is to be off around it."""
+        program = self.programs[name]
         assert len(data) == program.microbatches, f"{program.microbatches} microbatches, data for {len(data)}"
         buffers: Store = {**store, **self._scalars(program, step, seed, starts or {})}
-        with torch.no_grad():
-            self._run(program.prepare, buffers)
-            for number, microbatch in enumerate(data):
-                buffers.update(self._data(program, microbatch))
-                self._advance(program, buffers, number)
-                self._run(program.microbatch, buffers)
-            self._run(program.update, buffers)
+        flying: dict[str, _Flight] = {}
+        yield from self._run(program.prepare, buffers, flying)
+        for number, microbatch in enumerate(data):
+            buffers.update(self._data(program, microbatch))
+            self._advance(program, buffers, number)
+            yield from self._run(program.microbatch, buffers, flying)
+        yield from self._run(program.update, buffers, flying)
+        assert not flying, f"nobody waited for {', '.join(flying)}"
         return {key: buffers[buffer] for key, buffer in program.outputs.items()}
 
     def _advance(self, program: Program, buffers: Store, number: int) -> None:
-        """A later microbatch sees later rows: the start of the batch's dim moves by a microbatch's rows."""
-        name = f"start:{BATCH}"
-        if number and name in buffers:
-            sizes = [d.shape[d.dims.index(BATCH)] for d in program.inputs if BATCH in d.dims]
-            assert sizes, "the batch has a start, but no data"
-            buffers[name] = buffers[name] + sizes[0]
+        """A later microbatch sees later rows: the start of the batch's dim moves by a whole microbatch's rows."""
+        if not number:
+            return
+        for given in program.inputs:
+            if _dim_of(given.source) == BATCH:
+                buffers[given.name] = buffers[given.name] + _rows(program)
 
     def _scalars(self, program: Program, step: int, seed: int, starts: Mapping[str, int]) -> Store:
         values = {"step": step, "seed": seed}
         found: Store = {}
         for given in program.inputs:
             if given.source != "data":
-                value = values.get(given.source, starts.get(given.source.removeprefix("start:"), 0))
+                value = values.get(given.source)
+                if value is None:
+                    value = starts.get(given.source.removeprefix("start:"), self._start(given))
                 found[given.name] = torch.tensor(value, dtype=DTYPES[given.dtype], device=self.device)
         return found
+
+    def _start(self, given: Input) -> int:
+        """Where this device's part of a dim begins."""
+        offsets, _ = part(given.whole, given.layout, self.build.mesh, self.rank)
+        return offsets[0] if offsets else 0
 
     def _data(self, program: Program, microbatch: Mapping[str, torch.Tensor]) -> Store:
         found: Store = {}
@@ -176,20 +259,77 @@ class Executable:
                 found[given.name] = tensor.to(self.device, DTYPES[given.dtype]).contiguous()
         return found
 
-    def _run(self, instructions: Sequence[Instruction], buffers: Store) -> None:
+    def _run(
+        self, instructions: Sequence[Instruction], buffers: Store, flying: dict[str, _Flight]
+    ) -> Generator[None, None, None]:
         for instruction in instructions:
-            if isinstance(instruction, Run):
-                boxed: list[Any] = [buffers[name] for name in instruction.inputs]
-                boxed.extend(instruction.literals)
-                for name in instruction.frees:
-                    del buffers[name]
-                results = self.modules[instruction.module](boxed)
-                buffers.update(zip(instruction.outputs, results, strict=True))
-                del results
-            elif isinstance(instruction, Allocate):
-                shape, dtype = instruction.shape, DTYPES[instruction.dtype]
-                buffers[instruction.buffer] = torch.zeros(shape, dtype=dtype, device=self.device)
-            else:
-                assert isinstance(instruction, Free), f"unknown instruction {instruction}"
-                for name in instruction.buffers:
-                    del buffers[name]
+            match instruction:
+                case Run():
+                    boxed: list[Any] = [*_take(buffers, instruction.inputs, instruction.frees), *instruction.literals]
+                    results = self.modules[instruction.module](boxed)
+                    buffers.update(zip(instruction.outputs, results, strict=True))
+                    del results
+                case Allocate(buffer, shape, dtype):
+                    buffers[buffer] = torch.zeros(shape, dtype=DTYPES[dtype], device=self.device)
+                case Free(names):
+                    _take(buffers, (), names)
+                case Collective():
+                    assert self.communicator is not None, f"a lone device has no axis {instruction.axis}"
+                    operands = _take(buffers, instruction.inputs, instruction.frees)
+                    flight = _Flight(self.communicator.begin(instruction, operands), instruction.outputs)
+                    flying.update(dict.fromkeys(instruction.outputs, flight))
+                    del operands, flight
+                case Wait(names):
+                    while landing := [flying[name] for name in names if name in flying]:
+                        while not landing[0].pending.ready():
+                            yield
+                        landing[0].land(buffers, flying)
+                case Local():
+                    self._place(instruction, buffers)
+
+    def _place(self, local: Local, buffers: Store) -> None:
+        at, peers = self.build.mesh.along(self.rank, local.axis)
+        (whole,) = _take(buffers, (local.input,), local.frees)
+        if local.kind == "shard":
+            begin, size = chunk(local.size, len(peers), at)
+            mine = whole.narrow(local.dim, begin, size)
+            buffers[local.output] = mine.clone(memory_format=torch.contiguous_format)
+            return
+        mine = whole if local.in_place else whole.clone()
+        buffers[local.output] = mine if at == 0 else mine.fill_(NOTHING[local.reduction])
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A collective under way and the buffers that it will fill."""
+
+    pending: Pending
+    outputs: tuple[str, ...]
+
+    def land(self, buffers: Store, flying: dict[str, _Flight]) -> None:
+        buffers.update(zip(self.outputs, self.pending.results(), strict=True))
+        for name in self.outputs:
+            del flying[name]
+
+
+def _take(buffers: Store, inputs: Sequence[str], frees: Sequence[str]) -> list[torch.Tensor]:
+    """Buffers for an instruction, which from here on owns those that it frees."""
+    taken = [buffers[name] for name in inputs]
+    for name in frees:
+        del buffers[name]
+    return taken
+
+
+def _dim_of(source: str) -> str:
+    """The dim whose start an input is, its axes apart (`start:batch/data`)."""
+    return source.removeprefix("start:").partition("/")[0] if source.startswith("start:") else ""
+
+
+def _rows(program: Program) -> int:
+    """Rows of a microbatch over all devices."""
+    for given in program.inputs:
+        if given.source == "data":
+            for position, dim in enumerate(given.dims):
+                if dim.partition("/")[0] == BATCH:
+                    return (given.whole or given.shape)[position]
+    raise AssertionError("the batch has a start, but no data")

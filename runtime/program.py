@@ -8,10 +8,14 @@ of parameters and states are logical (the same under every plan), all others are
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
-FORMAT_VERSION = 1
+from .layout import ONE_DEVICE, Layout, Mesh, part
+
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +39,22 @@ class Parameter:
     dtype: str
     initializer: Initializer
     trained: bool = True
-    layout: tuple[str, ...] = ()
+    layout: Layout = ()
 
 
 @dataclass(frozen=True, slots=True)
 class State:
     """A tensor that lives across steps beside the parameters (Adam's moments, running statistics).
 
-    `name` is `<role>/<parameter>` for optimizer state (`adamw.m/blocks.0.attn.q.w`).
+    `name` is `<role>/<parameter>` for optimizer state (`adamw.m/blocks.0.attn.q.w`), `shape` and `layout` as a
+    parameter's.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     initializer: Initializer
-    layout: tuple[str, ...] = ()
+    layout: Layout = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,8 @@ class Input:
 
     `below` bounds ids: every element must be in [0, below). `source` says who gives it: `data`, or the runtime's own
     i64 scalars `step` (0-based), `seed`, `start:<dim>` (the global offset of this part of a dim).
+    On a mesh `shape` is that of this device's part of a microbatch, and `whole` and `layout` say of what it is a part;
+    those of a `start` are the dim's.
     """
 
     name: str
@@ -66,6 +73,8 @@ class Input:
     dtype: str
     source: str = "data"
     below: int | None = None
+    whole: tuple[int, ...] = ()
+    layout: Layout = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +114,70 @@ class Free:
     op: Literal["free"] = "free"
 
 
-Instruction = Run | Allocate | Free
+CollectiveKind = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]
+Reduction = Literal["sum", "max", "lse"]
+
+
+@dataclass(frozen=True, slots=True)
+class Collective:
+    """Begin a collective among the devices that differ along `axis` alone; its outputs are there after a `Wait`.
+
+    all_reduce      every device gets the sum, maximum or log-sum-exp over all (`reduction`); several make a bucket
+    all_gather      parts are joined along position `dim`, which then has `size`, in the order of the axis
+    reduce_scatter  the sum or maximum over all, of which each device keeps its chunk along `dim`, of `size` in all
+    all_to_all      cut along `dim`, of `size`; each device gets its chunk from all, joined along `join`, of `join_size`
+
+    `shapes` are those of the outputs here. Buffers in `frees` are dropped from the store; the memory of an input that
+    is reduced `in_place` becomes its output.
+    """
+
+    kind: CollectiveKind
+    axis: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    dtype: str
+    reduction: Reduction = "sum"
+    dim: int = 0
+    size: int = 0
+    join: int = 0
+    join_size: int = 0
+    frees: tuple[str, ...] = ()
+    in_place: tuple[str, ...] = ()
+    op: Literal["collective"] = "collective"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Buffers that collectives were to give must be there before the next instruction."""
+
+    buffers: tuple[str, ...]
+    op: Literal["wait"] = "wait"
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """What a device does with a replicated buffer by its place on `axis` alone.
+
+    shard    keep the own chunk along position `dim`, of `size` in all: a copy
+    partial  the first device keeps the value, the others hold what `reduction` passes over (0, -inf)
+    """
+
+    kind: Literal["shard", "partial"]
+    axis: str
+    input: str
+    output: str
+    shape: tuple[int, ...]
+    dtype: str
+    dim: int = 0
+    size: int = 0
+    reduction: Reduction = "sum"
+    frees: tuple[str, ...] = ()
+    in_place: bool = False
+    op: Literal["local"] = "local"
+
+
+Instruction = Run | Allocate | Free | Collective | Wait | Local
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +201,9 @@ class Build:
     """A whole build: the tensors that live across steps and the programs over them.
 
     `programs` holds `step` (train; `step.NAME` for each of several updates that take turns), `evaluate` (loss alone)
-    and `predict` (the model's outputs), as asked for.
+    and `predict` (the model's outputs, always on one device), as asked for. On a mesh that cuts evenly all devices run
+    them; else `variants` holds the programs of devices that differ from rank 0, and `classes` says which a rank runs: 0
+    for `programs`, n for `variants[n - 1]`.
     `recipe` is the training recipe as plain data (see `runtime/train.py`), `predictions` what the compiler foretells:
     `parameters`, `step_flops`, `step_seconds`, `peak_bytes`, `tokens_per_step`.
     """
@@ -140,7 +214,19 @@ class Build:
     programs: dict[str, Program]
     recipe: dict[str, Any] = field(default_factory=dict[str, Any])
     predictions: dict[str, float] = field(default_factory=dict[str, float])
+    mesh: Mesh = ONE_DEVICE
+    variants: tuple[dict[str, Program], ...] = ()
+    classes: tuple[int, ...] = ()
     format_version: int = FORMAT_VERSION
+
+    def programs_of(self, rank: int) -> dict[str, Program]:
+        """What a rank runs."""
+        number = self.classes[rank] if self.classes else 0
+        return {**self.programs, **(self.variants[number - 1] if number else {})}
+
+    def part_of(self, item: Parameter | State, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Offsets and sizes of what a rank holds of a parameter or state."""
+        return part(item.shape, item.layout, self.mesh, rank)
 
 
 def is_step(name: str) -> bool:
@@ -171,6 +257,9 @@ def from_json(text: str) -> Build:
             programs={name: _program(p) for name, p in data["programs"].items()},
             recipe=data["recipe"],
             predictions=data["predictions"],
+            mesh=Mesh(tuple((str(name), int(size)) for name, size in data["mesh"]["axes"])),
+            variants=tuple({name: _program(p) for name, p in variant.items()} for variant in data["variants"]),
+            classes=tuple(int(number) for number in data["classes"]),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as fault:
         raise ProgramFormatError(f"not a program: {fault}") from fault
@@ -196,10 +285,16 @@ def _input(data: Any) -> Input:
 
 def _tuples(data: Any) -> dict[str, Any]:
     """A record's fields, JSON's lists as the tuples that they were."""
-    return {key: tuple(cast(list[Any], value)) if isinstance(value, list) else value for key, value in data.items()}
+    return {key: _tuple(value) for key, value in data.items()}
 
 
-_INSTRUCTIONS: dict[str, type[Run] | type[Allocate] | type[Free]] = {"run": Run, "allocate": Allocate, "free": Free}
+def _tuple(value: Any) -> Any:
+    return tuple(_tuple(item) for item in cast(list[Any], value)) if isinstance(value, list) else value
+
+
+_INSTRUCTIONS: Mapping[str, type[Instruction]] = MappingProxyType(
+    {"run": Run, "allocate": Allocate, "free": Free, "collective": Collective, "wait": Wait, "local": Local}
+)
 
 
 def _instruction(data: Any) -> Instruction:

@@ -16,7 +16,7 @@ IR = BASE | {"compiler.ir"}
 OPS = IR | {"compiler.ops"}
 MIDDLE = OPS | {"compiler.language"}
 PASSES = MIDDLE | {"compiler.elaborate", "compiler.interpret", "compiler.cost", "compiler.partition"}
-LOWER = PASSES | {"compiler.passes", "compiler.plan", "runtime.program"}
+LOWER = PASSES | {"compiler.passes", "compiler.plan", "runtime.program", "runtime.layout"}
 EVERYTHING = LOWER | {"compiler.lower", "compiler.pipeline", "compiler.api", "runtime"}
 ALLOWED: dict[str, set[str]] = {
     "compiler.base": set(),

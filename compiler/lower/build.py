@@ -20,7 +20,8 @@ from typing import Any
 from ...runtime.program import Build, is_step, to_json
 from ..ir.graph import Graph
 from .footprint import ROUNDING_BYTES, Footprint, footprint, held_of
-from .program import Library, lower_graph, parameters_of, states_of
+from .outside import ALONE, Spread, parameters_of, states_of
+from .program import Library, lower_graph
 
 MANIFEST = "manifest.json"
 
@@ -34,12 +35,14 @@ def lower(
     device: str = "cpu",
     dump: Sequence[str] = (),
     files: Mapping[str, str] | None = None,
+    spread: Spread = ALONE,
 ) -> Build:
     """Compile graphs and write the build folder (none if `folder` is None).
 
-    `dump` names values of the step to be kept as outputs; `files` are further texts for the folder (the plan).
+    `dump` names values of the step to be kept as outputs; `files` are further texts for the folder (the plan). On a
+    mesh the graphs are those of rank 0, and `spread` says how they lie on it.
     """
-    build, sources = compile_graphs(graphs, recipe, predictions, device=device, dump=dump)
+    build, sources = compile_graphs(graphs, recipe, predictions, device=device, dump=dump, spread=spread)
     if folder is not None:
         modules = {f"modules/{name}.py": text for name, text in sources.items()}
         write({"program.json": to_json(build), **modules, **(files or {})}, Path(folder))
@@ -53,40 +56,54 @@ def compile_graphs(
     *,
     device: str = "cpu",
     dump: Sequence[str] = (),
+    spread: Spread = ALONE,
 ) -> tuple[Build, dict[str, str]]:
-    """The build and the source of each of its modules by name. The peak that it foretells is that of its own step."""
-    build, library = _built(graphs, recipe, device, dump)
+    """The build and the source of each of its modules by name.
+
+    The peak that it foretells is that of its own step, on the device where it is highest.
+    """
+    build, library = _built(graphs, recipe, device, dump, spread)
     foretold = dict(predictions)
     steps = [name for name in graphs if is_step(name)]
     if steps:
-        foretold["peak_bytes"] = max(_footprint(build, name, library).memory.peak_bytes for name in steps)
+        ranks = sorted({build.classes.index(number) for number in build.classes}) or [0]
+        prints = [_footprint(build, name, library, rank=rank) for name in steps for rank in ranks]
+        foretold["peak_bytes"] = max(one.memory.peak_bytes for one in prints)
     sources = {module.name: module.source for module in library.modules.values()}
     return replace(build, predictions=foretold), sources
 
 
 def graph_footprint(graph: Graph, device: str = "cpu", threads: int | None = None) -> Footprint:
     """What one run of a graph occupies, instruction by instruction, once it is lowered for a device."""
-    build, library = _built({graph.name: graph}, {}, device, ())
+    build, library = _built({graph.name: graph}, {}, device, (), ALONE)
     return _footprint(build, graph.name, library, threads)
 
 
 def _built(
-    graphs: Mapping[str, Graph], recipe: Mapping[str, Any], device: str, dump: Sequence[str]
+    graphs: Mapping[str, Graph], recipe: Mapping[str, Any], device: str, dump: Sequence[str], spread: Spread
 ) -> tuple[Build, Library]:
     library = Library(device)
-    programs = {
-        name: lower_graph(g, library, [one for one in dump if one in g] if is_step(name) else ())
-        for name, g in graphs.items()
-    }
+    programs, *variants = [
+        {name: lower_graph(g, library, _wanted(dump, name, g), spread) for name, g in local.items()}
+        for local in (graphs, *spread.variants)
+    ]
     name = next(iter(graphs.values())).name
-    build = Build(name, parameters_of(graphs), states_of(graphs), programs, recipe=dict(recipe))
+    build = Build(
+        name, parameters_of(graphs, spread), states_of(graphs, spread), programs, recipe=dict(recipe),
+        mesh=spread.mesh, variants=tuple(variants), classes=spread.classes,
+    )  # fmt: skip
     return build, library
 
 
-def _footprint(build: Build, name: str, library: Library, threads: int | None = None) -> Footprint:
+def _wanted(dump: Sequence[str], name: str, graph: Graph) -> list[str]:
+    return [one for one in dump if one in graph] if is_step(name) else []
+
+
+def _footprint(build: Build, name: str, library: Library, threads: int | None = None, rank: int = 0) -> Footprint:
     modules = {module.name: module for module in library.modules.values()}
     rounding = ROUNDING_BYTES[library.device.partition(":")[0]]
-    return footprint(build.programs[name], modules, held_of(build), threads=threads, rounding_bytes=rounding)
+    program, held = build.programs_of(rank)[name], held_of(build, rank)
+    return footprint(program, modules, held, mesh=build.mesh, threads=threads, rounding_bytes=rounding)
 
 
 def write(files: Mapping[str, str], folder: Path) -> None:

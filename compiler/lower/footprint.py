@@ -19,12 +19,13 @@ from types import MappingProxyType
 import torch
 from torch import fx
 
-from ...runtime.program import Allocate, Build, Free, Instruction, Program, Run
+from ...runtime.layout import ONE_DEVICE, Mesh
+from ...runtime.program import Allocate, Build, Collective, Free, Instruction, Local, Program, Run, Wait
 from ..cost.memory import CPU_ROUNDING_BYTES, CUDA_ROUNDING_BYTES, Memory, Owner, Share
 from .emit import storage
 from .modules import Module
-from .program import dtype_of
-from .workspace import workspace_bytes
+from .outside import dtype_of
+from .workspace import staging_bytes, workspace_bytes
 
 ROUNDING_BYTES: Mapping[str, int] = MappingProxyType({"cpu": CPU_ROUNDING_BYTES, "cuda": CUDA_ROUNDING_BYTES})
 
@@ -122,18 +123,21 @@ def footprint(
     modules: Mapping[str, Module],
     held: Mapping[str, Held],
     *,
+    mesh: Mesh = ONE_DEVICE,
     threads: int | None = None,
     rounding_bytes: int = CPU_ROUNDING_BYTES,
 ) -> Footprint:
-    """The course of one run of a program. `held` are the tensors of the store by name.
+    """The course of one run of a program on a device of a mesh. `held` are the tensors of its store by name.
 
     threads  how many the kernels run on: their buffers are one a thread (as torch is set where not given)
     """
     threads = torch.get_num_threads() if threads is None else threads
     profiles = {name: profile(module.graph, threads) for name, module in modules.items() if name in _called(program)}
-    first = _Walk(program, profiles, rounding_bytes)
+    first = _Walk(program, profiles, rounding_bytes, dict(mesh.axes))
     first.run(held)
-    again = _Walk(program, profiles, rounding_bytes, wanted=first.at)  # who is there at the peak, now known
+    again = _Walk(
+        program, profiles, rounding_bytes, first.devices, wanted=first.at
+    )  # who is there at the peak, now known
     again.run(held)
     return Footprint(Memory(first.peak, first.place, again.shares()), tuple(first.levels))
 
@@ -151,9 +155,10 @@ class Held:
     bytes: int
 
 
-def held_of(build: Build) -> dict[str, Held]:
-    """What the store of a build holds."""
-    sizes = {item.name: _bytes(item.shape, item.dtype) for item in (*build.parameters, *build.states)}
+def held_of(build: Build, rank: int = 0) -> dict[str, Held]:
+    """What the store of a build holds on a device."""
+    items = (*build.parameters, *build.states)
+    sizes = {item.name: _bytes(build.part_of(item, rank)[1], item.dtype) for item in items}
     parameters = {item.name for item in build.parameters}
     return {name: Held(Owner.PARAMETER if name in parameters else Owner.STATE, n) for name, n in sizes.items()}
 
@@ -178,10 +183,12 @@ class _Walk:
     program: Program
     profiles: Mapping[str, Profile]
     rounding_bytes: int
+    devices: Mapping[str, int]
     wanted: int = -1
     buffers: dict[str, int] = field(default_factory=dict[str, int])
     named: Counter[int] = field(default_factory=Counter[int])
     alive: dict[int, _Block] = field(default_factory=dict[int, _Block])
+    flying: dict[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     total: int = 0
     made: int = 0
     moments: int = 0
@@ -277,12 +284,45 @@ class _Walk:
                 size = _bytes(instruction.shape, instruction.dtype)
                 self._bind(instruction.buffer, self._new(size, Owner.GRADIENT, instruction.buffer))
                 self._mark(instruction.buffer)
-            else:
-                assert isinstance(instruction, Free), f"unknown instruction {instruction}"
+            elif isinstance(instruction, Free):
                 what = "free"
                 for name in instruction.buffers:
                     self._unbind(name)
+            elif isinstance(instruction, Wait):
+                what = "wait"
+                for name in instruction.buffers:
+                    self._hold(self.flying.pop(name, ()), -1)
+            else:
+                what = instruction.kind
+                self._send(instruction)
             self.levels.append(Level(phase, what, self.high, self.total))
+
+    def _send(self, sent: Collective | Local) -> None:
+        """A collective's operands and what it stages live until they are waited for."""
+        local = isinstance(sent, Local)
+        inputs, outputs = ((sent.input,), (sent.output,)) if local else (sent.inputs, sent.outputs)
+        shapes = (sent.shape,) if local else sent.shapes
+        memories = [self.buffers[name] for name in inputs]
+        staged = 0 if local else staging_bytes(sent, self.devices[sent.axis])
+        staging = (self._new(staged, Owner.WORKSPACE, sent.kind),) if staged and not local else ()
+        self._hold((*memories, *staging), 1)
+        for name in sent.frees:
+            self._unbind(name)
+        in_place = {sent.input} if local and sent.in_place else () if local else {*sent.in_place}
+        for name, shape, memory, given in zip(outputs, shapes, memories, inputs, strict=True):
+            owner = Owner.GRADIENT if name in self.gradients else Owner.ACTIVATION
+            self._bind(name, memory if given in in_place else self._new(_bytes(shape, sent.dtype), owner, name))
+        self._mark(outputs[0])
+        if local:
+            self._hold(memories, -1)
+        else:
+            self.flying[outputs[-1]] = (*memories, *staging)
+
+    def _hold(self, memories: Sequence[int], times: int) -> None:
+        """Somebody without a name needs memories, or no longer."""
+        for memory in memories:
+            self.named[memory] += times
+        self._release(memories)
 
     def _call(self, run: Run) -> None:
         body = self.profiles[run.module]

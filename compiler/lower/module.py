@@ -21,7 +21,7 @@ from .emit import TORCH_DTYPES, Emitter, Lifetimes, shape
 from .fuse import listing
 from .kernels import ARGUMENTS
 from .modules import emit_nodes, identifier
-from .program import argument_name, initializer
+from .outside import argument_name, initializer
 from .segment import LITERALS, key_words
 
 aten = torch.ops.aten

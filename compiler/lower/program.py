@@ -7,23 +7,23 @@ over. Parameters, states, data, accumulators and what `prepare` leaves for the m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 
-from ...runtime.program import Allocate, Initializer, Input, Instruction, Parameter, Program, Run, State, is_step
+from ...runtime.program import Allocate, Collective, CollectiveKind, Instruction, Local, Program, Reduction, Run, Wait
 from ..ir.graph import Graph
-from ..ir.types import Dim, Dims, DType, Node, Phase, TensorType
+from ..ir.types import Dim, Node, Phase, TensorType
 from .emit import TORCH_DTYPES, Key, shape, storage
 from .fuse import listing
 from .kernels import ARGUMENTS
 from .listing import Listing
 from .modules import Argument, Module, emit, finish, identifier
+from .outside import ALONE, Spread, argument_name, inputs_of
+from .overlap import issue_early, overlapped
 from .segment import Segment, cut, literals, signature
-
-RUNTIME_SCALARS = ("step", "seed", "start")
 
 
 @dataclass
@@ -78,28 +78,33 @@ def layouts(arguments: Sequence[Argument]) -> tuple[object, ...]:
     )
 
 
-def lower_graph(graph: Graph, library: Library, dump: Sequence[str] = ()) -> Program:
-    """The program of a graph whose dims are all bound. `dump` names values (node ids) to add to the outputs."""
+def lower_graph(graph: Graph, library: Library, dump: Sequence[str] = (), spread: Spread = ALONE) -> Program:
+    """The program of one device's graph, whose dims are all bound.
+
+    `dump` names values (node ids) to add to the outputs; `spread` says of what the leaves are parts.
+    """
     for name in dump:
         assert name in graph, f"no value is called {name}"
-    return _Walk(listing(graph, dump), library).program()
+    return _Walk(issue_early(listing(graph, dump), spread.mesh.names), library, spread).program()
 
 
 class _Walk:
     """One pass over the segments."""
 
-    def __init__(self, found: Listing, library: Library) -> None:
+    def __init__(self, found: Listing, library: Library, spread: Spread) -> None:
         self.listing = found
         self.library = library
+        self.spread = spread
         self.nodes = found.index()
         self.asked = found.asked()
         self.live: dict[Key, torch.Tensor] = {}
         self.lasting: set[int] = set()
+        self.flying: dict[Key, torch.Tensor] = {}  # what collectives under way will give, and what they read
         self.lists: dict[Phase, list[Instruction]] = {phase: [] for phase in Phase}
 
     def program(self) -> Program:
         """The instructions and what they need from outside."""
-        segments = cut(self.listing)
+        segments = cut(self.listing, self.spread.mesh.names)
         self.last = {key: i for i, segment in enumerate(segments) for key in segment.inputs}
         for node in self.listing.nodes:
             if node.op in ARGUMENTS:
@@ -113,12 +118,17 @@ class _Walk:
             if segment.phase is not phase:
                 self._enter(phase, segment.phase)
                 phase = segment.phase
-            self._call(position, segment)
+            self._land((key for key in segment.inputs if key in self.flying), phase)
+            if segment.alone is None:
+                self._call(position, segment)
+            else:
+                self._instruct(position, segment, segment.alone)
+        self._land(list(self.flying), phase)
         return Program(
-            inputs=tuple(inputs_of(self.listing)),
-            prepare=tuple(self.lists[Phase.PREPARE]),
-            microbatch=(*self.lists[Phase.FORWARD], *self.lists[Phase.BACKWARD]),
-            update=tuple(self.lists[Phase.UPDATE]),
+            inputs=tuple(inputs_of(self.listing, self.spread)),
+            prepare=overlapped(self.lists[Phase.PREPARE]),
+            microbatch=overlapped((*self.lists[Phase.FORWARD], *self.lists[Phase.BACKWARD])),
+            update=overlapped(self.lists[Phase.UPDATE]),
             outputs={name: self.buffer(use.value) for name, use in self.listing.outputs.items()},
             microbatches=self.listing.microbatches,
         )
@@ -132,12 +142,16 @@ class _Walk:
         """Microbatches read what `prepare` left again and again; the update is the last to read an accumulator."""
         if old is Phase.PREPARE:
             self.lasting.update(storage(tensor) for tensor in self.live.values())
+        if self.listing.microbatches > 1 and (old is Phase.PREPARE or new is Phase.UPDATE):
+            self._land(list(self.flying), old)  # once for all microbatches, or in each
         if new is Phase.UPDATE:
             self.lasting -= {storage(self.live[key]) for key in self.listing.accumulators}
 
     def _call(self, position: int, segment: Segment) -> None:
         frees = [key for key in segment.inputs if self._ends(key, position, segment.phase)]
-        staying = {storage(tensor) for key, tensor in self.live.items() if key not in frees} | self.lasting
+        staying = self._staying(frees)
+        written = {storage(self.live[key]) for key in _written(segment)}
+        self._land([key for key, read in self.flying.items() if storage(read) in written], segment.phase)
         arguments = [
             Argument(self.live[k], k in frees and storage(self.live[k]) not in staying) for k in segment.inputs
         ]
@@ -156,6 +170,52 @@ class _Walk:
         for key in frees:
             del self.live[key]
         self.live.update(zip(segment.outputs, results, strict=True))
+
+    def _staying(self, frees: Sequence[Key]) -> set[int]:
+        """The memories that nobody may write over while these buffers are freed."""
+        read = {storage(tensor) for tensor in self.flying.values()}
+        return {storage(tensor) for key, tensor in self.live.items() if key not in frees} | self.lasting | read
+
+    def _instruct(self, position: int, segment: Segment, node: Node) -> None:
+        """A node that is an instruction of its own. Collectives are begun here and waited for by `_land`."""
+        (key,), use, out = segment.inputs, node.uses[0], node.outs[0]
+        frees = [key] if self._ends(key, position, segment.phase) else []
+        tensor, sizes = self.live[key], tuple(shape(out.dims))
+        same = node.op in ("all_reduce", "partial") and dense(tensor)
+        in_place = same and bool(frees) and storage(tensor) not in self._staying(frees)
+        given, freed = self.buffer(key), tuple(self.buffer(k) for k in frees)
+        target, axis, dtype = self.buffer((node.id, 0)), str(node.attrs["axis"]), out.dtype.value
+        at, size = _position(node, "split" if node.op == "all_to_all" else "dim")
+        reduction = cast(Reduction, node.attrs.get("reduction", "sum"))
+        if node.op in ("shard", "partial"):
+            kind = "shard" if node.op == "shard" else "partial"
+            made: Instruction = Local(kind, axis, given, target, sizes, dtype, at, size, reduction, freed, in_place)
+        else:
+            join, join_size = _position(node, "join")
+            made = Collective(
+                cast(CollectiveKind, node.op), axis, (given,), (target,), (sizes,), dtype,
+                reduction, at, size, join, join_size, freed, (given,) if in_place else (),
+            )  # fmt: skip
+            self.flying[node.id, 0] = tensor
+        if in_place:
+            result = tensor
+        elif same:
+            result = torch.empty_strided(sizes, tensor.stride(), dtype=tensor.dtype, device="meta")
+        else:
+            result = torch.empty(sizes, dtype=tensor.dtype, device="meta")
+        assert use.dtype is out.dtype, f"{node.id} changes the type of what it sends"
+        self.lists[segment.phase].append(made)
+        for freed_key in frees:
+            del self.live[freed_key]
+        self.live[node.id, 0] = result
+
+    def _land(self, keys: Iterable[Key], phase: Phase) -> None:
+        """Wait for collectives."""
+        found = list(keys)
+        if found:
+            self.lists[phase].append(Wait(tuple(self.buffer(key) for key in found)))
+        for key in found:
+            del self.flying[key]
 
     def _ends(self, key: Key, position: int, phase: Phase) -> bool:
         """Whether this call is the last that may see the buffer."""
@@ -177,6 +237,32 @@ class _Walk:
         return node.id if key[1] == 0 else f"{node.id}:{key[1]}"
 
 
+def _written(segment: Segment) -> list[Key]:
+    """The parameters and states that a segment may write."""
+    nodes = [node for node in segment.nodes if node.op in ("lower.assign", "lower.adamw")]
+    inside = {node.id for node in segment.nodes}
+    return [use.value for node in nodes for use in node.uses if use.node not in inside]
+
+
+def dense(tensor: torch.Tensor) -> bool:
+    """Whether the elements fill a stretch of memory without gaps, in whatever order."""
+    return bool(torch.ops.aten.is_non_overlapping_and_dense(tensor))
+
+
+def _position(node: Node, name: str) -> tuple[int, int]:
+    """Where the axis stands that a collective cuts or joins, and its size over all devices (0, 0 where there is none).
+
+    all_gather(dim -> into) makes it whole; reduce_scatter, shard (dim -> into) and all_to_all (split) cut it.
+    """
+    dim = node.attrs.get(name)
+    if not isinstance(dim, Dim):
+        return 0, 0
+    whole = {"all_gather": node.attrs.get("into"), "all_to_all": node.attrs.get("join_into")}.get(node.op, dim)
+    found = whole if name != "split" else dim
+    assert isinstance(found, Dim) and found.size is not None, f"{node.id}: {name} has no size"
+    return node.uses[0].dims.index(dim), found.size
+
+
 def _results(module: Module, arguments: Sequence[Argument]) -> list[torch.Tensor]:
     """Meta tensors of a call's results, sharing memory as the module's own did."""
     fresh: dict[int, torch.Tensor] = {}
@@ -191,81 +277,3 @@ def _results(module: Module, arguments: Sequence[Argument]) -> list[torch.Tensor
                 base.untyped_storage().resize_(reach * result.dtype.itemsize)
         found.append(base.as_strided(result.shape, result.stride, result.offset))
     return found
-
-
-# ---- what stands outside
-
-
-def argument_name(node: Node) -> str:
-    """The buffer of a leaf: a parameter's path, a port's name, a runtime scalar's name."""
-    if node.op == "input":
-        return str(node.attrs["name"])
-    if node.op == "start":
-        return f"start:{cast(Dim, node.attrs['dim']).name}"
-    return node.op if node.op in RUNTIME_SCALARS else node.id
-
-
-def inputs_of(found: Listing) -> list[Input]:
-    """What the data and the runtime give."""
-    inputs: dict[str, Input] = {}
-    for node in found.nodes:
-        if node.op not in ARGUMENTS or node.op in ("parameter", "state"):
-            continue
-        out, name = node.outs[0], argument_name(node)
-        assert node.op != "input" or name not in inputs, f"two inputs are called {name}"
-        source = "data" if node.op == "input" else name
-        below = cast(Dim | None, node.attrs.get("below"))
-        inputs[name] = Input(
-            name=name,
-            shape=tuple(shape(out.dims)),
-            dims=names(out.dims),
-            dtype=out.dtype.value,
-            source=source,
-            below=None if below is None else below.size,
-        )
-    return list(inputs.values())
-
-
-def names(dims: Dims) -> tuple[str, ...]:
-    """The dims' names."""
-    return tuple(dim.name for dim in dims)
-
-
-def initializer(value: object) -> Initializer:
-    """`("normal", 0.02)` as the runtime's."""
-    kind, *arguments = cast(tuple[object, ...], value)
-    return Initializer(str(kind), tuple(float(cast(float, a)) for a in arguments))
-
-
-def parameters_of(graphs: Mapping[str, Graph]) -> tuple[Parameter, ...]:
-    """Every parameter of any graph, once. It is trained if a step trains it."""
-    found: dict[str, Parameter] = {}
-    steps = [graph for name, graph in graphs.items() if is_step(name)] or list(graphs.values())
-    trained = {node.id for graph in steps for node in graph.nodes("parameter") if node.attrs["trained"]}
-    for graph in graphs.values():
-        for node in graph.nodes("parameter"):
-            out = node.outs[0]
-            found[node.id] = Parameter(
-                name=node.id,
-                shape=tuple(shape(out.dims)),
-                dims=names(out.dims),
-                dtype=out.dtype.value,
-                initializer=initializer(node.attrs["init"]),
-                trained=node.id in trained,
-            )
-    return tuple(found.values())
-
-
-def states_of(graphs: Mapping[str, Graph]) -> tuple[State, ...]:
-    """Every state of any graph, once."""
-    found: dict[str, State] = {}
-    for graph in graphs.values():
-        for node in graph.nodes("state"):
-            out = node.outs[0]
-            found[node.id] = State(node.id, tuple(shape(out.dims)), out.dtype.value, initializer(node.attrs["init"]))
-    return tuple(found.values())
-
-
-def dtype_of(name: str) -> torch.dtype:
-    """The torch type that a program's dtype names."""
-    return TORCH_DTYPES[DType(name)]

@@ -2,7 +2,8 @@
 
 Two segments with the same signature (operators, attributes, dims, layouts and lifetimes of what they read) are calls of
 the same module: parameters come as arguments, the keys of randomness as integer literals. So 96 layers are one forward
-and one backward module, written and compiled once.
+and one backward module, written and compiled once. What moves data between devices or cuts it for them stands alone: a
+module never communicates.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from .listing import Key, Listing
 
 # Written into every module that reads them.
 INLINE = frozenset({"constant", "extent"})
+# Over an axis of the mesh they are instructions of their own, never part of a module; without one they change nothing.
+ALONE = frozenset({"all_reduce", "all_gather", "reduce_scatter", "all_to_all", "shard", "partial"})
 # Attributes that a shared module takes as integer literals.
 LITERALS = {"random": "key", "gaussian": "key"}
 
 
 @dataclass(slots=True)
 class Segment:
-    """Nodes that one module computes.
+    """Nodes that one module computes, or one node that stands `alone`: an instruction of its own.
 
     inputs    the values that it reads from outside, by first use
     outputs   the values that are read outside, in the order in which they are made
@@ -34,16 +37,18 @@ class Segment:
     nodes: list[Node] = field(default_factory=list[Node])
     inputs: tuple[Key, ...] = ()
     outputs: tuple[Key, ...] = ()
+    alone: Node | None = None
 
 
-def cut(listing: Listing) -> list[Segment]:
-    """The segments, in an order in which they can run.
+def cut(listing: Listing, axes: Sequence[str] = ()) -> list[Segment]:
+    """The segments of a device on a mesh with these axes, in an order in which they can run.
 
     A node of a layer joins its layer's latest segment if all that it reads is there or earlier; any other node joins
     only the segment that is open, so that nothing without a layer moves.
     """
     asked = listing.asked()
-    inline = {n.id: n for n in listing.nodes if n.op in INLINE and (n.id, 0) not in asked}
+    sent = {use.value for node in listing.nodes if stands_alone(node, axes) for use in node.uses}
+    inline = {n.id: n for n in listing.nodes if n.op in INLINE and (n.id, 0) not in asked | sent}
     segments: list[Segment] = []
     place: dict[str, int] = {}
     latest: dict[tuple[Phase, Layer | None], int] = {}
@@ -51,6 +56,10 @@ def cut(listing: Listing) -> list[Segment]:
         if node.op in ARGUMENTS or node.id in inline:
             continue
         layer = node.layer if node.phase in (Phase.FORWARD, Phase.BACKWARD) else None
+        if stands_alone(node, axes):
+            place[node.id] = len(segments)
+            segments.append(Segment(node.phase, layer, [node], alone=node))
+            continue
         earliest = max((place.get(use.node, 0) for use in node.uses), default=0)
         at = latest.get((node.phase, layer), -1)
         joins = at >= earliest and (layer is not None or at == len(segments) - 1)
@@ -64,6 +73,11 @@ def cut(listing: Listing) -> list[Segment]:
         segment.nodes = _with_constants(segment.nodes, inline)
     _connect(segments, asked)
     return segments
+
+
+def stands_alone(node: Node, axes: Sequence[str]) -> bool:
+    """Whether a node is an instruction of its own on a mesh with these axes."""
+    return node.op in ALONE and node.attrs["axis"] in axes
 
 
 def _with_constants(nodes: Sequence[Node], inline: Mapping[str, Node]) -> list[Node]:
@@ -90,7 +104,7 @@ def _connect(segments: Sequence[Segment], asked: frozenset[Key]) -> None:
             readers[key] = readers.get(key, 0) + 1
     for segment in segments:
         keys = [(node.id, i) for node in segment.nodes for i in range(len(node.outs)) if node.op not in INLINE]
-        constants = [(n.id, 0) for n in segment.nodes if n.op in INLINE and (n.id, 0) in asked]
+        constants = [(n.id, 0) for n in segment.nodes if n.op in INLINE and (n.id, 0) in asked | readers.keys()]
         segment.outputs = tuple(key for key in [*keys, *constants] if key in readers or key in asked)
 
 

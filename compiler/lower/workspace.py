@@ -7,6 +7,7 @@ thread allocates); what MKL and oneDNN take for themselves never passes the allo
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -17,6 +18,8 @@ from torch import fx
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ...runtime.program import Collective
+from ..ir.types import DType
 from .emit import storage
 
 aten = torch.ops.aten
@@ -32,6 +35,28 @@ def workspace_bytes(node: fx.Node, threads: int) -> int:
         result = cast("Callable[..., Any]", node.target)(*args, **node.kwargs)
     results = result if isinstance(result, tuple) else (result,)
     return max(0, trace.peak - sum(trace.alive.get(storage(tensor), 0) for tensor in results))
+
+
+def staging_bytes(sent: Collective, devices: int) -> int:
+    """Bytes beside operands and results that a collective over an axis of `devices` holds until it is waited for.
+
+    `runtime/collectives.py` sends memory in one piece, its cut axis in front, padded to equal parts: what lies
+    otherwise is copied. A bucket is sent as one piece.
+    """
+    item = DType(sent.dtype).itemsize_bytes
+    if sent.kind == "all_reduce":
+        return sum(map(math.prod, sent.shapes)) * item if len(sent.shapes) > 1 else 0
+    (shape,) = sent.shapes
+    if sent.kind == "all_to_all":
+        rest = math.prod(n for i, n in enumerate(shape) if i not in (sent.dim, sent.join))
+        mine = shape[sent.join] and rest * sent.size * -(-sent.join_size // devices)
+        return (mine + math.prod(shape)) * item
+    rest = math.prod(n for i, n in enumerate(shape) if i != sent.dim)
+    each = -(-sent.size // devices)
+    piece, whole, padded = each * rest * item, sent.size * rest * item, devices * each * rest * item
+    if sent.dim == 0 and whole == padded:
+        return 0
+    return padded + piece if sent.dim else padded - whole + (piece if sent.kind == "all_gather" else whole)
 
 
 def _bytes(op: OpOverload, args: Sequence[Any], threads: int) -> int:

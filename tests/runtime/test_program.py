@@ -10,18 +10,22 @@ import pytest
 from generators.bigram import bigram_build
 from hypothesis import given
 from hypothesis import strategies as st
+from partita.runtime.layout import Mesh
 from partita.runtime.program import (
     Allocate,
     Build,
+    Collective,
     Free,
     Initializer,
     Input,
     Instruction,
+    Local,
     Parameter,
     Program,
     ProgramFormatError,
     Run,
     State,
+    Wait,
     from_json,
     to_json,
 )
@@ -34,9 +38,22 @@ INSTRUCTIONS: st.SearchStrategy[Instruction] = st.one_of(
     st.builds(Run, NAMES, SEVERAL, SEVERAL, SEVERAL, SHAPES),
     st.builds(Allocate, NAMES, SHAPES, NAMES),
     st.builds(Free, SEVERAL),
+    st.builds(Wait, SEVERAL),
+    st.builds(Local, st.sampled_from(["shard", "partial"]), NAMES, NAMES, NAMES, SHAPES, NAMES),
+    st.builds(
+        Collective,
+        st.sampled_from(["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]),
+        NAMES,
+        SEVERAL,
+        SEVERAL,
+        st.lists(SHAPES, max_size=2).map(tuple),
+        NAMES,
+        st.sampled_from(["sum", "max", "lse"]),
+    ),
 )
 LISTS = st.lists(INSTRUCTIONS, max_size=3).map(tuple)
-INPUTS = st.builds(Input, NAMES, SHAPES, SEVERAL, NAMES, NAMES, st.none() | st.integers(0))
+INPUTS = st.builds(Input, NAMES, SHAPES, SEVERAL, NAMES, NAMES, st.none() | st.integers(0), SHAPES, SEVERAL)
+MESHES = st.lists(st.tuples(NAMES, st.integers(1, 8)), max_size=2).map(lambda axes: Mesh(tuple(axes)))
 PROGRAMS = st.builds(
     Program,
     st.lists(INPUTS, max_size=2).map(tuple),
@@ -54,6 +71,9 @@ BUILDS = st.builds(
     ),
     st.lists(st.builds(State, NAMES, SHAPES, NAMES, INITIALIZERS, SEVERAL), max_size=2).map(tuple),
     st.dictionaries(NAMES, PROGRAMS, max_size=2),
+    mesh=MESHES,
+    variants=st.lists(st.dictionaries(NAMES, PROGRAMS, max_size=1), max_size=1).map(tuple),
+    classes=st.lists(st.integers(0, 1), max_size=2).map(tuple),
 )
 
 

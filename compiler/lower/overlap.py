@@ -1,0 +1,145 @@
+"""Communication beside computation: what is sent early, together, and waited for late.
+
+In: a listing, or instructions in order. Out: the same work in another order. Within a layer collectives go as early as
+what they send is there; neighbouring all-reduces share a bucket; a gather of something that was there before (a sharded
+parameter) begins one layer ahead of its reader. Waits already stand as late as the first use.
+The order depends on nothing that differs among the devices of a collective, so all of them begin theirs in one order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import groupby
+
+from ...runtime.program import Collective, Instruction, Run, Wait
+from ..ir.types import DType, Node
+from .listing import Key, Listing
+from .segment import stands_alone
+
+BUCKET_BYTES = 25 << 20  # as much as DistributedDataParallel sends at once (its bucket_cap_mb)
+
+
+# ---- nodes
+
+
+def issue_early(found: Listing, axes: Sequence[str]) -> Listing:
+    """Within a layer, or what runs between layers: collectives as soon as what they send is there, their readers late.
+
+    A node's level is the number of collectives that it must wait for, one after another. Computation that only later
+    levels read goes to those, so that as few modules as may be are cut. What writes over a memory stands behind the
+    readers of what was there.
+    """
+    levels, writers = _levels(found.nodes, axes)
+    if not any(stands_alone(node, axes) for node in found.nodes):
+        return found
+    users, asked = found.users(), found.asked()
+    nodes: list[Node] = []
+    for _, run in groupby(found.nodes, lambda node: (node.phase, node.layer)):
+        here = list(run)
+        order = {node.id: 2 * levels[node.id] - stands_alone(node, axes) for node in here}
+        for node in reversed(here):
+            keys = [(node.id, i) for i in range(len(node.outs))]
+            readers = [reader for key in keys for reader in users.get(key, ())]
+            stays = not keys or stands_alone(node, axes) or not asked.isdisjoint(keys)
+            if not stays and readers and all(reader.id in order for reader in readers):
+                behind = [*readers, *(w for use in node.uses for w in writers.get(use.value, ()) if w.id in order)]
+                latest = min(order[one.id] - stands_alone(one, axes) for one in behind)
+                order[node.id] = max(order[node.id], latest)
+        nodes += sorted(here, key=lambda node: order[node.id])
+    return replace(found, nodes=tuple(nodes))
+
+
+def _levels(nodes: Sequence[Node], axes: Sequence[str]) -> tuple[dict[str, int], dict[Key, list[Node]]]:
+    """The level of each node (of a collective: of its readers), and who writes over each value."""
+    levels: dict[str, int] = {}
+    read: dict[Key, int] = {}
+    writers: dict[Key, list[Node]] = {}
+    for node in nodes:
+        before = [levels.get(use.node, 0) for use in node.uses]
+        if not node.outs:
+            before += [read.get(use.value, 0) for use in node.uses]
+            for use in node.uses:
+                writers.setdefault(use.value, []).append(node)
+        levels[node.id] = max(before, default=0) + stands_alone(node, axes)
+        for use in node.uses:
+            read[use.value] = max(read.get(use.value, 0), levels[node.id])
+    return levels, writers
+
+
+# ---- instructions
+
+
+def overlapped(instructions: Iterable[Instruction]) -> tuple[Instruction, ...]:
+    """Instructions with buckets, and gathers one layer ahead."""
+    return tuple(ahead(bucketed(list(instructions))))
+
+
+def bucketed(instructions: Sequence[Instruction]) -> list[Instruction]:
+    """All-reduces that nothing waits for yet join the next of their kind, up to `BUCKET_BYTES`."""
+    found: list[Instruction] = []
+    open_: dict[tuple[object, ...], Collective] = {}
+    for instruction in instructions:
+        if isinstance(instruction, Collective) and instruction.kind == "all_reduce":
+            key = (instruction.axis, instruction.reduction, instruction.dtype)
+            before = open_.get(key)
+            if before is not None and _bytes(before) + _bytes(instruction) <= BUCKET_BYTES:
+                found.remove(before)
+                open_[key] = _joined(before, instruction)
+            else:
+                open_[key] = instruction
+            found.append(open_[key])
+            continue
+        if isinstance(instruction, Wait | Run):
+            touched = {*(instruction.buffers if isinstance(instruction, Wait) else instruction.inputs)}
+            open_ = {key: one for key, one in open_.items() if not touched & {*one.inputs, *one.outputs}}
+        found.append(instruction)
+    return found
+
+
+def _bytes(collective: Collective) -> int:
+    return sum(map(math.prod, collective.shapes)) * DType(collective.dtype).itemsize_bytes
+
+
+def _joined(one: Collective, other: Collective) -> Collective:
+    return replace(
+        other,
+        inputs=(*one.inputs, *other.inputs),
+        outputs=(*one.outputs, *other.outputs),
+        shapes=(*one.shapes, *other.shapes),
+        frees=(*one.frees, *other.frees),
+        in_place=(*one.in_place, *other.in_place),
+    )
+
+
+def ahead(instructions: Sequence[Instruction]) -> list[Instruction]:
+    """Each gather of what no instruction here makes begins before the layer in front of its reader's."""
+    found = list(instructions)
+    made = {name for i in instructions if isinstance(i, Run | Collective) for name in i.outputs}
+    for position, gather in enumerate(instructions):
+        if not isinstance(gather, Collective) or gather.kind != "all_gather" or made & {*gather.inputs}:
+            continue
+        reader = _reader(instructions[position:], gather.outputs)
+        if reader is not None and reader.layer:
+            here = next(i for i, one in enumerate(found) if one is gather)
+            del found[here]
+            found.insert(_before_a_layer(found, here, reader.layer), gather)
+    return found
+
+
+def _reader(instructions: Sequence[Instruction], buffers: Sequence[str]) -> Run | None:
+    return next((i for i in instructions if isinstance(i, Run) and {*i.inputs} & {*buffers}), None)
+
+
+def _before_a_layer(instructions: Sequence[Instruction], position: int, layer: str) -> int:
+    """Where the layer that runs before `layer`, or what runs between layers, begins."""
+    passed: str | None = None
+    while position > 0:
+        before = instructions[position - 1]
+        if isinstance(before, Run) and before.layer != layer:
+            if passed is not None and before.layer != passed:
+                break
+            passed = before.layer
+        position -= 1
+    return position

@@ -1,0 +1,216 @@
+"""All devices of a mesh in one process, running the very modules and instructions that processes run.
+
+In: a build and the whole parameters, states and data. Out: what each device gives, and the whole tensors again.
+Collectives are exact and deterministic: sums run in the order of the axis. Devices take turns and stop where they must
+wait for others; if all wait, or devices that meet ask for different things, that is a fault of the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+import torch
+
+from .execute import Executable, Store
+from .layout import chunk, part
+from .program import Build, Collective, Input
+from .state import tensors_of
+
+JOINED = MappingProxyType({"sum": torch.add, "max": torch.maximum, "lse": torch.logaddexp})
+
+
+class ClusterError(Exception):
+    """The devices' programs do not fit together."""
+
+
+# ---- collectives
+
+
+@dataclass(slots=True)
+class _Meeting:
+    """One collective of the devices of one group: who has come, and with what."""
+
+    collective: Collective
+    came: dict[int, list[torch.Tensor]] = field(default_factory=dict[int, list[torch.Tensor]])
+    results: dict[int, list[torch.Tensor]] = field(default_factory=dict[int, list[torch.Tensor]])
+
+
+@dataclass(slots=True)
+class _Hall:
+    """Where the devices meet: each group's collectives, by their number within the group."""
+
+    build: Build
+    comings: int = 0
+    meetings: dict[tuple[tuple[int, ...], str, int], _Meeting] = field(
+        default_factory=dict[tuple[tuple[int, ...], str, int], _Meeting]
+    )
+
+    def come(self, rank: int, number: int, sent: Collective, operands: Sequence[torch.Tensor]) -> _Attendance:
+        at, peers = self.build.mesh.along(rank, sent.axis)
+        self.comings += 1
+        meeting = self.meetings.setdefault((peers, sent.axis, number), _Meeting(sent))
+        if _asked(meeting.collective) != _asked(sent):
+            raise ClusterError(f"device {rank} begins {_asked(sent)} where another begins {_asked(meeting.collective)}")
+        meeting.came[at] = list(operands)
+        if len(meeting.came) == len(peers):
+            together = [meeting.came[i] for i in range(len(peers))]
+            meeting.results = dict(enumerate(combined(sent, together)))
+            del self.meetings[peers, sent.axis, number]
+        return _Attendance(meeting, at)
+
+
+def _asked(sent: Collective) -> tuple[object, ...]:
+    """What all devices of a group must agree in."""
+    return (sent.kind, sent.axis, sent.dtype, sent.reduction, sent.dim, sent.size, sent.join, len(sent.inputs))
+
+
+@dataclass(frozen=True, slots=True)
+class _Attendance:
+    meeting: _Meeting
+    at: int
+
+    def ready(self) -> bool:
+        return bool(self.meeting.results)
+
+    def results(self) -> Sequence[torch.Tensor]:
+        assert self.meeting.results, "not all devices have come"
+        return self.meeting.results.pop(self.at)
+
+
+def combined(sent: Collective, operands: Sequence[Sequence[torch.Tensor]]) -> list[list[torch.Tensor]]:
+    """What each device gets, given what all sent, in the order of the axis."""
+    results = [_combined(sent, one) for one in zip(*operands, strict=True)]
+    return [list(mine) for mine in zip(*results, strict=True)]
+
+
+def _combined(sent: Collective, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    count = len(parts)
+    if sent.kind == "all_gather":
+        whole = torch.cat(list(parts), sent.dim)
+        return [whole.clone(memory_format=torch.contiguous_format) for _ in parts]
+    if sent.kind == "all_to_all":
+        cut = [_chunks(tensor, sent.dim, sent.size, count) for tensor in parts]
+        return [torch.cat([cut[i][j] for i in range(count)], sent.join).contiguous() for j in range(count)]
+    total = parts[0].clone()
+    for other in parts[1:]:
+        total = JOINED[sent.reduction](total, other)
+    if sent.kind == "all_reduce":
+        return [torch.empty_like(tensor).copy_(total) for tensor in parts]
+    return [one.clone(memory_format=torch.contiguous_format) for one in _chunks(total, sent.dim, sent.size, count)]
+
+
+def _chunks(tensor: torch.Tensor, dim: int, size: int, count: int) -> list[torch.Tensor]:
+    return [tensor.narrow(dim, *chunk(size, count, i)) for i in range(count)]
+
+
+@dataclass(slots=True)
+class _Device:
+    """One device's way into the hall. Collectives of an axis are met in the order in which they are begun."""
+
+    rank: int
+    hall: _Hall
+    begun: dict[str, int] = field(default_factory=dict[str, int])
+
+    def begin(self, collective: Collective, operands: Sequence[torch.Tensor]) -> _Attendance:
+        number = self.begun.get(collective.axis, 0)
+        self.begun[collective.axis] = number + 1
+        return self.hall.come(self.rank, number, collective, operands)
+
+
+# ---- the cluster
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A loaded build (`execute.load`, `execute.executable`) on every device of its mesh."""
+
+    executable: Executable
+
+    @property
+    def build(self) -> Build:
+        """What runs."""
+        return self.executable.build
+
+    @torch.no_grad()
+    def run(
+        self,
+        name: str,
+        stores: Sequence[Store],
+        data: Sequence[Mapping[str, torch.Tensor]],
+        step: int = 0,
+        seed: int = 0,
+    ) -> list[dict[str, torch.Tensor]]:
+        """One run of a program on all devices, rank by rank what each gives.
+
+        stores  each device's part of parameters and states; written in place
+        data    for each microbatch its whole inputs by name
+        """
+        hall = _Hall(self.build)
+        running: dict[int, Generator[None, None, dict[str, torch.Tensor]]] = {}
+        for rank, store in enumerate(stores):
+            device = replace(self.executable, communicator=_Device(rank, hall))
+            rows = [cut_inputs(self.build, device.programs[name].inputs, rank, whole) for whole in data]
+            running[rank] = device.steps(name, store, rows, step, seed)
+        found: dict[int, dict[str, torch.Tensor]] = {}
+        while running:
+            before = hall.comings + len(found)
+            for rank, steps in list(running.items()):
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    found[rank] = end.value
+                    del running[rank]
+            if running and before == hall.comings + len(found):
+                raise ClusterError(f"devices {sorted(running)} wait for one another")
+        if hall.meetings:
+            raise ClusterError(f"{len(hall.meetings)} collectives were begun by some devices only")
+        return [found[rank] for rank in range(len(stores))]
+
+    def split(self, store: Mapping[str, torch.Tensor]) -> list[Store]:
+        """Whole parameters and states cut for every device. Copies."""
+        items = tensors_of(self.build)
+        return [
+            {name: _cut(store[name], *self.build.part_of(item, rank)) for name, item in items.items() if name in store}
+            for rank in range(self.build.mesh.size)
+        ]
+
+    def join(self, stores: Sequence[Store]) -> Store:
+        """The whole tensors again. Raises `ClusterError` where copies of one part differ."""
+        found: Store = {}
+        for name, item in tensors_of(self.build).items():
+            if name not in stores[0]:
+                continue
+            whole = torch.empty(item.shape, dtype=stores[0][name].dtype)
+            seen: dict[tuple[int, ...], torch.Tensor] = {}
+            for rank, store in enumerate(stores):
+                offsets, sizes = self.build.part_of(item, rank)
+                first = seen.setdefault(offsets, store[name])
+                if not torch.equal(first, store[name]) and not bool(first.isnan().any()):
+                    raise ClusterError(f"device {rank} holds another {name} than a device with the same part")
+                _view(whole, offsets, sizes).copy_(store[name])
+            found[name] = whole
+        return found
+
+
+def cut_inputs(
+    build: Build, inputs: Sequence[Input], rank: int, whole: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """A device's part of a microbatch."""
+    found: dict[str, torch.Tensor] = {}
+    for item in inputs:
+        if item.source == "data":
+            shape = item.whole or item.shape
+            found[item.name] = _cut(whole[item.name], *part(shape, item.layout, build.mesh, rank))
+    return found
+
+
+def _cut(whole: torch.Tensor, offsets: Sequence[int], sizes: Sequence[int]) -> torch.Tensor:
+    return _view(whole, offsets, sizes).clone(memory_format=torch.contiguous_format)
+
+
+def _view(whole: torch.Tensor, offsets: Sequence[int], sizes: Sequence[int]) -> torch.Tensor:
+    for position, (offset, size) in enumerate(zip(offsets, sizes, strict=True)):
+        whole = whole.narrow(position, offset, size)
+    return whole

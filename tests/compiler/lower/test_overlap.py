@@ -1,0 +1,86 @@
+"""Communication beside computation, by structure: what begins early, what shares a bucket, what is waited for late."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from partita.compiler.lower.build import compile_graphs
+from partita.compiler.lower.overlap import BUCKET_BYTES
+from partita.runtime.layout import Mesh
+from partita.runtime.program import Collective, Instruction, Local, Program, Run, Wait
+from samples.spread_mlp import SpreadMLP
+
+DATA, TENSOR, BOTH = Mesh((("data", 2),)), Mesh((("tensor", 2),)), Mesh((("data", 2), ("tensor", 2)))
+
+
+def program(mesh: Mesh, **sizes: int) -> Program:
+    graph, spread = SpreadMLP(mesh, batch=4, width=4, hidden=8, **sizes).spread()
+    return compile_graphs({"step": graph}, {}, {}, spread=spread)[0].programs["step"]
+
+
+def instructions(found: Program) -> list[Instruction]:
+    return [*found.prepare, *found.microbatch, *found.update]
+
+
+def kinds(found: Program) -> list[str]:
+    return [i.kind for i in instructions(found) if isinstance(i, Collective)]
+
+
+def read(instruction: Instruction) -> set[str]:
+    if isinstance(instruction, Local):
+        return {instruction.input}
+    return {*instruction.inputs} if isinstance(instruction, Run | Collective) else set()
+
+
+@given(st.sampled_from([DATA, TENSOR, BOTH]), st.sampled_from([0, 1, 3]), st.integers(1, 3), st.sampled_from([1, 2]))
+def test_every_wait_stands_right_before_the_first_use(mesh: Mesh, zero: int, layers: int, microbatches: int) -> None:
+    found = program(mesh, zero=zero, layers=layers, microbatches=microbatches)
+    begun: set[str] = set()
+    for listed in (found.prepare, found.microbatch, found.update):
+        for position, instruction in enumerate(listed):
+            assert not read(instruction) & begun, "read before it was waited for"
+            if isinstance(instruction, Collective):
+                begun |= {*instruction.outputs}
+            if isinstance(instruction, Wait):
+                assert {*instruction.buffers} <= begun
+                begun -= {*instruction.buffers}
+                following = listed[position + 1 :]
+                assert not following or read(following[0]) & {*instruction.buffers} or microbatches > 1
+    assert not begun, "never waited for"
+
+
+def test_gradients_are_summed_in_one_bucket_while_the_backward_goes_on() -> None:
+    found = program(DATA, layers=3)
+    reductions = [i for i in instructions(found) if isinstance(i, Collective) and i.kind == "all_reduce"]
+    assert [len(i.inputs) for i in reductions] == [7], "the loss and six gradients"
+    assert {*reductions[0].inputs} == {*reductions[0].in_place}
+
+
+def test_a_full_bucket_leaves_while_the_backward_goes_on() -> None:
+    size = int((BUCKET_BYTES / 8) ** 0.5)  # of a square whose elements just fit
+    graph, spread = SpreadMLP(DATA, batch=2, width=size, hidden=size, layers=2).spread()
+    found = compile_graphs({"step": graph}, {}, {}, spread=spread)[0].programs["step"]
+    backward = [i for i in found.microbatch if isinstance(i, Run) and i.module.startswith("blocks_backward")]
+    last = found.microbatch.index(backward[-1])
+    early = [i for i in found.microbatch[:last] if isinstance(i, Collective) and len(i.outputs) == 1]
+    assert any(i.outputs[0].startswith("grad/blocks.1") for i in early)
+
+
+def test_a_sharded_parameter_is_gathered_one_layer_ahead() -> None:
+    found = program(DATA, zero=3, layers=4).microbatch
+    runs = [i for i, one in enumerate(found) if isinstance(one, Run) and one.module == "blocks_forward"]
+    gathers = [i for i, one in enumerate(found) if isinstance(one, Collective) and "blocks.2.up" in one.inputs]
+    assert runs[0] < gathers[0] < runs[1], "the third layer's gather begins before the second layer runs"
+
+
+def test_layers_share_their_modules() -> None:
+    found = program(BOTH, zero=3, layers=4)
+    assert len({i.module for i in found.microbatch if isinstance(i, Run) and i.module.startswith("blocks")}) <= 5
+
+
+@pytest.mark.parametrize(
+    ("zero", "expected"), [(0, {"all_reduce"}), (1, {"all_reduce", "reduce_scatter", "all_gather"})]
+)
+def test_collectives_are_those_of_the_graph(zero: int, expected: set[str]) -> None:
+    assert set(kinds(program(DATA, zero=zero))) == expected
