@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "passes": ("passes", "run passes and print the graph after each"),
         "bench": ("bench.command", "measure against other implementations"),
         "lsp": ("lsp.command", "serve editors: diagnostics, hover, completion"),
+        "docs": ("reference.command", "write the reference pages from their sources"),
         "help": ("help", "explain an error code"),
     }
 )

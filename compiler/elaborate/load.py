@@ -172,6 +172,7 @@ class _Loader:
         for decl in declarations:
             if not isinstance(decl, s.Fn | s.Block | s.Model | s.Derived):
                 continue
+            self._told_apart(decl)
             first = own.setdefault(decl.name.text, decl)
             if first is not decl:
                 others = (Label(first.name.span, "here first"),)
@@ -180,7 +181,22 @@ class _Loader:
                 )
         return own
 
+    def _told_apart(self, decl: Named) -> None:
+        """The dims of a head have names of their own; so have its options and inputs."""
+        ports = decl.signature.ports if isinstance(decl, s.Block | s.Model) else ()
+        formals = decl.formals if isinstance(decl, s.Fn | s.Block) else ()
+        for names in ([part.name for part in formals], [part.name for part in (*decl.options, *ports)]):
+            seen: dict[str, s.Name] = {}
+            for name in names:
+                first = seen.setdefault(name.text, name)
+                if first is not name:
+                    title = f"`{name}` stands twice in the head of {decl.name}"
+                    others = (Label(first.span, "here first"),)
+                    self.sink.error("E0102", title, name.span, "again here", others=others)
+
     def _use(self, use: s.Use) -> Module | None:
+        if self.sink.full:
+            return None
         key = tuple(part.text for part in use.name.parts)
         key = (MODELS, *key) if self.within and len(key) == 1 and key != (STD,) else key
         if key in self.open:

@@ -21,7 +21,7 @@ from .machine import MAX_DEPTH, Machine, TooDeep, fits
 from .syntax import Comment, File
 from .tables import END, NEWLINE, Tables, tables
 
-MAX_CHARACTERS = 200_000
+MAX_CHARACTERS = 100_000
 MAX_ERRORS = 20
 COMMENT = re.compile(r'"(?:[^"\\\n]|\\.)*"|(#[^\n]*)')
 _CONTINUES = frozenset(

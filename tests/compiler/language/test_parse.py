@@ -247,20 +247,20 @@ def test_random_text_gives_diagnostics(text: str):
 
 
 HOSTILE = {
-    "parentheses": "fn f(x) = " + "(" * 150_000,
-    "braces": "{" * 150_000,
-    "negations": "fn f(x) = " + "-" * 150_000 + "x",
+    "parentheses": "fn f(x) = " + "(" * 90_000,
+    "braces": "{" * 90_000,
+    "negations": "fn f(x) = " + "-" * 90_000 + "x",
     "a long sum": "fn f(x) = x" + " + x" * 20_000,
     "long calls": "fn f(x) = x" + "(x)" * 20_000,
     "views": "fn f(x) = x" + "[T]" * 20_000,
-    "conditions": "fn f(x) = " + "if x then " * 10_000,
+    "conditions": "fn f(x) = " + "if x then " * 9_000,
     "dims": "fn f(x) = x[" + "(D " * 20_000,
     "records": "train t {" + "a {" * 20_000,
-    "newlines": "\n" * 150_000 + "+",
-    "quotes": '"' * 150_000,
-    "a long number": "fn f(x) = " + "9" * 150_000,
+    "newlines": "\n" * 90_000 + "+",
+    "quotes": '"' * 90_000,
+    "a long number": "fn f(x) = " + "9" * 90_000,
     "errors": "block A : x -> [D] {\n" + "x y\n" * 20_000,
-    "blocks": "block a\n" * 20_000,
+    "blocks": "block a\n" * 12_000,
     "too long": "\n" * (MAX_CHARACTERS + 1),
 }
 
