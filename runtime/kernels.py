@@ -1,4 +1,4 @@
-"""Torch functions that generated modules import beside aten: draws, and what is computed wide over low operands.
+"""Torch functions that generated modules import beside aten: draws, grouped products, what is wide over low operands.
 
 They take and give plain tensors and keep no state. The hash is that of `runtime/random.py`: the keys of rows are small,
 and the one mix for every element runs in place on 32-bit lanes. A part of a tensor draws the numbers of the whole.
@@ -11,7 +11,10 @@ from collections.abc import Sequence
 
 import torch
 
+from .grouped import grouped_dot, grouped_outer
 from .random import GAUSSIAN_STREAMS, UNIFORM_STREAM, box_muller, row_bits, row_keys, unit
+
+__all__ = ["gaussian", "grouped_dot", "grouped_outer", "uniform"]
 
 
 def _units(

@@ -11,6 +11,7 @@ from .attention import ATTENTION
 from .collectives import COLLECTIVE
 from .contraction import CONTRACTION
 from .definition import OpDef
+from .experts import EXPERTS
 from .indexing import INDEXING
 from .joining import JOINING
 from .leaves import LEAVES
@@ -41,6 +42,7 @@ _ALL = (
     *JOINING,
     *INDEXING,
     *SELECTION,
+    *EXPERTS,
     *WINDOWS,
     *SCAN,
     *TRAINING,

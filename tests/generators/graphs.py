@@ -56,6 +56,7 @@ TEMPLATES: dict[str, Template] = {
     "gather": t.gather,
     "scatter_add": t.scatter_add,
     "top": t.top,
+    "grouped": t.grouped,
     "window": t.window,
     "scan": t.scan,
     "random": t.random,

@@ -251,6 +251,41 @@ def _top(m: Maker) -> Attrs:
     return {"dim": dim, "k": int(m.random.integers(1, (dim.size or 1) + 1))}
 
 
+def _dispatch(m: Maker) -> Attrs:
+    """Exactly k truths for each token."""
+    dim, experts, rest = m.dim(), m.dim(), m.dims(most=2)
+    k = int(m.random.integers(1, (experts.size or 1) + 1))
+    dims = m.shuffled((dim, experts, *rest))
+    ranks = m.random.random(shape(dims)).argsort(axis=dims.index(experts))
+    m.truths(*dims)
+    m.arrays[0] = ranks < k
+    return {"dim": dim, "experts": experts, "into": m.dim((dim.size or 0) * k), "k": k}
+
+
+def _ascending(m: Maker, dim: Dim, dims: tuple[Dim, ...]) -> None:
+    """Ids as dispatch gives them; an expert may have no row."""
+    m.ids(dim, *dims)
+    m.arrays[-1] = np.sort(m.arrays[-1], axis=-1)
+
+
+def _grouped_dot(m: Maker) -> Attrs:
+    dim, rows = m.dim(), m.dims(1, 2)
+    shared, left, over, outer = (m.dims(most=1) for _ in range(4))
+    m.floats(*m.shuffled(shared + rows + left + over))
+    m.floats(*m.shuffled((dim, *shared, *over, *outer)))
+    _ascending(m, dim, m.shuffled(rows))
+    return {"dim": dim, "over": over}
+
+
+def _grouped_outer(m: Maker) -> Attrs:
+    dim, rows = m.dim(), m.dims(1, 2)
+    shared, left, inner, outer = (m.dims(most=1) for _ in range(4))
+    m.floats(*m.shuffled(shared + rows + left + inner))
+    m.floats(*m.shuffled(shared + rows + left + outer))
+    _ascending(m, dim, m.shuffled(rows))
+    return {"dim": dim, "dims": m.shuffled((dim, *shared, *inner, *outer))}
+
+
 def _scan(m: Maker) -> Attrs:
     """A carry, a value that each step reads its slice of, and one that every step reads."""
     dim, dims = m.dim(), m.dims(most=2)
@@ -304,6 +339,9 @@ MAKERS: Mapping[str, Make] = MappingProxyType(
         "gather": _gather,
         "scatter_add": _scatter_add,
         "top": _top,
+        "dispatch": _dispatch,
+        "grouped_dot": _grouped_dot,
+        "grouped_outer": _grouped_outer,
         "scan": _scan,
         "window": _windowed,
         "unwindow": _unwindowed,

@@ -268,6 +268,36 @@ def top(m: Maker) -> None:
         m.keep(m.one("where", m.one("top", x, dim=dims[0], k=k), x, m.constant(0.0)))
 
 
+def grouped(m: Maker) -> None:
+    """Rows sorted by expert: each with its expert's weights, and what an expert's rows have in common."""
+    x = m.value(1)
+    free = [dim for dim in x.dims if dim != m.batch]
+    if not free or elements(x.dims) > 60:
+        return
+    tokens, experts, k = m.draw(st.sampled_from(free)), m.dim(3), m.draw(st.integers(1, 2))
+    over = tuple(dim for dim in free if dim != tokens)[:1]
+    w = m("parameter", hint="w", init=("normal", 0.5), trained=True, dims=(experts, *over, m.dim(2)), dtype=FLOAT)[0]
+    scores = m.one("dot", x, m.one("tanh", w), over=over)
+    scores = m.one("sum", scores, over=tuple(d for d in scores.dims if d not in (m.batch, tokens, experts)))
+    pick = m.one("top", scores, dim=experts, k=k)
+    token, ids = m("dispatch", pick, dim=tokens, experts=experts, into=m.dim((tokens.size or 0) * k), k=k)
+    rows = m.one("gather", x, token, dim=tokens)
+    y = m.one("grouped_dot", rows, w, ids, dim=experts, over=over)
+    m.keep(
+        m.tame(
+            m.one(
+                "scatter_add",
+                y,
+                token,
+                dim=tokens,
+                dims=(tokens, *(d for d in y.dims if d not in token.dims or d == m.batch)),
+            )
+        )
+    )
+    gathered = (experts, *(d for d in (*rows.dims, *y.dims) if d not in token.dims))
+    m.keep(m.tame(m.one("grouped_outer", rows, y, ids, dim=experts, dims=tuple(dict.fromkeys(gathered)))))
+
+
 def random(m: Maker) -> None:
     """Dropout: a mask of uniform numbers, or gaussian noise."""
     x = m.value()

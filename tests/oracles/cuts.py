@@ -101,14 +101,15 @@ def _gathered(node: Node, arrays: Sequence[Array], dim: Dim) -> list[Array]:
     """A masked look-up: ids are shifted into each part; what is not there counts as zero."""
     whole: Array | None = None
     for part in cut(node, arrays, dim):
-        values, ids = part.arrays
+        values, *others, ids = part.arrays
         here = (ids >= part.low) & (ids < part.high)
         shifted = np.where(here, ids - part.low, 0)
-        axes = tuple(d for d in node.uses[1].dims)
-        if node.op == "scatter_add":
+        axes = tuple(d for d in node.uses[-1].dims)
+        kept = dim in node.outs[0].dims
+        if kept:
             values = values * _spread(here, axes, node.uses[0].dims)
-        (result,) = replace(part, arrays=(values, shifted)).results()
-        if node.op == "scatter_add":
+        (result,) = replace(part, arrays=(values, *others, shifted)).results()
+        if kept:
             at = node.outs[0].dims.index(dim)
             whole = result if whole is None else np.concatenate([whole, result], axis=at)
         else:

@@ -229,6 +229,25 @@ def _top(node: Node, operands: list[Tensor]) -> Tensor:
     return (before.sum(-1) < k).movedim(-1, axis)
 
 
+def _dispatch(node: Node, operands: list[Tensor]) -> Sequence[Tensor]:
+    """The tokens of the first expert, then those of the second, …"""
+    (dim,), (experts,) = _dims(node, "dim"), _dims(node, "experts")
+    rest = tuple(d for d in node.uses[0].dims if d not in (dim, experts))
+    pick = _align(operands[0], node.uses[0].dims, (*rest, experts, dim))
+    order = torch.argsort(~pick.flatten(-2), dim=-1, stable=True)[..., : node.outs[0].dims[-1].size]
+    return [order % (dim.size or 1), order // (dim.size or 1)]
+
+
+def _grouped(node: Node, operands: list[Tensor]) -> Tensor:
+    """A product with one-hot(ids): every row meets every expert."""
+    first, second, ids = operands
+    (dim,) = _dims(node, "dim")
+    hot, dims = _one_hot(ids, dim.size or 0), (*node.uses[2].dims, dim)
+    spread = tuple(dict.fromkeys((*node.uses[0].dims, dim)))
+    masked = _contract((first, node.uses[0].dims), (hot, dims), spread)
+    return _contract((masked, spread), (second, node.uses[1].dims), node.outs[0].dims)
+
+
 def _contract(a: tuple[Tensor, Dims], b: tuple[Tensor, Dims], out: Dims) -> Tensor:
     letters: dict[Dim, str] = {}
     for dim in (*a[1], *b[1]):
@@ -360,6 +379,9 @@ _RULES: Mapping[str, Rule] = {
     "gather": _gather,
     "scatter_add": _scatter,
     "top": _top,
+    "dispatch": _dispatch,
+    "grouped_dot": _grouped,
+    "grouped_outer": _grouped,
     "window": _window,
     "unwindow": _unwindow,
     **dict.fromkeys(
