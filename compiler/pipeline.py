@@ -32,6 +32,7 @@ from .passes.microbatch import Microbatch
 from .passes.offsets import Offsets
 from .passes.precision import AssignPrecision
 from .passes.rematerialize import Rematerialize
+from .passes.route import Route
 from .passes.simplify import Simplify
 from .passes.update import Update
 
@@ -69,8 +70,8 @@ def with_size(recipe: Recipe, size: str | None) -> Recipe:
 
 
 def forward_passes(cut: Sequence[str] = (), types: Sequence[Pass] = ()) -> list[Pass]:
-    """What every graph goes through: kernels that do not apply become their bodies, known starts fold; then `types`."""
-    return [Inline(), Offsets(tuple(cut)), Simplify(), *types, *([Simplify()] if types else [])]
+    """What every graph goes through: uncovered kernels become bodies, starts fold, mixtures are sparse; then `types`."""
+    return [Inline(), Offsets(tuple(cut)), Route(), Simplify(), *types, *([Simplify()] if types else [])]
 
 
 def precision_pass(recipe: Recipe) -> AssignPrecision:

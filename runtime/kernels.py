@@ -14,7 +14,17 @@ import torch
 from .grouped import grouped_dot, grouped_outer
 from .random import GAUSSIAN_STREAMS, UNIFORM_STREAM, box_muller, row_bits, row_keys, unit
 
-__all__ = ["gaussian", "grouped_dot", "grouped_outer", "uniform"]
+__all__ = [
+    "column_sums",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "gaussian",
+    "grouped_dot",
+    "grouped_outer",
+    "rms_norm",
+    "rms_norm_backward",
+    "uniform",
+]
 
 
 def _units(

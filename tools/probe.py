@@ -11,13 +11,14 @@ from ..compiler.ir.types import Phase
 from ..compiler.ops.build import Builder
 from ..compiler.passes.differentiate import Differentiate, trained_parameters
 from ..compiler.passes.inline import Inline
+from ..compiler.passes.route import Route
 
 
 def probe_step(model: Graph) -> Graph:
     """The graph whose FLOPs and memory stand for training."""
     if not trained_parameters(model) or not any(use.dtype.is_float for use in model.outputs.values()):
         return model
-    step = Differentiate()(Inline()(_with_loss(model)))
+    step = Differentiate()(Route()(Inline()(_with_loss(model))))
     builder = _copy(step)
     b = Builder(builder)
     with b.within(phase=Phase.UPDATE):

@@ -27,4 +27,11 @@ ENTRIES: tuple[Entry, ...] = (
         what="There is no rematerialization policy of this name.",
         why="The message names those that there are.",
     ),
+    Entry(
+        code="E0914",
+        title="experts that run for every token",
+        what="A mixture picks k experts for each token, but all of them would be computed.",
+        why="A mixture is sparse or it is not worth having. It is sparse where the picked experts' results are summed "
+        "with the gates as weights, and nothing else reads what a single expert gives.",
+    ),
 )

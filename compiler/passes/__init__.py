@@ -10,11 +10,15 @@ from .microbatch import Microbatch
 from .offsets import Offsets
 from .precision import AssignPrecision
 from .rematerialize import Rematerialize
+from .route import Route
 from .simplify import Simplify
 
 __all__ = ["PASSES", "Pass", "check", "run_passes"]
 
 # Every pass by its name, in the order in which the pipeline runs them.
 PASSES: Mapping[str, type[Pass]] = MappingProxyType(
-    {one.name: one for one in (Inline, Offsets, Simplify, Differentiate, AssignPrecision, Rematerialize, Microbatch)}
+    {
+        one.name: one
+        for one in (Inline, Offsets, Route, Simplify, Differentiate, AssignPrecision, Rematerialize, Microbatch)
+    }
 )
