@@ -283,19 +283,11 @@ def grouped(m: Maker) -> None:
     token, ids = m("dispatch", pick, dim=tokens, experts=experts, into=m.dim((tokens.size or 0) * k), k=k)
     rows = m.one("gather", x, token, dim=tokens)
     y = m.one("grouped_dot", rows, w, ids, dim=experts, over=over)
-    m.keep(
-        m.tame(
-            m.one(
-                "scatter_add",
-                y,
-                token,
-                dim=tokens,
-                dims=(tokens, *(d for d in y.dims if d not in token.dims or d == m.batch)),
-            )
-        )
-    )
-    gathered = (experts, *(d for d in (*rows.dims, *y.dims) if d not in token.dims))
-    m.keep(m.tame(m.one("grouped_outer", rows, y, ids, dim=experts, dims=tuple(dict.fromkeys(gathered)))))
+    back = (tokens, *(d for d in y.dims if d not in token.dims or d == m.batch))
+    m.keep(m.tame(m.one("scatter_add", y, token, dim=tokens, dims=back)))
+    if m.batch not in rows.dims:  # a sum over the batch is linear in it, what follows may not be
+        kept = (experts, *(d for d in (*rows.dims, *y.dims) if d not in token.dims))
+        m.keep(m.tame(m.one("grouped_outer", rows, y, ids, dim=experts, dims=tuple(dict.fromkeys(kept)))))
 
 
 def random(m: Maker) -> None:
