@@ -70,7 +70,7 @@ def with_size(recipe: Recipe, size: str | None) -> Recipe:
 
 
 def forward_passes(cut: Sequence[str] = (), types: Sequence[Pass] = ()) -> list[Pass]:
-    """What every graph goes through: uncovered kernels become bodies, starts fold, mixtures are sparse; then `types`."""
+    """What every graph goes through: some kernels become bodies, starts fold, mixtures are sparse; then `types`."""
     return [Inline(), Offsets(tuple(cut)), Route(), Simplify(), *types, *([Simplify()] if types else [])]
 
 
