@@ -18,6 +18,7 @@ from ..compiler.ir.types import Phase, dims_in
 from ..compiler.ops.registry import REGISTRY
 from ..compiler.ops.shapes import elements
 from ..compiler.passes.inline import Inline
+from ..compiler.passes.route import Route
 from .layers import chains_of, first_layer, layers_at
 
 TRAINING = (Phase.FORWARD, Phase.BACKWARD)
@@ -91,7 +92,7 @@ def figures(model: Graph, step: Graph, assumed: tuple[str, ...] = ()) -> Figures
         dims={name: dim.size for name, dim in model.dims().items() if dim.size is not None},
         assumed=assumed,
         blocks=blocks,
-        contractions=_contractions(model),
+        contractions=_contractions(Route()(model)),
     )
 
 
@@ -134,7 +135,7 @@ def _blocks(model: Graph, step: Graph, count: int, parts: Mapping[tuple[str, Pha
 
 
 def _contractions(model: Graph) -> tuple[ContractionFigures, ...]:
-    """A row for each contraction, named as in the first layer: attention is two of them."""
+    """A row for each contraction of a routed model, named as in the first layer: attention is two of them."""
     chains, count = chains_of(model), tokens(model)
     kernels = {node.op for node in model if REGISTRY[node.op].kernel is not None and work_of(node).model_flops}
     flops, layers, over = Counter[str](), Counter[str](), dict[str, tuple[str, ...]]()
