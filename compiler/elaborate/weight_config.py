@@ -8,22 +8,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TypeAlias
 
 from ..language import syntax as s
 from .frame import Frame
 from .values import describe
 from .weight_data import Plain
 
+Tree: TypeAlias = "dict[str, s.Expr | Tree]"
+
 
 def configuration(frame: Frame, parts: Iterable[s.WeightConfig]) -> dict[str, Plain]:
-    """All `config` parts of a map, the later ones on top. Raises Fault."""
-    found: dict[str, Plain] = {}
+    """All `config` parts of a map, the later ones on top: what they replace is not evaluated. Raises Fault."""
+    whole: Tree = {}
     for part in parts:
-        _merge(found, _record(frame, part.entries))
+        _merge(whole, _tree(frame, part.entries))
+    return _values(frame, whole)
+
+
+def _tree(frame: Frame, entries: Iterable[s.RecordEntry]) -> Tree:
+    found: Tree = {}
+    for entry in entries:
+        key = entry.key.value if isinstance(entry.key, s.String) else entry.key.text
+        if key in found:
+            raise frame.fault("E0803", f"`{key}` is set twice", entry.key.span)
+        if isinstance(entry, s.RecordSub):
+            if entry.argument is not None:
+                raise frame.fault("E0805", f"`{key}` takes no argument here", entry.argument.span)
+            found[key] = _tree(frame, entry.entries)
+        else:
+            found[key] = entry.value
     return found
 
 
-def _merge(below: dict[str, Plain], above: dict[str, Plain]) -> None:
+def _merge(below: Tree, above: Tree) -> None:
     for key, value in above.items():
         known = below.get(key)
         if isinstance(known, dict) and isinstance(value, dict):
@@ -32,19 +50,8 @@ def _merge(below: dict[str, Plain], above: dict[str, Plain]) -> None:
             below[key] = value
 
 
-def _record(frame: Frame, entries: Iterable[s.RecordEntry]) -> dict[str, Plain]:
-    found: dict[str, Plain] = {}
-    for entry in entries:
-        key = entry.key.value if isinstance(entry.key, s.String) else entry.key.text
-        if key in found:
-            raise frame.fault("E0803", f"`{key}` is set twice", entry.key.span)
-        if isinstance(entry, s.RecordSub):
-            if entry.argument is not None:
-                raise frame.fault("E0805", f"`{key}` takes no argument here", entry.argument.span)
-            found[key] = _record(frame, entry.entries)
-        else:
-            found[key] = _plain(frame, entry.value)
-    return found
+def _values(frame: Frame, tree: Tree) -> dict[str, Plain]:
+    return {key: _values(frame, one) if isinstance(one, dict) else _plain(frame, one) for key, one in tree.items()}
 
 
 def _plain(frame: Frame, expr: s.ListItem) -> Plain:

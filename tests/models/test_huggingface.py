@@ -28,8 +28,6 @@ from samples.recipes import recipe_over
 from samples.spec_texts import model_spec
 from samples.zoo import DIMS, tiny_model
 
-# The model as a recipe names it: none of theirs drops anything here.
-CALLED = {"GPT2": "GPT2(drop = 0)"}
 # Their GELU has sqrt(2 / pi) as 0.79788456.
 ROUNDED = {"BLOOM": 1e-8}
 WIDTHS = {"f32": (torch.float32, DType.F32, 1e-5), "f64": (torch.float64, DType.F64, 1e-10)}
@@ -53,7 +51,7 @@ class Case:
 
     def loss(self) -> Graph:
         """Ours, with the outputs `loss` and `logits`."""
-        spec, recipe = recipe_over(self.file, self.model, self.width, model=CALLED.get(self.model, self.model))
+        spec, recipe = recipe_over(self.file, self.model, self.width, model=called(self.model))
         graph, _ = elaborate_loss(spec, recipe)
         builder = GraphBuilder(graph.name)
         builder.extend(graph)
@@ -67,6 +65,12 @@ class Case:
     def values(self) -> dict[str, Array]:
         data = {"tokens": self.tokens.numpy(), "target": self.target.numpy()}
         return {**{name: tensor.numpy() for name, tensor in self.parameters.items()}, **data}
+
+
+def called(model: str) -> str:
+    """The model as a recipe names it."""
+    options = ", ".join(f"{name} = {value}" for name, value in DECODERS[model].options.items())
+    return f"{model}({options})" if options else model
 
 
 def case(model: str, width: str) -> Case:
@@ -113,7 +117,8 @@ def test_lowered_program(one: Case) -> None:
 
 
 def test_module_under_autograd(one: Case) -> None:
-    net = module(model_spec(one.file), one.model, dims=DIMS[one.file, one.model], dtype=WIDTHS[one.width][1])
+    dims, options, dtype = DIMS[one.file, one.model], DECODERS[one.model].options, WIDTHS[one.width][1]
+    net = module(model_spec(one.file), one.model, dims=dims, options=options, dtype=dtype)
     net.load_state_dict(dict(one.parameters))
     outputs = net(one.tokens)
     logits = outputs["logits"] if isinstance(outputs, dict) else outputs  # some export values beside

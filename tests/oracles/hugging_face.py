@@ -75,7 +75,7 @@ def tiny_map(model: str) -> WeightMap:
     """The weight map of a model in its tiny size."""
     other = {**DECODERS, **OTHERS}[model]
     dims = {**DIMS[other.file, model], **other.dims}
-    return from_plain(weight_map(model_spec(other.file), model, dims=dims).plain())
+    return from_plain(weight_map(model_spec(other.file), model, dims=dims, options=other.options).plain())
 
 
 def theirs(model: str, dtype: torch.dtype) -> Theirs:
@@ -94,8 +94,7 @@ def theirs(model: str, dtype: torch.dtype) -> Theirs:
 
 def make(config: Mapping[str, Any], other: Other) -> Any:
     """Their module by a configuration, as they read it from a file."""
-    told: dict[str, Any] = {"use_cache": False, "pad_token_id": None}  # the embedding of a padding id has no gradient
-    whole = {**config, **told}
+    whole: dict[str, Any] = {"pad_token_id": None, **config, "use_cache": False}  # a padding id has no gradient
     for key, value in other.told.items():
         whole[key] = {**config.get(key, {}), **value} if isinstance(value, Mapping) else value
     made = transformers.AutoConfig.for_model(str(config["model_type"])).__class__.from_dict(whole)

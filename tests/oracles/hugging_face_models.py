@@ -29,6 +29,11 @@ def _nothing(what: Any) -> None:
     """Nothing needs to be done."""
 
 
+def _unpadded(values: dict[str, Array]) -> None:
+    """The id of padding is nowhere: positions would not count it."""
+    values["tokens"][values["tokens"] == 1] = 0
+
+
 def _ended(values: dict[str, Array]) -> None:
     """Rows of text end with the largest id, and have it nowhere else."""
     ids = values["text"]
@@ -41,7 +46,7 @@ class Other:
     """A model of theirs: the file of ours, their names of our inputs and outputs.
 
     `ready` chooses one of their ways to compute; `told`: what their configuration is told for the comparison alone;
-    `dims` change the tiny size; `given` makes of random inputs such as they take.
+    `dims` change the tiny size and `options` the model; `given` makes of random inputs such as they take.
     """
 
     file: str
@@ -50,24 +55,34 @@ class Other:
     ready: Ready = _nothing
     told: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     dims: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    options: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     given: Callable[[dict[str, Array]], None] = _nothing
 
 
 #: Next-token models by ours' name.
 DECODERS: Mapping[str, Other] = MappingProxyType(
     {
-        "GPT2": Other("gpt2"),
+        "GPT2": Other("gpt2", options={"drop": 0}),
         "Llama3": Other("llama3"),
         "Llama31": Other("llama3"),
         "Gemma2": Other("gemma2", ready=lambda net: net.set_attn_implementation("eager")),  # the one that caps scores
         "Mixtral": Other("mixtral", ready=lambda net: net.set_experts_implementation("eager")),  # it knows float64
         "BLOOM": Other("bloom"),
+        "GPT": Other("gpt", options={"drop": 0}),
+        "Llama": Other("llama"),
+        "Mistral": Other("mistral", options={"window": 3}),
+        "OPT": Other("opt", options={"drop": 0}),
+        "Pythia": Other("pythia"),
+        "Qwen2": Other("qwen2"),
+        "Qwen3": Other("qwen3"),
+        "Qwen3MoE": Other("qwen3", ready=lambda net: net.set_experts_implementation("eager")),
     }
 )
 #: The others.
 OTHERS: Mapping[str, Other] = MappingProxyType(
     {
         "BERT": Other("bert", {"tokens": "input_ids", "segments": "token_type_ids"}),
+        "RoBERTa": Other("roberta", given=_unpadded),
         "T5": Other("t5", {"source": "input_ids", "tokens": "decoder_input_ids"}),
         "ViT": Other("vit", {"image": "pixel_values"}),
         "DeiT": Other(

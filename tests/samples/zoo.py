@@ -43,7 +43,7 @@ DIMS: Mapping[tuple[str, str], Mapping[str, int]] = MappingProxyType(
         ("gan", "GAN"): {"C": 2, "Y": 8, "X": 4, "Z": 3, "A": 2, "batch": 2},
         ("gemma2", "Gemma2"): {**_TEXT, "D": 8, "H": 4, "G": 2, "K": 6, "F": 10},
         ("gopher", "Gopher"): {**_TEXT, "D": 8, "H": 2, "K": 3, "F": 10},
-        ("gpt", "GPT"): {**_TEXT, "D": 8, "H": 2, "F": 10, "N": 7},
+        ("gpt", "GPT"): {**_TEXT, "D": 8, "H": 2, "F": 32, "N": 7},
         ("gpt2", "GPT2"): {**_TEXT, "D": 8, "H": 2, "F": 10, "N": 7},
         ("gpt3", "GPT3"): {**_TEXT, "D": 8, "H": 2, "F": 10, "N": 7},
         ("llama", "Llama"): {**_TEXT, "D": 16, "H": 4, "G": 2, "F": 10},
