@@ -6,12 +6,12 @@ that whoever checks, shows or draws a spec never waits for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .base.diagnostic import Diagnostic, SpecError
+from .base.diagnostic import Diagnostic, Diagnostics, SpecError
 from .cost.flops import parameter_count, works
 from .cost.memory import step_memory
 from .cost.roofline import Machine, step_time
@@ -25,6 +25,7 @@ from .ir.graph import Graph
 from .ir.levels import LOSS, MODEL
 from .ir.types import DType, Phase
 from .language.parse import read_source
+from .ops.foreign import BACKWARD, FOREIGN, package_of
 from .passes import Pass, run_passes
 from .passes.differentiate import Differentiate
 from .passes.inline import Inline
@@ -69,9 +70,12 @@ def with_size(recipe: Recipe, size: str | None) -> Recipe:
     return recipe if size is None else replace(recipe, model=replace(recipe.model, size=size))
 
 
-def forward_passes(cut: Sequence[str] = (), types: Sequence[Pass] = ()) -> list[Pass]:
+def forward_passes(
+    cut: Sequence[str] = (), types: Sequence[Pass] = (), kernels: Sequence[str] = (), gradients: bool = False
+) -> list[Pass]:
     """What every graph goes through: some kernels become bodies, starts fold, mixtures are sparse; then `types`."""
-    return [Inline(), Offsets(tuple(cut)), Route(), Simplify(), *types, *([Simplify()] if types else [])]
+    inline = Inline(kernels=tuple(kernels), gradients=gradients)
+    return [inline, Offsets(tuple(cut)), Route(), Simplify(), *types, *([Simplify()] if types else [])]
 
 
 def precision_pass(recipe: Recipe) -> AssignPrecision:
@@ -83,7 +87,7 @@ def step_passes(spec: Spec, recipe: Recipe) -> list[Pass]:
     """What makes a loss into a training step: gradients, what is computed again, the update, microbatches."""
     cut = (BATCH,) if recipe.microbatches > 1 else ()
     return [
-        *forward_passes(cut),
+        *forward_passes(cut, kernels=recipe.kernels, gradients=True),
         Differentiate(),
         precision_pass(recipe),
         Rematerialize(),
@@ -109,7 +113,7 @@ def evaluate_graph(spec: Spec, recipe: Recipe) -> Graph:
     """The loss alone, on one microbatch's rows, nothing dropped. Raises SpecError."""
     rows = replace(recipe, batch=recipe.rows_per_microbatch, microbatches=1)
     loss, _ = elaborate_loss(spec, rows, training=False)
-    return run_passes(loss, forward_passes(types=[precision_pass(recipe)]), LOSS)
+    return run_passes(loss, forward_passes(types=[precision_pass(recipe)], kernels=recipe.kernels), LOSS)
 
 
 def predict_graph(spec: Spec, recipe: Recipe) -> Graph:
@@ -119,7 +123,7 @@ def predict_graph(spec: Spec, recipe: Recipe) -> Graph:
         spec, ref.name, size=ref.size, dims={**recipe.dims, BATCH: 1}, options=ref.options,
         dtype=recipe.precision.params,
     )  # fmt: skip
-    return run_passes(graph, forward_passes(types=[precision_pass(recipe)]), MODEL)
+    return run_passes(graph, forward_passes(types=[precision_pass(recipe)], kernels=recipe.kernels), MODEL)
 
 
 def model_graph(
@@ -137,6 +141,19 @@ def gradient_graph(graph: Graph) -> Graph:
 
 
 # ---- graphs to programs
+
+
+def foreign_packages(graphs: Iterable[Graph], allowed: Collection[str]) -> tuple[str, ...]:
+    """The packages whose kernels graphs call. Raises SpecError E0921 for one that is not allowed."""
+    sink, found = Diagnostics(), dict[str, None]()
+    for node in (node for graph in graphs for node in graph if node.op in (FOREIGN, BACKWARD)):
+        package = package_of(node)
+        if package not in allowed and package not in found:
+            title = f"`{node.attrs['kernel']}` is a kernel of the package `{package}`, which is not allowed"
+            sink.add(Diagnostic("E0921", title, hint=f"--allow-kernels {package}, if you trust it"))
+        found[package] = None
+    sink.raise_if_errors()
+    return tuple(found)
 
 
 def predictions(steps: Mapping[str, Graph], recipe: Recipe, machine: Machine | None = None) -> dict[str, float]:
@@ -175,7 +192,9 @@ def compile_recipe(
 
     steps = step_graphs(spec, recipe)
     graphs = {**steps, "evaluate": evaluate_graph(spec, recipe), "predict": predict_graph(spec, recipe)}
-    return lower(graphs, plain(recipe), predictions(steps, recipe, machine), folder, device=device, dump=dump)
+    packages = foreign_packages(graphs.values(), recipe.kernels)
+    foretold = predictions(steps, recipe, machine)
+    return lower(graphs, plain(recipe), foretold, folder, device=device, dump=dump, kernels=packages)
 
 
 def step_footprint(spec: Spec, recipe: Recipe, *, device: str = "cpu") -> Footprint:
@@ -192,4 +211,6 @@ def module(
     """A model as a `torch.fx.GraphModule` with named parameters, for a loop of one's own. Raises SpecError."""
     from .lower.module import module as lower_module
 
-    return lower_module(model_graph(spec, model, size=size, dims=dims, options=options, training=training, dtype=dtype))
+    graph = model_graph(spec, model, size=size, dims=dims, options=options, training=training, dtype=dtype)
+    foreign_packages([graph], ())
+    return lower_module(graph)

@@ -13,7 +13,7 @@ import importlib.abc
 import importlib.util
 import json
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, MappingProxyType
@@ -21,6 +21,7 @@ from typing import Any, Protocol, cast
 
 import torch
 
+from .fault import RuntimeFault
 from .layout import chunk, part
 from .program import (
     Allocate,
@@ -74,8 +75,13 @@ def read_folder(folder: str | Path) -> dict[str, str]:
     return {name: text.decode() for name, text in texts.items()}
 
 
-def load(folder: str | Path, device: str | torch.device = "cpu", compiled: bool = False) -> Executable:
-    """Verify a build folder and import its modules. Raises `BuildError`, `ProgramFormatError`."""
+def load(
+    folder: str | Path, device: str | torch.device = "cpu", compiled: bool = False, kernels: Collection[str] = ()
+) -> Executable:
+    """Verify a build folder and import its modules. `kernels`: the packages whose foreign kernels may run.
+
+    Raises `BuildError`, `ProgramFormatError`, `RuntimeFault` E0524 for a package that is not allowed.
+    """
     texts = read_folder(folder)
     if "program.json" not in texts:
         raise BuildError(f"{folder} has no program.json in its manifest")
@@ -85,7 +91,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu", compiled: bool 
         if name.startswith("modules/") and name.endswith(".py")
     }
     places = {name: str(Path(folder) / "modules" / f"{name}.py") for name in sources}
-    return executable(from_json(texts["program.json"]), sources, device, compiled, places)
+    return executable(from_json(texts["program.json"]), sources, device, compiled, places, kernels)
 
 
 def executable(
@@ -94,8 +100,13 @@ def executable(
     device: str | torch.device = "cpu",
     compiled: bool = False,
     places: Mapping[str, str] | None = None,
+    kernels: Collection[str] = (),
 ) -> Executable:
     """A build with its modules' sources as something that runs. `places` are the files that tracebacks show."""
+    refused = [package for package in build.kernels if package not in kernels]
+    if refused:
+        hint = f"--allow-kernels {','.join(refused)}, if you trust it"
+        raise RuntimeFault("E0524", f"{build.name} runs code of {', '.join(refused)}, which is not allowed", hint)
     modules = {name: import_source(name, text, (places or {}).get(name)) for name, text in sources.items()}
     if compiled:
         # Forward and backward; the update is fused calls already, and the compiler knows no shapes of theirs.

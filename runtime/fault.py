@@ -28,6 +28,8 @@ CODES = MappingProxyType(
         "E0521": "the build lacks a program",
         "E0522": "an initializer is unknown",
         "E0523": "the folder is not a build, or was changed since",
+        "E0524": "a build that runs foreign code",
+        "E0525": "a foreign kernel that is not what the spec says",
         "E0530": "an optional package is missing",
         "E0540": "the prompt does not fit the model",
         "E0550": "a file of weights cannot be read",

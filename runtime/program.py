@@ -205,7 +205,8 @@ class Build:
     them; else `variants` holds the programs of devices that differ from rank 0, and `classes` says which a rank runs: 0
     for `programs`, n for `variants[n - 1]`.
     `recipe` is the training recipe as plain data (see `runtime/train.py`), `predictions` what the compiler foretells:
-    `parameters`, `step_flops`, `step_seconds`, `peak_bytes`, `tokens_per_step`.
+    `parameters`, `step_flops`, `step_seconds`, `peak_bytes`, `tokens_per_step`. `kernels` are the packages whose
+    code the modules call: whoever runs the build must allow them anew.
     """
 
     name: str
@@ -217,6 +218,7 @@ class Build:
     mesh: Mesh = ONE_DEVICE
     variants: tuple[dict[str, Program], ...] = ()
     classes: tuple[int, ...] = ()
+    kernels: tuple[str, ...] = ()
     format_version: int = FORMAT_VERSION
 
     def programs_of(self, rank: int) -> dict[str, Program]:
@@ -260,6 +262,7 @@ def from_json(text: str) -> Build:
             mesh=Mesh(tuple((str(name), int(size)) for name, size in data["mesh"]["axes"])),
             variants=tuple({name: _program(p) for name, p in variant.items()} for variant in data["variants"]),
             classes=tuple(int(number) for number in data["classes"]),
+            kernels=tuple(str(package) for package in data["kernels"]),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as fault:
         raise ProgramFormatError(f"not a program: {fault}") from fault

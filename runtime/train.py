@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
@@ -38,6 +38,7 @@ class Options:
     resume      go on from the newest checkpoint; else a folder that holds some is refused, unless `overwrite`
     data_root   takes the place of the spec's folder in the data's paths
     device      `cpu`, `cuda`, …; None: CUDA if there is one
+    kernels     packages whose foreign kernels may run
     dump        outputs of `step` that are written to `dump/` as safetensors after the process's first step
     """
 
@@ -47,6 +48,7 @@ class Options:
     data_root: Path | None = None
     device: str | None = None
     compiled: bool = False
+    kernels: tuple[str, ...] = ()
     measure_memory: bool = True
     dump: tuple[str, ...] = ()
     on_step: Callable[[StepRecord], None] | None = None
@@ -67,7 +69,7 @@ def train(build_folder: Path, options: Options, executable: Executable | None = 
     """Train a build to its last step or until a signal. Raises `RuntimeFault`; then no file was overwritten."""
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if executable is None:
-        executable = open_build(build_folder, device, options.compiled)
+        executable = open_build(build_folder, device, options.compiled, options.kernels)
     training = from_plain(executable.build.recipe)
     _check(executable, training, options)
     data = open_data(training, executable.build.programs, options.data_root)
@@ -81,10 +83,10 @@ def train(build_folder: Path, options: Options, executable: Executable | None = 
         raise RuntimeFault("E0516", f"{options.folder} cannot be written: {reason}", "name another folder") from fault
 
 
-def open_build(folder: Path, device: torch.device, compiled: bool = False) -> Executable:
-    """A build folder as something that runs. Raises `RuntimeFault` E0523."""
+def open_build(folder: Path, device: torch.device, compiled: bool = False, kernels: Collection[str] = ()) -> Executable:
+    """A build folder as something that runs. Raises `RuntimeFault` E0523, E0524."""
     try:
-        return load(folder, device, compiled)
+        return load(folder, device, compiled, kernels)
     except (BuildError, ProgramFormatError) as fault:
         raise RuntimeFault("E0523", str(fault), "compile it again") from fault
 

@@ -41,6 +41,19 @@ def add_which(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", metavar="NAME", help="which recipe, where the spec has several")
 
 
+def add_kernels(parser: argparse.ArgumentParser) -> None:
+    """--allow-kernels, of every command that runs a model."""
+    parser.add_argument(
+        "--allow-kernels", metavar="PACKAGE", action="append", default=[],
+        help="let this Python package compute what the spec names of it; may be repeated",
+    )  # fmt: skip
+
+
+def kernels_of(options: argparse.Namespace) -> tuple[str, ...]:
+    """The packages that `--allow-kernels` names, one by one or with commas between."""
+    return tuple(name.strip() for text in options.allow_kernels for name in text.split(",") if name.strip())
+
+
 def sets_of(options: argparse.Namespace) -> tuple[tuple[str, str], ...]:
     """The (path, value text) pairs of `--set`, in order."""
     found: list[tuple[str, str]] = []

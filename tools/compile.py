@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..compiler import pipeline
@@ -18,7 +19,7 @@ from ..compiler.ir.types import DType
 from ..compiler.passes.update import idle_groups
 from ..runtime.machine import Rates, measure
 from ..runtime.program import Build
-from .arguments import add_spec, sets_of
+from .arguments import add_kernels, add_spec, kernels_of, sets_of
 from .fault import CommandFault
 from .numbers import bytes_text, compact, seconds_text
 from .specs import open_spec, recipe_of
@@ -32,6 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", metavar="NAME", help="which recipe, where the spec has several")
     parser.add_argument("-o", "--out", metavar="DIR", help="the build folder (default: out/RECIPE/build)")
     parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu or cuda (default cpu)")
+    add_kernels(parser)
     parser.add_argument("--dump", metavar="PATH", action="append", default=[], help="keep a named value as an output")
 
 
@@ -52,7 +54,7 @@ def recipe_for(options: argparse.Namespace) -> tuple[Spec, Recipe]:
         raise CommandFault(
             f"{options.spec} has no recipe", "declare `train NAME { … }`, or name a file in specs/recipes"
         )
-    return spec, recipe
+    return spec, replace(recipe, kernels=kernels_of(options))
 
 
 def compile_recipe(spec: Spec, recipe: Recipe, folder: Path, rates: Rates, dump: tuple[str, ...] = ()) -> Build:

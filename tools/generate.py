@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..compiler.elaborate.load import SUFFIX
 from ..compiler.elaborate.recipe import Sample
+from .arguments import add_kernels, kernels_of
 from .fault import CommandFault
 from .sample import sample_ids
 from .specs import open_spec, recipe_of
@@ -31,6 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--top-k", metavar="K", type=int, default=0, help="draw from the K likeliest (default: all)")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="the same seed gives the same text")
+    add_kernels(parser)
     parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu or cuda (default cpu)")
 
 
@@ -41,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         raise CommandFault(f"--tokens {options.tokens} is negative")
     sample = Sample(options.prompt, options.tokens, options.temperature, options.top_k, options.seed)
     decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
-    ids, are_bytes = sample_ids(build, checkpoint, sample, options.device)
+    ids, are_bytes = sample_ids(build, checkpoint, sample, options.device, kernels_of(options))
     sys.stdout.write(sample.prompt if are_bytes else sample.prompt.strip())
     for value in ids:
         sys.stdout.write(decode(bytes([value])) if are_bytes and value < 256 else f" {value}")

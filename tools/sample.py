@@ -16,9 +16,11 @@ from ..runtime.train import open_build
 from .fault import CommandFault
 
 
-def sample_ids(build: Path, checkpoint: Path, sample: Sample, device: str) -> tuple[Iterator[int], bool]:
+def sample_ids(
+    build: Path, checkpoint: Path, sample: Sample, device: str, kernels: tuple[str, ...] = ()
+) -> tuple[Iterator[int], bool]:
     """The ids that follow the prompt, and whether they are bytes."""
-    executable = open_build(build, torch.device(device))
+    executable = open_build(build, torch.device(device), kernels=kernels)
     are_bytes = executable.build.recipe.get("source", {}).get("kind") != "tokens"
     prompt = list(sample.prompt.encode()) if are_bytes else prompt_ids(sample.prompt)
     store = load_weights(executable, checkpoint)
@@ -34,9 +36,9 @@ def prompt_ids(prompt: str) -> list[int]:
     return [int(word) for word in words]
 
 
-def sample_text(build: Path, checkpoint: Path, sample: Sample, device: str) -> str:
+def sample_text(build: Path, checkpoint: Path, sample: Sample, device: str, kernels: tuple[str, ...] = ()) -> str:
     """Prompt and continuation; bytes that are no text show as the replacement character."""
-    drawn, are_bytes = sample_ids(build, checkpoint, sample, device)
+    drawn, are_bytes = sample_ids(build, checkpoint, sample, device, kernels)
     if not are_bytes:
         return " ".join([sample.prompt.strip(), *map(str, drawn)])
     return sample.prompt + bytes(value for value in drawn if value < 256).decode(errors="replace")

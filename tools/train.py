@@ -12,7 +12,7 @@ from ..compiler.elaborate.recipe import Recipe
 from ..runtime import train as runtime
 from ..runtime.machine import Rates, measure
 from ..runtime.metrics import StepRecord
-from .arguments import add_spec, sets_of
+from .arguments import add_kernels, add_spec, sets_of
 from .compile import compile_recipe, recipe_for
 from .fold import fold
 from .picture import picture
@@ -34,6 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="begin anew in a folder that holds a run")
     parser.add_argument("--data-root", metavar="DIR", help="where the data's paths begin, instead of the spec's folder")
     parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu or cuda (default cpu)")
+    add_kernels(parser)
     parser.add_argument(
         "--dump", metavar="PATH", action="append", default=[], help="write a named value of the first step"
     )
@@ -69,6 +70,7 @@ def train(options: argparse.Namespace, spec: Spec, recipe: Recipe, beside: Path,
                 overwrite=options.overwrite,
                 data_root=Path(options.data_root) if options.data_root else None,
                 device=options.device,
+                kernels=recipe.kernels,
                 dump=tuple(f"dump/{name}" for name in options.dump),  # as the compiler names these outputs
                 on_step=begun,
                 on_evaluate=display.evaluation,
@@ -95,7 +97,8 @@ def conclude(options: argparse.Namespace, recipe: Recipe, folder: Path, result: 
     if summary.held_out is not None:
         print(evaluation_words(summary.held_out))
     if recipe.sample is not None and result.checkpoint is not None and recipe.source and recipe.source.kind != "tokens":
-        print(f"sample:\n{sample_text(folder / 'build', result.checkpoint, recipe.sample, options.device)}\n")
+        drawn = sample_text(folder / "build", result.checkpoint, recipe.sample, options.device, recipe.kernels)
+        print(f"sample:\n{drawn}\n")
     graph = drawn_model(bind(options.spec, sets_of(options), options.size, None, options.recipe))
     draw(to_dot(picture(graph) if len(graph) <= FULL_PICTURE else fold(graph)), folder / "graph.svg")
     print(f"graph:      {folder / 'graph.svg'}")

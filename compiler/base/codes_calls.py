@@ -256,6 +256,43 @@ ENTRIES: tuple[Entry, ...] = (
         ),
     ),
     Entry(
+        code="E0320",
+        title="a foreign kernel that is not declared in full",
+        what='A function with `kernel "package:function"` lacks dims, a result, a usable name, or a `backward`.',
+        why=(
+            "Its signature is all that the compiler knows of it: tensors have their dims written, the results too, and "
+            "what is trained through it needs a body or a backward."
+        ),
+        bad=(
+            "use std\n"
+            'fn gate[D](x[D], g) -> [D] kernel "my_ops:gate" {\n'
+            "  return silu(g) * x\n"
+            "}\n"
+            "model M : x[D] -> [D] {\n"
+            "  sizes {\n"
+            "       D\n"
+            "    s  8\n"
+            "  }\n"
+            "  f : Linear[D, D]\n"
+            "  return gate[D](x, f(x))\n"
+            "}\n"
+        ),
+        mended=(
+            "use std\n"
+            'fn gate[D](x[D], g[D]) -> [D] kernel "my_ops:gate" {\n'
+            "  return silu(g) * x\n"
+            "}\n"
+            "model M : x[D] -> [D] {\n"
+            "  sizes {\n"
+            "       D\n"
+            "    s  8\n"
+            "  }\n"
+            "  f : Linear[D, D]\n"
+            "  return gate[D](x, f(x))\n"
+            "}\n"
+        ),
+    ),
+    Entry(
         code="E0399",
         title="not lowered yet",
         what="The language has this, and this version of the compiler cannot compile it.",

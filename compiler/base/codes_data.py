@@ -115,6 +115,18 @@ ENTRIES: tuple[Entry, ...] = (
         why="A build folder is code, so it runs only as it was written. Compile again.",
     ),
     Entry(
+        code="E0524",
+        title="a build that runs foreign code",
+        what="The build calls kernels of a package that this command was not told to allow.",
+        why="The permission of whoever compiled it is not yours. Give it with --allow-kernels PACKAGE.",
+    ),
+    Entry(
+        code="E0525",
+        title="a foreign kernel that is not what the spec says",
+        what="The package has no such function, or it gives other tensors than its signature in the spec.",
+        why="It is called with contiguous tensors [n, dims as written] and gives tensors [n, dims as written].",
+    ),
+    Entry(
         code="E0530",
         title="an optional package is missing",
         what="The recipe asks for something that an optional package does.",

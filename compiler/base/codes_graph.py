@@ -34,4 +34,10 @@ ENTRIES: tuple[Entry, ...] = (
         why="A mixture is sparse or it is not worth having. It is sparse where the picked experts' results are summed "
         "with the gates as weights, and nothing else reads what a single expert gives.",
     ),
+    Entry(
+        code="E0921",
+        title="a foreign kernel that was not allowed",
+        what="The model needs code of a package to be computed: a kernel without a body, so without another meaning.",
+        why="A spec alone runs no foreign code. Whoever runs the command names the packages: --allow-kernels PACKAGE.",
+    ),
 )

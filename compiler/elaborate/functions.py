@@ -16,9 +16,9 @@ from ..ir.types import Dim, Dims, Use
 from ..language import syntax as s
 from . import dims as d
 from . import statements
+from .foreign import call_foreign, is_foreign
 from .frame import STEPS_OF_AN_APPLICATION, Arguments, Fault, Frame
 from .kernels import call_kernel, is_kernel
-from .primitives import not_yet
 from .values import UNKNOWN, Function, Primitive, Value, describe, is_number, show_dims
 
 # ---- dims
@@ -173,8 +173,6 @@ def run(frame: Frame, function: Function, span: Span, hint: str | None) -> Value
     decl = function.decl
     frame.context.spend(frame, span, STEPS_OF_AN_APPLICATION)
     frame.context.made.add(id(decl))
-    if decl.body is None or (decl.kernel is not None and decl.kernel.forward is not None):
-        raise not_yet(frame, f"the foreign kernel `{function.name}`", span)
     inner = frame.inside(function.module, f"fn {function.name}", span, dims=dict(function.dims or {}))
     for option in decl.options:
         value = inner.names[option.name.text] = _argument(frame, inner, function, option, span)
@@ -182,6 +180,9 @@ def run(frame: Frame, function: Function, span: Span, hint: str | None) -> Value
     inner.carried = statements.carried(inner, [*inner.names.values()], inner.dims.values())
     if is_kernel(function) and any(isinstance(value, Use) for value in inner.names.values()):
         return call_kernel(frame, function, inner, span, hint)
+    if is_foreign(function):
+        return call_foreign(frame, function, inner, span, hint)
+    assert decl.body is not None, f"{function.name} is neither foreign nor has it a body"
     return statements.body_value(inner, decl.body, hint)
 
 

@@ -34,7 +34,7 @@ class Body:
     keys: tuple[str, ...]
 
 
-class _Unsayable(Exception):
+class Unsayable(Exception):
     """The operator cannot express this call."""
 
 
@@ -52,12 +52,12 @@ def is_kernel(function: Function) -> bool:
 def call_kernel(frame: Frame, function: Function, inner: Frame, span: Span, hint: str | None) -> Value:
     """One node, or the body in its place. `inner` holds the arguments by name."""
     body_of = function.decl.body
-    assert body_of is not None, "kernels of std have bodies"
+    assert body_of is not None, "a kernel with a meaning has a body"
     try:
         attrs = _attributes(function, inner)
         operands = _operands(frame, function, inner, attrs, span)
-        body = _body(function, inner, attrs, operands)
-    except (_Unsayable, TypeRuleError):
+        body = meaning(function.name, function, inner, attrs, operands)
+    except (Unsayable, TypeRuleError):
         return statements.body_value(inner, body_of, hint)
     frame.output.body(body.key, body.graph)
     uses = [*operands.values(), *map(frame.output.start, body.starts), *map(frame.output.key, body.keys)]
@@ -78,7 +78,7 @@ def _attributes(function: Function, inner: Frame) -> dict[str, Attr]:
         elif name in inner.names:
             attrs[name] = _attribute(name, inner.names[name], inner)
         else:
-            raise _Unsayable
+            raise Unsayable
     return attrs
 
 
@@ -88,11 +88,11 @@ def _attribute(name: str, value: Value, inner: Frame) -> Attr:
     if isinstance(value, Function | Primitive):
         text = function_text(value)
         if text is None:
-            raise _Unsayable
+            raise Unsayable
         return text
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise _Unsayable
+    raise Unsayable
 
 
 def _operands(frame: Frame, function: Function, inner: Frame, attrs: Mapping[str, Attr], span: Span) -> dict[str, Use]:
@@ -109,25 +109,31 @@ def _operands(frame: Frame, function: Function, inner: Frame, attrs: Mapping[str
         elif option.default is None and isinstance(value, int | float):
             operands[option.name.text] = a.constant(frame, value, floats, span)
         elif not (value is None or value is True):
-            raise _Unsayable
+            raise Unsayable
     return operands
 
 
 # ---- what it means
 
 
-def _body(function: Function, inner: Frame, attrs: Mapping[str, Attr], operands: Mapping[str, Use]) -> Body:
-    """The function's body as a graph, made once for all calls that are alike."""
+def meaning(
+    op: str, function: Function, inner: Frame, attrs: Mapping[str, Attr], operands: Mapping[str, Use]
+) -> Body:  # fmt: skip
+    """The function's body as a graph, made once for all calls of the operator that are alike.
+
+    Raises TypeRuleError or Unsayable where the operator does not fit what the body says.
+    """
     types = tuple((name, use.type) for name, use in operands.items())
     memory = inner.context.kernels
-    key = (function.name, tuple(attrs.items()), types, inner.context.training)
+    key = (op, id(function.decl), tuple(attrs.items()), types, inner.context.training)
     if key not in memory:
-        memory[key] = _make_body(function, inner, attrs, operands)
+        memory[key] = _make_body(op, function, inner, attrs, operands)
     return memory[key]
 
 
-def _make_body(function: Function, inner: Frame, attrs: Mapping[str, Attr], operands: Mapping[str, Use]) -> Body:
-    """Raises TypeRuleError or _Unsayable where the operator does not fit what the body says."""
+def _make_body(
+    op: str, function: Function, inner: Frame, attrs: Mapping[str, Attr], operands: Mapping[str, Use]
+) -> Body:  # fmt: skip
     context = inner.context
     outside = {dim for use in operands.values() for dim in use.dims} | {d for ds in inner.dims.values() for d in ds}
     writer = Writer(context.dims, frozenset(outside))
@@ -135,12 +141,12 @@ def _make_body(function: Function, inner: Frame, attrs: Mapping[str, Attr], oper
     frame = replace(
         inner, output=writer, path="", layer=None, names={**inner.names, **names}, dims=dict(inner.dims), unnamed={}
     )
-    assert function.decl.body is not None, "kernels of std have bodies"
+    assert function.decl.body is not None, "a kernel with a meaning has a body"
     value = statements.body_value(frame, function.decl.body)
     starts = _starts(writer, inner)
     keys = tuple(kind for kind in ("seed", "step") if kind in writer.leaves and kind not in operands)
     scalars = (TensorType((), DType.I64),) * (len(starts) + len(keys))
-    outs = REGISTRY[function.name].infer((*(use.type for use in operands.values()), *scalars), attrs)
+    outs = REGISTRY[op].infer((*(use.type for use in operands.values()), *scalars), attrs)
     results = _results(frame, value, outs, function.decl.span)
     order = [*operands, *(f"start.{dim}" for dim in starts), *keys]
     rest = [name for name in writer.leaves if name not in order]
@@ -155,11 +161,11 @@ def _results(frame: Frame, value: Value, outs: tuple[TensorType, ...], span: Spa
     """The body's results, their axes in the order of the operator's."""
     values = value if isinstance(value, tuple) else (value,)
     if len(values) > len(outs):
-        raise _Unsayable
+        raise Unsayable
     found: list[Use] = []
     for part, out in zip(values, outs, strict=False):
         if not isinstance(part, Use) or set(part.dims) != set(out.dims):
-            raise _Unsayable
+            raise Unsayable
         found.append(arranged(frame, a.tensor(frame, part, out.dtype, span), out.dims, span))
     return found
 

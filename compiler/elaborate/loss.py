@@ -15,9 +15,10 @@ from ..ir.types import Use
 from . import arithmetic as a
 from .causality import check_next_token
 from .columns import Columns
+from .foreign import without_gradient
 from .frame import Budget, Fault, Frame
 from .load import Spec
-from .models import ModelFacts, Request, export_taps, open_model
+from .models import Elaborated, ModelFacts, Request, export_taps, open_model
 from .recipe import Recipe, matches
 from .sizes import BATCH
 from .trace import Trace
@@ -43,6 +44,7 @@ def elaborate_loss(
         frame.names.update({**columns, **export_taps(made), **made.outputs})
         loss = _scalar(frame, frame.evaluate(recipe.loss), recipe)
         check_next_token(frame, made, recipe, columns)
+        _check_trainable(frame, made, recipe)
     except Fault:
         raise SpecError(made.context.sink.items) from None
     made.context.sink.raise_if_errors()
@@ -57,6 +59,18 @@ def _scalar(frame: Frame, value: Value, recipe: Recipe) -> Use:
         title = f"the loss is one number, this is {show_dims(value.dims)}"
         raise frame.fault("E0315", title, recipe.loss.span, hint="take its mean: mean(…)")
     return value
+
+
+def _check_trainable(frame: Frame, made: Elaborated, recipe: Recipe) -> None:
+    """Report a kernel that nobody knows the gradient of, before parameters that are trained."""
+    names = [node.id for node in made.writer.parameters if node.op == "parameter"]
+    trained = {name for name in names if any(matches(pattern.text, name) for pattern in recipe.params)}
+    found = without_gradient(made.writer.region.nodes, trained)
+    if found is not None and made.context.training:
+        title = f"`{found.attrs['kernel']}` has neither a body nor a `backward`"
+        hint = 'write `backward "package:function"` behind its name'
+        notes = (f"parameters are trained through {found.id}",)
+        frame.report("E0320", title, recipe.loss.span, "this loss has no gradient", notes=notes, hint=hint)
 
 
 def _of_turn(graph: Graph, recipe: Recipe) -> Graph:

@@ -232,6 +232,7 @@ class Recipe:
                   (the loss the record's own, where it has one), and `turns` gives a recipe for each
     update        of a recipe that is one of several turns, its name; `repeat` how often it runs in a step
     start         a checkpoint whose parameters the training begins with, in `folder`, which is the spec's
+    kernels       packages whose foreign kernels may run: never the record's, always the user's word
     """
 
     name: str
@@ -261,6 +262,7 @@ class Recipe:
     repeat: int = 1
     start: str | None = None
     folder: str = "."
+    kernels: tuple[str, ...] = ()
 
     @property
     def turns(self) -> tuple[Recipe, ...]:

@@ -36,13 +36,15 @@ def lower(
     dump: Sequence[str] = (),
     files: Mapping[str, str] | None = None,
     spread: Spread = ALONE,
+    kernels: Sequence[str] = (),
 ) -> Build:
     """Compile graphs and write the build folder (none if `folder` is None).
 
     `dump` names values of the step to be kept as outputs; `files` are further texts for the folder (the plan). On a
-    mesh the graphs are those of rank 0, and `spread` says how they lie on it.
+    mesh the graphs are those of rank 0, and `spread` says how they lie on it. `kernels` are the packages that it calls.
     """
     build, sources = compile_graphs(graphs, recipe, predictions, device=device, dump=dump, spread=spread)
+    build = replace(build, kernels=tuple(kernels))
     if folder is not None:
         modules = {f"modules/{name}.py": text for name, text in sources.items()}
         write({"program.json": to_json(build), **modules, **(files or {})}, Path(folder))

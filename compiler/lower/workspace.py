@@ -27,13 +27,14 @@ Formula = Callable[[Sequence[Any], int], int]
 
 
 def workspace_bytes(node: fx.Node, threads: int) -> int:
-    """Bytes that the node's kernel holds beside its results. A Python kernel is run on the meta device to see."""
+    """Bytes that the node's kernel holds beside its results. A Python kernel is run on the meta device to see; what a
+    foreign one takes for itself nobody knows."""
     args = cast("Sequence[Any]", fx.map_arg(node.args, lambda used: used.meta["val"]))
     if isinstance(node.target, OpOverload):
         return _bytes(node.target, args, threads)
     with torch.no_grad(), _Trace(threads) as trace:
         result = cast("Callable[..., Any]", node.target)(*args, **node.kwargs)
-    results = result if isinstance(result, tuple) else (result,)
+    results = result if isinstance(result, tuple | list) else (result,)
     return max(0, trace.peak - sum(trace.alive.get(storage(tensor), 0) for tensor in results))
 
 

@@ -12,6 +12,7 @@ from .collectives import COLLECTIVE
 from .contraction import CONTRACTION
 from .definition import OpDef
 from .experts import EXPERTS
+from .foreign import FOREIGN_OPS
 from .indexing import INDEXING
 from .joining import JOINING
 from .leaves import LEAVES
@@ -54,6 +55,7 @@ _ALL = (
     *ATTENTION,
     *OPTIMIZERS,
     *COLLECTIVE,
+    *FOREIGN_OPS,
 )
 
 REGISTRY: Mapping[str, OpDef] = MappingProxyType({definition.name: definition for definition in _ALL})

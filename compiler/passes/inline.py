@@ -13,15 +13,22 @@ from typing import ClassVar
 from ..ir.graph import Graph, GraphBuilder
 from ..ir.levels import LOSS, MODEL, Level
 from ..ir.types import Dim, Node, TensorType, Use, dims_in, with_dims
+from ..ops.foreign import FOREIGN, package_of
 from ..ops.registry import REGISTRY
 
 
 @dataclass(frozen=True)
 class Inline:
-    """all: whether every kernel function becomes its body. only: these operators alone; empty: any."""
+    """all: whether every kernel function becomes its body. only: these operators alone; empty: any.
+
+    kernels: the packages whose foreign kernels compute instead of their bodies; those alone that have a `backward`, if
+    there will be gradients.
+    """
 
     all: bool = False
     only: tuple[str, ...] = ()
+    kernels: tuple[str, ...] = ()
+    gradients: bool = False
 
     name: ClassVar[str] = "inline"
     levels: ClassVar[tuple[Level, ...]] = (MODEL, LOSS)
@@ -29,7 +36,13 @@ class Inline:
     idempotent: ClassVar[bool] = True
 
     def __call__(self, graph: Graph) -> Graph:
-        return _Inlining(graph, self._chosen).rewrite()
+        return _Inlining(graph, self._chosen, self._runs).rewrite()
+
+    def _runs(self, node: Node) -> bool:
+        """Whether a foreign kernel takes the place of its meaning."""
+        if node.op != FOREIGN or self.all or package_of(node) not in self.kernels:
+            return False
+        return not self.gradients or node.attrs["backward"] is not None
 
     def _chosen(self, node: Node) -> bool:
         if node.body is None or REGISTRY[node.op].kernel is None or (self.only and node.op not in self.only):
@@ -43,6 +56,7 @@ class _Inlining:
 
     graph: Graph
     chosen: Callable[[Node], bool]
+    runs: Callable[[Node], bool]
     instead: dict[tuple[str, int], Use] = field(default_factory=dict[tuple[str, int], Use])
 
     def rewrite(self) -> Graph:
@@ -66,6 +80,9 @@ class _Inlining:
 
     def _visit(self, node: Node, bodies: Mapping[str, Graph]) -> None:
         """Adds a node with its operands resolved; `bodies` are those of the graph that it comes from."""
+        if self.runs(node):
+            self.builder.add(replace(node, body=None))
+            return
         if self.chosen(node):
             assert node.body is not None, "only a kernel function has a body"
             self._put(node, bodies[node.body])
@@ -73,7 +90,7 @@ class _Inlining:
         if node.body is not None:
             body = bodies[node.body]
             if REGISTRY[node.op].kernel is None:  # a scan runs its body as it stands
-                body = _Inlining(body, self.chosen).rewrite()
+                body = _Inlining(body, self.chosen, self.runs).rewrite()
             node = replace(node, body=self._keep(node.body, body))
         self.builder.add(node)
 

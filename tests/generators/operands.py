@@ -298,6 +298,25 @@ def _scan(m: Maker) -> Attrs:
     }  # fmt: skip
 
 
+def _foreign(m: Maker, backward: bool = False) -> Attrs:
+    """Two floating operands that carry different axes, and ids; two results."""
+    own, carried = m.dims(most=2), m.dims(most=2)
+    attrs: Attrs = {"kernel": "p:f", "operands": (own, own[:1], ()), "results": (own, ()), "options": (("eps", 0.5),)}
+
+    def results() -> None:
+        m.floats(*carried, *own)
+        m.floats(*carried)
+
+    if backward:
+        results()
+    m.floats(*carried, *own)
+    m.floats(*m.some(carried), *own[:1])
+    m.ids(m.dim(), *carried)
+    if backward:
+        results()
+    return attrs if backward else {**attrs, "backward": "p:g" if m.coin() else None}
+
+
 MAKERS: Mapping[str, Make] = MappingProxyType(
     {
         "parameter": _declared(init=("zeros",), trained=True),
@@ -352,6 +371,8 @@ MAKERS: Mapping[str, Make] = MappingProxyType(
         "reduce_scatter": _collective(("dim", "into"), reduction="sum"),
         "all_to_all": _collective(("split", "split_into"), ("join", "join_into")),
         "assign": lambda m: m.floats(*m.dims()) or {"target": "w"},
+        "foreign": _foreign,
+        "foreign_backward": lambda m: _foreign(m, backward=True),
         **KERNEL_MAKERS,
     }
 )

@@ -11,7 +11,7 @@ from partita.compiler.ops.registry import REGISTRY
 from partita.compiler.passes import check
 
 # Operators of the backward and of the update; leaves that no template makes.
-_NOT_FORWARD = frozenset({"accumulate", "state", "assign", "adamw"})
+_NOT_FORWARD = frozenset({"accumulate", "state", "assign", "adamw", "foreign"})
 
 
 def test_every_differentiable_operator_and_role_is_reached() -> None:

@@ -17,6 +17,7 @@ from . import (
     contraction,
     elementwise,
     experts,
+    foreign,
     indexing,
     leaves,
     loss,
@@ -49,6 +50,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         **training.RULES,
         **windows.RULES,
         **collectives.RULES,
+        **foreign.RULES,
     }
 )
 FUSED: Mapping[str, Rule] = MappingProxyType({**contraction.FUSED, **loss.FUSED, **training.FUSED})

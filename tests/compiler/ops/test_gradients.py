@@ -16,8 +16,9 @@ from partita.compiler.ops.build import Builder
 from partita.compiler.ops.definition import Array, NotDifferentiable
 from partita.compiler.ops.registry import REGISTRY
 
+GIVEN = {"scan", "foreign"}  # whoever runs the graph has their values
 SMOOTH = sorted(
-    name for name, d in REGISTRY.items() if not isinstance(d.gradient, NotDifferentiable) and name != "scan"
+    name for name, d in REGISTRY.items() if not isinstance(d.gradient, NotDifferentiable) and name not in GIVEN
 )
 # What is saved for the backward has no cotangent.
 SAVES = {"cross_entropy", "layer_norm", "rms_norm", "attention"}

@@ -17,7 +17,7 @@ from partita.compiler.ops.registry import REGISTRY, op
 from partita.compiler.ops.structure import axis_pair
 
 # Leaves whose values somebody else has, and what runs a body that a node alone does not know.
-GIVEN = {"parameter", "state", "input", "start", "step", "seed", "scan"}
+GIVEN = {"parameter", "state", "input", "start", "step", "seed", "scan", "foreign", "foreign_backward"}
 COMPUTED = sorted(set(REGISTRY) - GIVEN)
 seeds = st.integers(0, 2**32 - 1)
 few = settings(max_examples=25)
