@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Torch functions that generated modules import beside aten: draws, grouped products, what is wide over low operands.
-=======
-"""Torch functions that generated modules import beside aten: draws, wide sums over low operands, foreign kernels.
->>>>>>> 8a6645c (Run foreign kernels where they are allowed: one operator with a body as its meaning, a backward of their own, a permission asked anew by every build)
+"""Torch functions that generated modules import beside aten: draws, grouped products, wide sums, foreign kernels.
 
 They take and give plain tensors and keep no state. The hash is that of `runtime/random.py`: the keys of rows are small,
 and the one mix for every element runs in place on 32-bit lanes. A part of a tensor draws the numbers of the whole.
@@ -11,23 +7,19 @@ What is wide goes over a few rows at a time, so that no wide copy of a whole ten
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from typing import Any, cast
 
 import torch
 
-<<<<<<< HEAD
+from .foreign import foreign
 from .grouped import grouped_dot, grouped_outer
-=======
-from .fault import RuntimeFault
->>>>>>> 8a6645c (Run foreign kernels where they are allowed: one operator with a body as its meaning, a backward of their own, a permission asked anew by every build)
 from .random import GAUSSIAN_STREAMS, UNIFORM_STREAM, box_muller, row_bits, row_keys, unit
 
 __all__ = [
     "column_sums",
     "cross_entropy",
     "cross_entropy_backward",
+    "foreign",
     "gaussian",
     "grouped_dot",
     "grouped_outer",
@@ -152,43 +144,3 @@ def rms_norm_backward(
         s = t.mv(gain).unsqueeze_(1).mul_(r).mul_(r).mul_(r).div_(-x.shape[1])
         dx[part] = d.mul_(gain).mul_(r).addcmul_(z, s)
     return dx, dgain
-
-
-# ---- kernels of packages that the user allowed
-
-
-def foreign(
-    name: str, operands: Sequence[torch.Tensor], shapes: Sequence[Sequence[int]], dtype: torch.dtype, /, **options: Any
-) -> list[torch.Tensor]:
-    """What `package:function` makes of contiguous operands: tensors of these shapes, each in memory of its own.
-
-    On the meta device nothing foreign runs. Raises `RuntimeFault` E0525 for a kernel that is not there or that gives
-    something else than the spec says.
-    """
-    if all(operand.is_meta for operand in operands):
-        return [torch.empty(list(shape), dtype=dtype, device="meta") for shape in shapes]
-    found = _resolved(name)(*operands, **options)
-    results = list(cast("Sequence[Any]", found)) if isinstance(found, tuple | list) else [found]
-    if len(results) != len(shapes):
-        raise RuntimeFault("E0525", f"{name} gives {len(results)} tensors, not {len(shapes)}")
-    return [_checked(name, one, shape, dtype, operands) for one, shape in zip(results, shapes, strict=True)]
-
-
-def _resolved(name: str) -> Any:
-    package, _, function = name.partition(":")
-    try:
-        return getattr(importlib.import_module(package), function)
-    except (ImportError, AttributeError) as fault:
-        raise RuntimeFault("E0525", f"there is no kernel {name}: {fault}", "install the package") from fault
-
-
-def _checked(
-    name: str, result: Any, shape: Sequence[int], dtype: torch.dtype, operands: Sequence[torch.Tensor]
-) -> torch.Tensor:
-    if not isinstance(result, torch.Tensor):
-        raise RuntimeFault("E0525", f"{name} gives a {type(result).__name__}, not a tensor")
-    if list(result.shape) != list(shape) or result.dtype != dtype:
-        wanted = f"{list(shape)} {dtype}"
-        raise RuntimeFault("E0525", f"{name} gives {list(result.shape)} {result.dtype}, not {wanted}")
-    shared = result.untyped_storage().data_ptr() in {one.untyped_storage().data_ptr() for one in operands}
-    return result.clone() if shared and result.numel() else result.contiguous()
