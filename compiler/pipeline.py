@@ -28,12 +28,14 @@ from .language.parse import read_source
 from .ops.foreign import BACKWARD, FOREIGN, package_of
 from .passes import Pass, run_passes
 from .passes.differentiate import Differentiate
+from .passes.guard import SCALED_LOSS
 from .passes.inline import Inline
 from .passes.microbatch import Microbatch
 from .passes.offsets import Offsets
 from .passes.precision import AssignPrecision
 from .passes.rematerialize import Rematerialize
 from .passes.route import Route
+from .passes.scale import ScaleLoss
 from .passes.simplify import Simplify
 from .passes.update import Update
 
@@ -86,12 +88,25 @@ def precision_pass(recipe: Recipe) -> AssignPrecision:
 def step_passes(spec: Spec, recipe: Recipe) -> list[Pass]:
     """What makes a loss into a training step: gradients, what is computed again, the update, microbatches."""
     cut = (BATCH,) if recipe.microbatches > 1 else ()
+    types, scale = recipe.precision, recipe.precision.scale
+    functions, label = Functions(spec), recipe.program
     return [
         *forward_passes(cut, kernels=recipe.kernels, gradients=True),
-        Differentiate(),
+        *([] if scale is None else [ScaleLoss(scale.start, label)]),
+        Differentiate("loss" if scale is None else SCALED_LOSS),
         precision_pass(recipe),
         Rematerialize(),
-        Update(recipe.optimizer, recipe.schedule, Functions(spec), recipe.clip, recipe.repeat),
+        Update(
+            recipe.optimizer,
+            recipe.schedule,
+            functions,
+            recipe.clip,
+            recipe.repeat,
+            types.reduce,
+            scale,
+            recipe.on_nan is not None,
+            label,
+        ),
         Microbatch(recipe.microbatches),
         Simplify(),
     ]

@@ -95,7 +95,10 @@ class Metrics:
         self._line("summary", {"step": summary.steps, **asdict(summary)})
 
     def _line(self, kind: str, data: dict[str, Any]) -> None:
-        self._file.write(json.dumps({"kind": kind, **data}) + "\n")
+        known = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in data.items()
+        }
+        self._file.write(json.dumps({"kind": kind, **known}) + "\n")
         self._file.flush()
 
     def _scalars(self, step: int, values: dict[str, float]) -> None:

@@ -109,6 +109,7 @@ class Training:
 
     source, rows  the stream of ids and its cutting; both None where columns bring rows of their own
     turns         the programs of a step, in order; each run of each has rows of its own
+    on_nan        whether a step whose loss or gradients are not finite is the last (`stop`) or is passed over (`skip`)
     start         a checkpoint in `folder` (the spec's), whose parameters a new run begins with
     """
 
@@ -123,6 +124,7 @@ class Training:
     log: Log = Log()
     turns: tuple[Turn, ...] = (Turn(),)
     start: str | None = None
+    on_nan: str = "stop"
     folder: str = "."
 
     @property

@@ -20,6 +20,7 @@ from .data import Data, open_data
 from .execute import BuildError, load
 from .fault import RuntimeFault
 from .feed import Executable, step_data
+from .finite import first_bad
 from .memory import measure_peak
 from .metrics import EvalRecord, Metrics, StepRecord, Summary, bits_per_byte
 from .process import Leave, leave_on_signals, process_group
@@ -28,6 +29,7 @@ from .recipe import Training, from_plain
 from .state import Store, empty_store, initial_store, parameter_count
 
 WARM_UP = 3  # steps of a process that no timing counts
+SMALLEST_SCALE = 2.0**-14  # of a loss: below it, gradients overflow whatever the scale
 MEASURED = 1  # the step of a process, from 0, whose memory is measured (it is slower, so no timing counts it)
 
 
@@ -208,8 +210,7 @@ class _Run:
         outputs = self._run_step()
         loss = float(outputs["loss"])
         seconds = time.perf_counter() - begin
-        if not math.isfinite(loss):
-            raise self._not_finite(f"the loss is {loss} at step {self.done + 1}")
+        self._refuse(loss, outputs)
         if self.done == self.began:
             self._dump(outputs)
         self.done, self.loss = self.done + 1, loss
@@ -228,6 +229,20 @@ class _Run:
             self.metrics.step(record)
         if self.options.on_step:
             self.options.on_step(record)
+
+    def _refuse(self, loss: float, outputs: dict[str, torch.Tensor]) -> None:
+        """Stops at what is not finite, unless the recipe goes on or a smaller loss scale may mend it."""
+        skipped = "skipped" in outputs and bool(outputs["skipped"])
+        if skipped and self.training.on_nan == "skip":
+            return
+        if math.isfinite(loss) and not (skipped and _scale(outputs) < SMALLEST_SCALE):
+            return
+        what = f"the loss is {loss}" if not math.isfinite(loss) else "the gradients are not finite"
+        message = f"{what} at step {self.done + 1}"
+        if skipped:  # nothing was written: the step can be had again
+            bad = first_bad(self._run_step)
+            message += f": {bad}" if bad is not None else ""
+        raise self._not_finite(message)
 
     def _run_step(self) -> dict[str, torch.Tensor]:
         """Every update of a step in its turn: what the first gives, and what a named one gives under its name."""
@@ -328,6 +343,11 @@ class _Run:
             held_out=self.held_out,
             predicted=dict(build.predictions),
         )
+
+
+def _scale(outputs: dict[str, torch.Tensor]) -> float:
+    """The scale that the loss had; without one, no smaller one can help."""
+    return float(outputs["loss_scale"]) if "loss_scale" in outputs else 0.0
 
 
 def _due(step: int, every: int) -> bool:

@@ -38,8 +38,6 @@ def read_precision(section: Section, sink: Diagnostics) -> Precision:
         title = f"parameters in {found.params.value} are not built yet"
         hint = f"precision = mixed(compute = {found.params.value}) keeps them in f32"
         sink.add(Diagnostic("E0416", title, (Label(span, ""),), expected="`f32` or `f64` parameters", hint=hint))
-    if found.scale is not None:
-        sink.add(Diagnostic("E0416", "a loss scale is not built yet", hint="scale = none"))
     return found
 
 

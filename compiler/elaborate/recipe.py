@@ -226,7 +226,8 @@ class Recipe:
     batch         rows of one run of an update, over all microbatches
     microbatches  how many parts it is computed in; divides batch
     clip          largest global norm of the gradients; None: no clipping
-    skips         whether a step whose gradients are not finite is passed over; else the training stops
+    on_nan        what follows where loss or gradients are not finite: the step is undone and the training stops, or
+                  goes on; None: it stops when the loss shows it
     params        patterns of the parameters that train; the others get neither a gradient nor an optimizer's state
     updates       several updates that take turns. Loss, optimizer, schedule, clip and params are then the first one's
                   (the loss the record's own, where it has one), and `turns` gives a recipe for each
@@ -250,7 +251,7 @@ class Recipe:
     clip: float | None = None
     seed: int = 0
     precision: Precision = Precision()
-    skips: bool = False
+    on_nan: Literal["stop", "skip"] | None = None
     evaluate: Evaluation | None = None
     checkpoint: Checkpoints = Checkpoints()
     log: Log = Log()
@@ -320,6 +321,7 @@ def plain(recipe: Recipe) -> dict[str, object]:
         "seed": recipe.seed,
         "turns": [{"program": t.program, "repeat": t.repeat, "name": t.update} for t in recipe.turns],
         "start": recipe.start,
+        "on_nan": recipe.on_nan or "stop",
         "folder": recipe.folder,
         "evaluate": None
         if evaluate is None

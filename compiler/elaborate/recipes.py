@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 from ..base.diagnostic import Diagnostics, did_you_mean
 from ..language import syntax as s
@@ -101,7 +101,7 @@ class _Reading:
             folder=str(Path(record.name.span.source.path).parent),
             seed=self._get("seed", int) or 0,
             precision=read_precision(self.section, self.sink),
-            skips=_word(self.section.values.get("on_nan")) == "skip",
+            on_nan=cast("Literal['stop', 'skip'] | None", _word(self.section.values.get("on_nan"))),
             evaluate=_evaluation(self.section.section("eval")),
             checkpoint=_checkpoint(self.section.section("checkpoint")),
             log=_log(self.section.section("log")),

@@ -312,7 +312,7 @@ TRAIN = Schema(
         Key("update", None, "one of several updates that take turns in a step", section=UPDATE, many=True),
         Key("start", Text(), "a checkpoint whose parameters it begins with, beside the spec"),
         Key("precision", PRECISION_FORMS, "in which types; f32 by default", section=PRECISION),
-        Key("on_nan", Choice(("stop", "skip")), "what follows gradients that are not finite", built=False),
+        Key("on_nan", Choice(("stop", "skip")), "what follows a loss or gradients that are not finite"),
         Key("seed", Count(0), "of weights, data order and dropout", 0),
         Key("checkpoint", None, "what is saved", section=CHECKPOINT),
         Key("eval", None, "the held-out loss", section=EVAL),

@@ -17,14 +17,18 @@ from .listing import Key, Listing, frozen
 
 def group_updates(found: Listing) -> Listing:
     """All adamw nodes of one kind become one; each other write follows its value and the readers of the old one."""
+    found, guards = _guards(found)
     index, users, asked = found.index(), found.users(), found.asked()
     writes = [n for n in found.nodes if n.op == "assign"]
     groups: dict[tuple[object, ...], list[Node]] = {}
     for node in found.nodes:
         if node.op == "adamw" and _in_place(node, users, asked):
-            groups.setdefault(_group_key(node, index, users, asked), []).append(node)
+            key = (*_group_key(node, index, users, asked), guards.get(node.id))
+            groups.setdefault(key, []).append(node)
     grouped = {n.id for members in groups.values() for n in members}
-    fused = [_fused(members, index, cast(Key | None, key[-1])) for key, members in groups.items()]
+    fused = [
+        _fused(members, index, cast(Key | None, key[-2]), cast(Use | None, key[-1])) for key, members in groups.items()
+    ]
     assigns = [_assign(n, index) for n in writes if n.uses[0].node not in grouped]
     gone = grouped | {n.id for n in writes}
     nodes = [n for n in found.nodes if n.id not in gone]
@@ -34,6 +38,44 @@ def group_updates(found: Listing) -> Listing:
     after = [n for n in nodes if n.phase is Phase.UPDATE]
     late = [n for n in assigns if n.phase is Phase.UPDATE]
     return replace(found, nodes=(*before, *early, *_placed([*after, *fused], late)))
+
+
+def _guards(found: Listing) -> tuple[Listing, dict[str, Use]]:
+    """Updates that are written only where a condition holds: the conditions by node, and the writes without them.
+
+    The fused kernel leaves everything as it is where it is told so, which `where` would do in passes of its own.
+    """
+    index, users, asked = found.index(), found.users(), found.asked()
+    guards: dict[str, Use] = {}
+    gone: set[str] = set()
+    for node in found.nodes:
+        if node.op != "adamw":
+            continue
+        readers = [users.get((node.id, output), []) for output in range(3)]
+        if any(
+            len(each) != 1 or each[0].op != "where" or (node.id, output) in asked for output, each in enumerate(readers)
+        ):
+            continue
+        choices = [each[0] for each in readers]
+        conditions = {choice.uses[0] for choice in choices}
+        written = [users.get((choice.id, 0), []) for choice in choices]
+        olds = [node.uses[place].value for place in (0, 2, 3)]
+        fits = all(
+            choice.uses[2].value == old and len(each) == 1 and each[0].attrs.get("target") == old[0]
+            for choice, old, each in zip(choices, olds, written, strict=True)
+        )
+        if len(conditions) == 1 and fits and not any((choice.id, 0) in asked for choice in choices):
+            guards[node.id] = conditions.pop()
+            gone.update(choice.id for choice in choices)
+
+    def turn(node: Node) -> Node:
+        choice = index.get(node.uses[0].node) if node.op == "assign" else None
+        if choice is None or choice.op != "where" or choice.uses[1].node not in guards:
+            return node
+        value = choice.uses[1]
+        return replace(node, uses=(replace(value, dims=node.uses[0].dims),))
+
+    return replace(found, nodes=tuple(turn(node) for node in found.nodes if node.id not in gone)), guards
 
 
 def _placed(nodes: Sequence[Node], writes: Sequence[Node]) -> list[Node]:
@@ -87,7 +129,7 @@ def _other(product: Node, factor: Use) -> Use:
     return next(u for u in product.uses if u is not factor)
 
 
-def _fused(members: Sequence[Node], index: Mapping[str, Node], factor: Key | None) -> Node:
+def _fused(members: Sequence[Node], index: Mapping[str, Node], factor: Key | None, guard: Use | None) -> Node:
     uses: list[Use] = []
     scale: Use | None = None
     for node in members:
@@ -98,7 +140,7 @@ def _fused(members: Sequence[Node], index: Mapping[str, Node], factor: Key | Non
             inner = _other(product, scale)
             gradient = replace(inner, dims=gradient.dims if inner.dims == product.outs[0].dims else inner.dims)
         uses.extend((node.uses[0], gradient, node.uses[2], node.uses[3]))
-    tail = (scale,) if scale is not None else ()
+    tail = (*(() if scale is None else (scale,)), *(() if guard is None else (guard,)))
     first = members[0]
     attrs = {name: first.attrs[name] for name in ("beta1", "beta2", "eps", "decay")}
     return replace(
@@ -107,7 +149,7 @@ def _fused(members: Sequence[Node], index: Mapping[str, Node], factor: Key | Non
         op="lower.adamw",
         uses=(*uses, *tail, *first.uses[4:6]),
         outs=(),
-        attrs=frozen(**attrs, scaled=scale is not None),
+        attrs=frozen(**attrs, scaled=scale is not None, guarded=guard is not None),
         body=None,
     )
 

@@ -6,8 +6,12 @@ step does with them: the learning rate, the clipping, the optimizer function of 
 made, so that they add up over microbatches.
 
     norm  = sqrt(Σ over parameters of Σ g²)         each parameter once, however often it is used
+    g     = gradient of the scaled loss / scale     where the loss is scaled
     g'    = g · min(1, clip / (norm + 1e-6))        as torch.nn.utils.clip_grad_norm_ does
     p', states' = optimizer(p, g', states, step + 1, rate(step), options)
+
+Where a step may be skipped, everything is written as `where(norm < ∞, new, old)`, and the optimizer counts the updates
+that were made, in a state.
 """
 
 from __future__ import annotations
@@ -17,13 +21,14 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from ..base.diagnostic import Diagnostic, SpecError
-from ..elaborate.recipe import Literal_, OptimizerGroup, Schedule, matches
+from ..elaborate.recipe import Literal_, LossScale, OptimizerGroup, Schedule, matches
 from ..elaborate.schedule import constant, rate
 from ..ir.graph import Graph, GraphBuilder
 from ..ir.levels import GRADIENT, STEP, Level
 from ..ir.types import Attr, DType, Node, Phase, Use
 from ..ops.definition import Build
 from ..ops.registry import REGISTRY
+from .guard import SCALED_LOSS, Guard
 
 CLIP_EPSILON = 1e-6
 GRADIENT_PREFIX = "grad/"
@@ -38,6 +43,8 @@ class Update:
 
     repeat: how many times a step runs this update; its count (what the optimizer and randomness see) goes on each time,
     the rate follows the step.
+    reduce: the type in which gradients are summed over devices; None: their own. scale: how the loss was scaled.
+    skips: whether gradients that are not finite leave all as it was. label: begins the names of its own states.
     """
 
     groups: tuple[OptimizerGroup, ...]
@@ -45,6 +52,10 @@ class Update:
     optimize: Optimize
     clip: float | None = None
     repeat: int = 1
+    reduce: DType | None = None
+    scale: LossScale | None = None
+    skips: bool = False
+    label: str = "step"
 
     name: ClassVar[str] = "update"
     levels: ClassVar[tuple[Level, ...]] = (GRADIENT,)
@@ -62,7 +73,7 @@ class Update:
         for key, body in bodies.items():
             builder.body(key, body)
         for name, use in summed.items():
-            if not name.startswith(GRADIENT_PREFIX):
+            if not name.startswith(GRADIENT_PREFIX) and name != SCALED_LOSS:
                 builder.output(name, use)
         return builder.finish()
 
@@ -127,17 +138,39 @@ class _Step:
     bodies: dict[str, Graph]
     scalars: dict[tuple[str, DType], Use] = field(default_factory=dict[tuple[str, DType], Use])
     rates: dict[Schedule, Use] = field(default_factory=dict[Schedule, Use])
+    made: Use | None = None  # the updates so far, where that is not the step
 
     def run(self, gradients: Mapping[str, Use]) -> None:
         """Rate, norm, then parameter by parameter."""
         chosen = {name: self._group(name) for name in gradients}
-        self.builder.output("lr", self._rate(self.options.schedule))
+        gradients = {name: self._reduced(use) for name, use in gradients.items()}
+        guard = None
         norm = self._norm(list(gradients.values()))
+        if norm is not None and (self.options.scale is not None or self.options.skips):
+            label = self.options.label
+            guard = Guard(self.builder, _Build(self.builder, label), label, norm, self.options.scale)
+            norm, self.made = guard.norm, guard.updates.out()
+        self.builder.output("lr", self._rate(self.options.schedule))
         if norm is not None:
             self.builder.output("grad_norm", norm)
         scale = None if norm is None or self.options.clip is None else self._scale(norm, self.options.clip)
+        if guard is not None:
+            scale = guard.factor(scale)
         for name, gradient in gradients.items():
-            self._parameter(self.builder[name], gradient, chosen[name], scale)
+            self._parameter(self.builder[name], gradient, chosen[name], scale, guard)
+        if guard is not None:
+            for target, value in guard.advanced():
+                self._assign(target, value)
+            for name, use in guard.outputs.items():
+                self.builder.output(name, use)
+
+    def _reduced(self, gradient: Use) -> Use:
+        """The gradient once through the type in which devices add it up."""
+        reduce = self.options.reduce
+        if reduce is None or reduce is gradient.dtype:
+            return gradient
+        build = _Build(self.builder, "reduce")
+        return build("cast", build("cast", gradient, to=reduce)[0], to=gradient.dtype)[0]
 
     def _group(self, name: str) -> OptimizerGroup:
         found = group_of(self.options.groups, name)
@@ -164,7 +197,8 @@ class _Step:
         key = ("count", dtype)
         if key not in self.scalars:
             build = _Build(self.builder)
-            (self.scalars[key],) = build("add", self._step(dtype), constant(build, 1.0, dtype), hint="count")
+            done = self._step(dtype) if self.made is None else self._as(self.made, dtype)
+            (self.scalars[key],) = build("add", done, constant(build, 1.0, dtype), hint="count")
         return self.scalars[key]
 
     def _rate(self, schedule: Schedule) -> Use:
@@ -197,7 +231,9 @@ class _Step:
 
     # ---- one parameter
 
-    def _parameter(self, parameter: Node, gradient: Use, group: OptimizerGroup, scale: Use | None) -> None:
+    def _parameter(
+        self, parameter: Node, gradient: Use, group: OptimizerGroup, scale: Use | None, guard: Guard | None
+    ) -> None:
         build = _Build(self.builder, f"update/{parameter.id}", parameter)
         value = parameter.out()
         gradient = gradient.relabel(dict(zip(gradient.dims, value.dims, strict=True)))
@@ -211,7 +247,7 @@ class _Step:
         results = self.options.optimize(build, self.bodies, group.function, operands, group.options)
         assert len(results) == 1 + len(states), f"{group.function} gives the parameter and its {len(states)} states"
         for target, result in zip([parameter, *states], results, strict=True):
-            self._assign(target, result)
+            self._assign(target, result if guard is None else guard.kept(build, target, result))
 
     def _state(self, parameter: Node, group: OptimizerGroup, role: str) -> Node:
         out = parameter.outs[0]

@@ -44,7 +44,13 @@ def _lies_in(e: Emitter, node: Node, value: Value, target: fx.Node) -> bool:
 
 
 def _update(
-    e: Emitter, node: Node, groups: Sequence[Sequence[fx.Node]], step: Value, lr: Value, scale: Value | None
+    e: Emitter,
+    node: Node,
+    groups: Sequence[Sequence[fx.Node]],
+    step: Value,
+    lr: Value,
+    scale: Value | None,
+    skip: Value | None = None,
 ) -> None:
     params, grads, means, squares = groups
     count = e.cast(e.tensor(step, DType.F32), torch.float32)
@@ -69,7 +75,7 @@ def _update(
         amsgrad=False,
         maximize=False,
         grad_scale=scale,
-        found_inf=None,
+        found_inf=skip,
     )
 
 
@@ -90,14 +96,18 @@ def adamw(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
 
 def adamw_group(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
     """Many parameters in one call, in place. A clip factor common to all gradients is applied inside it."""
-    scaled = bool(node.attrs["scaled"])
-    tail = 3 if scaled else 2
+    scaled, guarded = bool(node.attrs["scaled"]), bool(node.attrs["guarded"])
+    tail = 2 + scaled + guarded
     tensors = [e.tensor(v, u.dtype) for u, v in zip(node.uses[:-tail], values[:-tail], strict=True)]
     scale: Value | None = None
+    skip: Value | None = None
     if scaled:
         # The kernel divides by grad_scale.
-        scale = e.call(aten.reciprocal.default, e.cast(e.tensor(values[-3], DType.F32), torch.float32))
-    _update(e, node, [tensors[i::4] for i in range(4)], values[-2], values[-1], scale)
+        scale = e.call(aten.reciprocal.default, e.cast(e.tensor(values[-tail], DType.F32), torch.float32))
+    if guarded:
+        # It does nothing where found_inf is 1.
+        skip = e.cast(e.call(aten.logical_not.default, e.tensor(values[-3], DType.BOOL)), torch.float32)
+    _update(e, node, [tensors[i::4] for i in range(4)], values[-2], values[-1], scale, skip)
     return []
 
 
