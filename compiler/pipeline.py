@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from .base.diagnostic import Diagnostic, Diagnostics, SpecError
@@ -28,6 +29,7 @@ from .language.parse import read_source
 from .ops.foreign import BACKWARD, FOREIGN, package_of
 from .passes import Pass, run_passes
 from .passes.differentiate import Differentiate
+from .passes.fuse_loss import FuseLoss
 from .passes.guard import SCALED_LOSS
 from .passes.inline import Inline
 from .passes.microbatch import Microbatch
@@ -46,6 +48,12 @@ if TYPE_CHECKING:
     from .lower.footprint import Footprint
 
 After = Callable[[Pass, Graph], None]
+
+# What a device computes again rather than keeps: see `passes/rematerialize.py`.
+RECOMPUTE: Mapping[str, str] = MappingProxyType({"cpu": "light", "cuda": "cheap"})
+# Rows of logits that a device takes at a time: each chunk reads and writes the head's gradient once more, which is to
+# be nothing against its 6 rows D V operations; so the more, the faster the device computes for its bandwidth.
+ROWS_AT_ONCE: Mapping[str, int] = MappingProxyType({"cpu": 512, "cuda": 4096})
 
 
 # ---- text to spec
@@ -85,7 +93,7 @@ def precision_pass(recipe: Recipe) -> AssignPrecision:
     return AssignPrecision(recipe.precision.compute, recipe.precision.params, recipe.precision.overrides)
 
 
-def step_passes(spec: Spec, recipe: Recipe) -> list[Pass]:
+def step_passes(spec: Spec, recipe: Recipe, device: str = "cpu") -> list[Pass]:
     """What makes a loss into a training step: gradients, what is computed again, the update, microbatches."""
     cut = (BATCH,) if recipe.microbatches > 1 else ()
     types, scale = recipe.precision, recipe.precision.scale
@@ -95,7 +103,8 @@ def step_passes(spec: Spec, recipe: Recipe) -> list[Pass]:
         *([] if scale is None else [ScaleLoss(scale.start, label)]),
         Differentiate("loss" if scale is None else SCALED_LOSS),
         precision_pass(recipe),
-        Rematerialize(),
+        FuseLoss(ROWS_AT_ONCE[device], recipe.microbatches),
+        Rematerialize(RECOMPUTE[device]),
         Update(
             recipe.optimizer,
             recipe.schedule,
@@ -106,22 +115,23 @@ def step_passes(spec: Spec, recipe: Recipe) -> list[Pass]:
             scale,
             recipe.on_nan is not None,
             label,
+            recipe.log.grad_norm,
         ),
         Microbatch(recipe.microbatches),
         Simplify(),
     ]
 
 
-def step_graph(spec: Spec, recipe: Recipe, after: After | None = None) -> Graph:
+def step_graph(spec: Spec, recipe: Recipe, after: After | None = None, device: str = "cpu") -> Graph:
     """The whole training step of a recipe; of several updates that take turns, the first. Raises SpecError."""
     turn = recipe.turns[0]
     loss, _ = elaborate_loss(spec, turn)
-    return run_passes(loss, step_passes(spec, turn), LOSS, after)
+    return run_passes(loss, step_passes(spec, turn, device), LOSS, after)
 
 
-def step_graphs(spec: Spec, recipe: Recipe) -> dict[str, Graph]:
+def step_graphs(spec: Spec, recipe: Recipe, device: str = "cpu") -> dict[str, Graph]:
     """The program of each update of a step, by name, in the order in which they run. Raises SpecError."""
-    return {turn.program: step_graph(spec, turn) for turn in recipe.turns}
+    return {turn.program: step_graph(spec, turn, device=device) for turn in recipe.turns}
 
 
 def evaluate_graph(spec: Spec, recipe: Recipe) -> Graph:
@@ -205,7 +215,7 @@ def compile_recipe(
     """The build folder of a recipe: programs to train, evaluate and predict. Raises SpecError, OSError."""
     from .lower.build import lower
 
-    steps = step_graphs(spec, recipe)
+    steps = step_graphs(spec, recipe, device)
     graphs = {**steps, "evaluate": evaluate_graph(spec, recipe), "predict": predict_graph(spec, recipe)}
     packages = foreign_packages(graphs.values(), recipe.kernels)
     foretold = predictions(steps, recipe, machine)
@@ -216,7 +226,7 @@ def step_footprint(spec: Spec, recipe: Recipe, *, device: str = "cpu") -> Footpr
     """What a recipe's step occupies when it runs: the peak, its owners, and its course. Raises SpecError."""
     from .lower.build import graph_footprint
 
-    return graph_footprint(step_graph(spec, recipe), device)
+    return graph_footprint(step_graph(spec, recipe, device=device), device)
 
 
 def module(

@@ -180,6 +180,7 @@ class Log:
     every: int = 1
     metrics: str = "metrics.jsonl"
     tensorboard: str | None = None
+    grad_norm: bool = True  # a matter of the compiled step; the runtime writes what it is given
 
 
 @dataclass(frozen=True, slots=True)

@@ -321,7 +321,8 @@ def _log(section: Section | None) -> Log:
         return Log()
     to = cast("tuple[Applied, ...]", section.values.get("to", ()))
     board = next((cast(str, item.arguments["folder"]) for item in to if item.name == "tensorboard"), None)
-    return Log(cast(int, section.values["every"]), cast(str, section.values["metrics"]), board)
+    every, metrics, norm = (section.values[key] for key in ("every", "metrics", "grad_norm"))
+    return Log(cast(int, every), cast(str, metrics), board, cast(bool, norm))
 
 
 def _sample(section: Section | None) -> Sample | None:

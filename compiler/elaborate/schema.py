@@ -238,6 +238,7 @@ LOG = Schema(
         Key("every", STEPS, "how often", 1),
         Key("to", ListOf(LOG_FORMS), "where, beside the metrics file"),
         Key("metrics", Text(), "the file of metrics, in the run's folder", "metrics.jsonl"),
+        Key("grad_norm", Flag(), "whether the gradient's norm is computed where nothing is clipped by it", True),
     ),
 )
 GENERATE = Schema(

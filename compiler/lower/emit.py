@@ -103,6 +103,8 @@ class Emitter:
         self.literals: dict[str, tuple[fx.Node | int, ...]] = {}
         self.origin = ""
         self._holders: dict[int, set[Key]] = {}
+        self._views: dict[tuple[object, ...], fx.Node] = {}
+        self._ones: dict[tuple[int, DType], fx.Node] = {}
         self._node: Node | None = None
         self._position = 0
         self._borrowed: set[int] = set()
@@ -214,31 +216,46 @@ class Emitter:
         """A new tensor, filled."""
         return self.call(aten.full.default, shape(dims), value, dtype=TORCH_DTYPES[dtype], device=self.device)
 
+    def ones(self, columns: int, dtype: DType) -> fx.Node:
+        """A row of ones, the same one wherever a module needs it: nothing may write over it."""
+        if (columns, dtype) not in self._ones:
+            row = self.call(aten.full.default, [1, columns], 1.0, dtype=TORCH_DTYPES[dtype], device=self.device)
+            self._ones[columns, dtype] = row
+        return self._ones[columns, dtype]
+
     def cast(self, value: fx.Node, dtype: torch.dtype) -> fx.Node:
         """The value in another type; itself where it has that type."""
         return value if meta(value).dtype == dtype else self.call(aten._to_copy.default, value, dtype=dtype)
 
     # ---- layout
 
+    def view(self, op: Any, value: fx.Node, numbers: Sequence[int]) -> fx.Node:
+        """A view of a tensor; the same one where it was taken before, for views cost a dispatch each."""
+        key = (op, value, tuple(numbers))
+        if key not in self._views:
+            self._views[key] = self.call(op, value, list(numbers))
+        return self._views[key]
+
     def permute(self, value: fx.Node, dims: Dims, order: Dims) -> fx.Node:
         """A view with the axes in another order."""
         assert set(dims) == set(order) and len(dims) == len(order), f"{dims} are not {order}"
         if dims == order:
             return value
-        return self.call(aten.permute.default, value, [dims.index(dim) for dim in order])
+        return self.view(aten.permute.default, value, [dims.index(dim) for dim in order])
 
     def reshape(self, value: fx.Node, sizes: Sequence[int]) -> fx.Node:
         """A view of other sizes; a copy only where no view exists (the op's name tells which: view or reshape)."""
         if list(meta(value).shape) == list(sizes):
             return value
-        op = aten.view.default if _has_view(meta(value), sizes) else aten.reshape.default
-        return self.call(op, value, list(sizes))
+        if _has_view(meta(value), sizes):
+            return self.view(aten.view.default, value, sizes)
+        return self.call(aten.reshape.default, value, list(sizes))
 
     def expand(self, value: fx.Node, sizes: Sequence[int]) -> fx.Node:
         """The value seen at every place along axes of size one or in front."""
         if list(meta(value).shape) == list(sizes):
             return value
-        return self.call(aten.expand.default, value, list(sizes))
+        return self.view(aten.expand.default, value, sizes)
 
     def flatten(self, value: fx.Node, dims: Dims, groups: Sequence[Dims]) -> fx.Node:
         """One axis a group: a view where the layout allows."""

@@ -33,6 +33,7 @@ def listing(graph: Graph, dump: Sequence[str] = ()) -> Listing:
         swap_transposed_products,
         one_logits_buffer,
         gather_sums,
+        head_into_accumulator,
         group_updates,
     )
     for step in steps:
@@ -180,3 +181,26 @@ def one_logits_buffer(found: Listing) -> Listing:
         return replace(node, op="lower.log_softmax_loss_backward", uses=(dloss, logp, target), attrs=over, body=None)
 
     return replace(found, nodes=tuple(turn(n) for n in found.nodes))
+
+
+def head_into_accumulator(found: Listing) -> Listing:
+    """Where an accumulator alone takes in the head's gradient, the head adds into it: no second tensor of that size."""
+    index, users, asked = found.index(), found.users(), found.asked()
+    totals: dict[str, Use] = {}
+    gone: set[str] = set()
+    for node in found.nodes:
+        if node.op != "lower.sum" or not node.attrs["accumulates"] or node.attrs["parts"] != (("plain", ()),):
+            continue
+        part, total = node.uses
+        head = index[part.node]
+        alone = part.output == 2 and len(users[part.value]) == 1 and part.value not in asked
+        if head.op == "linear_cross_entropy" and alone and part.dims == total.dims == head.outs[2].dims:
+            totals[head.id] = total
+            gone.add(node.id)
+
+    def turn(node: Node) -> Node:
+        if node.id not in totals:
+            return node
+        return replace(node, op="lower.linear_cross_entropy", uses=(*node.uses, totals[node.id]), outs=node.outs[:2])
+
+    return replace(found, nodes=tuple(turn(n) for n in found.nodes if n.id not in gone))

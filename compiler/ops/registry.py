@@ -13,6 +13,7 @@ from .contraction import CONTRACTION
 from .definition import OpDef
 from .experts import EXPERTS
 from .foreign import FOREIGN_OPS
+from .fused_loss import FUSED_LOSS
 from .indexing import INDEXING
 from .joining import JOINING
 from .leaves import LEAVES
@@ -50,6 +51,7 @@ _ALL = (
     *ACTIVATIONS,
     *SOFTMAXES,
     *LOSSES,
+    *FUSED_LOSS,
     *NORMS,
     *ROTARY,
     *ATTENTION,

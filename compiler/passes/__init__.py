@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from .definition import Pass, check, run_passes
 from .differentiate import Differentiate
+from .fuse_loss import FuseLoss
 from .inline import Inline
 from .microbatch import Microbatch
 from .offsets import Offsets
@@ -19,6 +20,16 @@ __all__ = ["PASSES", "Pass", "check", "run_passes"]
 PASSES: Mapping[str, type[Pass]] = MappingProxyType(
     {
         one.name: one
-        for one in (Inline, Offsets, Route, Simplify, Differentiate, AssignPrecision, Rematerialize, Microbatch)
+        for one in (
+            Inline,
+            Offsets,
+            Route,
+            Simplify,
+            Differentiate,
+            AssignPrecision,
+            FuseLoss,
+            Rematerialize,
+            Microbatch,
+        )
     }
 )

@@ -45,6 +45,7 @@ class Update:
     the rate follows the step.
     reduce: the type in which gradients are summed over devices; None: their own. scale: how the loss was scaled.
     skips: whether gradients that are not finite leave all as it was. label: begins the names of its own states.
+    norm: whether the gradient's norm is asked for even where nothing needs it.
     """
 
     groups: tuple[OptimizerGroup, ...]
@@ -56,6 +57,7 @@ class Update:
     scale: LossScale | None = None
     skips: bool = False
     label: str = "step"
+    norm: bool = True
 
     name: ClassVar[str] = "update"
     levels: ClassVar[tuple[Level, ...]] = (GRADIENT,)
@@ -144,9 +146,11 @@ class _Step:
         """Rate, norm, then parameter by parameter."""
         chosen = {name: self._group(name) for name in gradients}
         gradients = {name: self._reduced(use) for name, use in gradients.items()}
+        guarded = self.options.scale is not None or self.options.skips
+        wanted = self.options.norm or self.options.clip is not None or guarded
         guard = None
-        norm = self._norm(list(gradients.values()))
-        if norm is not None and (self.options.scale is not None or self.options.skips):
+        norm = self._norm(list(gradients.values())) if wanted else None
+        if norm is not None and guarded:
             label = self.options.label
             guard = Guard(self.builder, _Build(self.builder, label), label, norm, self.options.scale)
             norm, self.made = guard.norm, guard.updates.out()

@@ -70,6 +70,7 @@ TEMPLATES: dict[str, Template] = {
     "softmax": k.softmax,
     "logsumexp": k.logsumexp,
     "cross_entropy": k.cross_entropy,
+    "head": k.head,
     "layer_norm": k.layer_norm,
     "rms_norm": k.rms_norm,
     "attention": k.attention,

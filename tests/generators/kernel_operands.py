@@ -60,6 +60,15 @@ def _cross_entropy_backward(m: Maker) -> Attrs:
     return {"V": (classes,)}
 
 
+def _linear_cross_entropy(m: Maker) -> Attrs:
+    summed, classes, rows = m.dim(), m.dim(), m.dims(1, 2)
+    m.floats(*m.shuffled((summed, *rows)))
+    m.floats(*m.shuffled((summed, classes)))
+    m.ids(classes, *m.shuffled(rows))
+    m.floats(*m.some(rows))
+    return {"D": summed, "V": classes, "rows": int(m.random.integers(1, 6))}
+
+
 def _norm_dims(m: Maker) -> tuple[Dims, Dims, Dims]:
     """All axes, those that are normalised, the others."""
     over, kept = m.dims(1, 2), m.dims(most=2)
@@ -169,6 +178,7 @@ KERNEL_MAKERS: Mapping[str, Make] = MappingProxyType(
         "logsumexp": _logsumexp,
         "logsumexp_backward": _logsumexp_backward,
         "cross_entropy": _cross_entropy,
+        "linear_cross_entropy": _linear_cross_entropy,
         "cross_entropy_backward": _cross_entropy_backward,
         "layer_norm": _layer_norm,
         "layer_norm_backward": _layer_norm_backward,

@@ -40,6 +40,21 @@ def cross_entropy(m: Maker) -> None:
         m.keep(kernel(m, "cross_entropy", x, target, V=dims)[0])
 
 
+def head(m: Maker) -> None:
+    """A product that only a cross-entropy reads."""
+    x = m.value(1)
+    inner = m.subset(x.dims, 1)
+    if not inner:
+        return
+    summed, classes = inner[0], m.dim()
+    dims = (classes, summed) if m.draw(st.booleans()) else (summed, classes)
+    weight = m("parameter", hint="w", init=("normal", 0.5), trained=True, dims=dims, dtype=FLOAT)[0]
+    logits = m.one("dot", x, weight, over=(summed,))
+    rows = tuple(dim for dim in logits.dims if dim != classes)
+    target = m("input", hint="target", name="target", below=classes, dims=rows, dtype=DType.I64)[0]
+    m.keep(kernel(m, "cross_entropy", logits, target, V=(classes,))[0])
+
+
 def layer_norm(m: Maker) -> None:
     x = m.value(1)
     dims = m.subset(x.dims, 1)[:1]

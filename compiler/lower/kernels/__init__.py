@@ -18,6 +18,7 @@ from . import (
     elementwise,
     experts,
     foreign,
+    fused_loss,
     indexing,
     leaves,
     loss,
@@ -47,10 +48,11 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         **attention.RULES,
         **rotary.RULES,
         **loss.RULES,
+        **fused_loss.RULES,
         **training.RULES,
         **windows.RULES,
         **collectives.RULES,
         **foreign.RULES,
     }
 )
-FUSED: Mapping[str, Rule] = MappingProxyType({**contraction.FUSED, **loss.FUSED, **training.FUSED})
+FUSED: Mapping[str, Rule] = MappingProxyType({**contraction.FUSED, **loss.FUSED, **fused_loss.FUSED, **training.FUSED})

@@ -16,6 +16,8 @@ from ..emit import TORCH_DTYPES, Emitter, Rule, Value, aligned, meta, shape
 
 aten = torch.ops.aten
 
+MANY_SCALARS = 4  # from here on, scalars are summed as one tensor, not one call after another
+
 
 def _target(e: Emitter, node: Node, values: Sequence[Value]) -> int | None:
     """An operand that the result may be written over: it dies, and has the result's shape and type."""
@@ -45,6 +47,9 @@ def unary(name: str) -> Rule:
 def add(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
     """The sum of n operands, gathered in the first that may be overwritten."""
     out = node.outs[0]
+    if not out.dims and len(values) >= MANY_SCALARS:
+        scalars = [e.tensor(value, out.dtype) for value in values]
+        return [e.call(aten.sum.default, e.call(aten.stack.default, scalars))]
     views = aligned(e, node.uses, values, out.dims)
     first = _target(e, node, values)
     if first is not None:

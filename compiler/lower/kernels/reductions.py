@@ -38,8 +38,7 @@ def sum_(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
     rows = count(over)
     leading = e.device == "cpu" and use.dtype.is_float and kept and rows >= ROWS_FOR_PRODUCT
     if leading and use.dims[-1] not in over and e.viewable(x, use.dims, [over, kept]):
-        ones = e.call(aten.full.default, [1, rows], 1.0, dtype=meta(x).dtype, device=e.device)
-        product = e.call(aten.mm.default, ones, e.flatten(x, use.dims, [over, kept]))
+        product = e.call(aten.mm.default, e.ones(rows, use.dtype), e.flatten(x, use.dims, [over, kept]))
         return [e.reshape(product, shape(kept))]
     return [e.call(aten.sum.dim_IntList, x, [use.dims.index(d) for d in over])]
 

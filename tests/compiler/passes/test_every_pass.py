@@ -9,6 +9,7 @@ from oracles.properties import keeps_gradients, keeps_values
 from partita.compiler.ir.graph import Graph
 from partita.compiler.ir.types import DType
 from partita.compiler.passes import PASSES, Pass
+from partita.compiler.passes.fuse_loss import FuseLoss
 from partita.compiler.passes.inline import Inline
 from partita.compiler.passes.microbatch import Microbatch
 from partita.compiler.passes.precision import AssignPrecision
@@ -18,6 +19,7 @@ OPTIONS: dict[str, list[Pass]] = {
     "microbatch": [Microbatch(2)],
     "inline": [Inline(), Inline(all=True)],
     "precision": [AssignPrecision(DType.BF16), AssignPrecision(DType.F64, overrides=(("*.0.*", DType.F16),))],
+    "fuse_loss": [FuseLoss(rows=1)],
 }
 CASES = [one for name, make in PASSES.items() if name != "update" for one in OPTIONS.get(name, [make])]
 
