@@ -36,7 +36,7 @@ _FROM: Mapping[Phase, tuple[Phase, ...]] = MappingProxyType(
 
 
 def rewrite(graph: Graph, mesh: Mesh, strategies: Mapping[str, Strategy], paths: Paths, again: frozenset[str]) -> Graph:
-    """The partitioned graph. `again`: nodes whose values are gathered for each phase anew, and dropped behind it (ZeRO 3)."""
+    """The partitioned graph. `again`: nodes whose values are gathered anew for each phase and then dropped (ZeRO 3)."""
     return _Rewrite(graph, mesh, strategies, paths, again).run()
 
 

@@ -129,9 +129,9 @@ def is_legal(node: Node, strategy: Strategy, mesh: Mesh) -> bool:
     cut = cut_axes(strategy, mesh)
     roles = REGISTRY[node.op].roles(node)
     for dim, axes in cut.items():
-        if roles.get(dim) in _NEVER_EMPTY or dim.name in _apart_dims(strategy):
-            if has_empty_part(_size(dim), axes, mesh):
-                return False
+        apart = roles.get(dim) in _NEVER_EMPTY or dim.name in _apart_dims(strategy)
+        if apart and has_empty_part(_size(dim), axes, mesh):
+            return False
     pair = axis_pair(node)
     return pair is None or _at_seams(pair[0], _parts(node), strategy, mesh)
 

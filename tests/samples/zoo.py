@@ -39,7 +39,7 @@ DIMS: Mapping[tuple[str, str], Mapping[str, int]] = MappingProxyType(
             "U": 4,
             "E": 32,
             "C": 6,
-        },  # fmt: skip
+        },
         ("gan", "GAN"): {"C": 2, "Y": 8, "X": 4, "Z": 3, "A": 2, "batch": 2},
         ("gemma2", "Gemma2"): {**_TEXT, "D": 8, "H": 4, "G": 2, "K": 6, "F": 10},
         ("gopher", "Gopher"): {**_TEXT, "D": 8, "H": 2, "K": 3, "F": 10},
