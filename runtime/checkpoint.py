@@ -27,9 +27,9 @@ from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from .fault import RuntimeFault
+from .mesh import Place, store_of
 from .program import Build, Parameter, State
-from .random import initial_values
-from .state import Store, tensors_of
+from .state import Store, initial_tensor, tensors_of
 
 FORMAT_VERSION = 1
 SCALARS = "checkpoint.json"
@@ -54,14 +54,17 @@ class Scalars:
     anew: list[str] | None = None
 
 
-def save(folder: Path, build: Build, store: Store, step: int, seed: int, keep: int = 0) -> Path:
+def save(
+    folder: Path, build: Build, store: Store, step: int, seed: int, keep: int = 0, place: Place | None = None
+) -> Path:
     """Write `folder/step-…`, then remove all but the newest `keep` (0: none is removed). Every rank calls it.
 
     Raises `RuntimeFault` E0512 if it cannot be written; earlier checkpoints stay and what was begun is removed.
     """
     shapes = {name: list(item.shape) for name, item in tensors_of(build).items()}
     scalars = Scalars(build.name, step, seed, shapes)
-    return _save(folder, scalars, lambda partial: _write_tensors(partial, {name: store[name] for name in shapes}), keep)
+    tensors = store_of(place, build, {name: store[name] for name in shapes})
+    return _save(folder, scalars, lambda partial: _write_tensors(partial, tensors), keep)
 
 
 def save_parts(folder: Path, scalars: Scalars, parts: Iterable[dict[str, torch.Tensor]]) -> Path:
@@ -120,8 +123,10 @@ def latest(folder: Path) -> Path:
     return found[-1]
 
 
-def load(path: Path, build: Build, store: Store) -> Scalars:
+def load(path: Path, build: Build, store: Store, place: Place | None = None) -> Scalars:
     """Read a checkpoint into `store`, in place: all of it, or the parameters alone if the store holds only those.
+
+    On a mesh the store holds the parts of this process, whatever mesh the checkpoint was written on.
 
     What an imported checkpoint lacks begins as declared. Raises `RuntimeFault` E0511 for another model, E0513 for what
     is damaged or of another format.
@@ -138,9 +143,10 @@ def load(path: Path, build: Build, store: Store) -> Scalars:
             f"checkpoint {path} is of another model ({scalars.model}): {'; '.join(differences[:4])}{more}",
             "resume with the spec, the size and the options that it was trained with",
         )
-    read_tensors(path, {name: store[name] for name in held})
+    read_tensors(path, store_of(place, build, {name: store[name] for name in held}))
+    rank, seed = place.rank if place else None, int(build.recipe.get("seed", 0))
     for name, item in begins.items():
-        store[name].copy_(initial_values(item.initializer, item.shape, int(build.recipe.get("seed", 0)), name))
+        store[name].copy_(initial_tensor(build, item, seed, rank=rank))
     return scalars
 
 
@@ -172,7 +178,7 @@ def dtype_of(path: Path, name: str) -> torch.dtype:
     return found.properties.dtype
 
 
-def begin_with(path: Path, build: Build, store: Store) -> None:
+def begin_with(path: Path, build: Build, store: Store, place: Place | None = None) -> None:
     """Read the parameters that a checkpoint has into `store`, in place; the others stay as they are.
 
     `path` is a checkpoint, or a folder of some, of which the newest counts. What the model has beside them (an
@@ -184,7 +190,7 @@ def begin_with(path: Path, build: Build, store: Store) -> None:
     chosen = {item.name: store[item.name] for item in build.parameters if item.name in known}
     if not chosen:
         raise RuntimeFault("E0511", f"checkpoint {found} has no parameter of {build.name}", "is it of its base?")
-    load(found, build, chosen)
+    load(found, build, chosen, place)
 
 
 def read_scalars(path: Path) -> Scalars:

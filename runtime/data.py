@@ -63,10 +63,12 @@ class Batches:
     seed: int | None
     steps: int
 
-    def batch(self, step: int, microbatch: int) -> dict[str, torch.Tensor]:
+    def batch(
+        self, step: int, microbatch: int, part: tuple[int, int] | None = None
+    ) -> dict[str, torch.Tensor]:
         """What the program's data inputs get: i64 tensors of their shapes. Raises E0503 for an id out of range."""
-        first = (step * self.microbatches + microbatch) * self.rows
-        places = self._places(np.arange(first, first + self.rows))
+        first, (low, high) = (step * self.microbatches + microbatch) * self.rows, part or (0, self.rows)
+        places = self._places(np.arange(first + low, first + high))
         window_rows = np.stack([self.windows.read(window, phase) for window, phase in places])
         return {item.name: self._column(item, window_rows) for item in self.inputs}
 
@@ -107,8 +109,10 @@ class Feed(Protocol):
         """How many batches there are to evaluate on."""
         ...
 
-    def batch(self, step: int, microbatch: int) -> dict[str, torch.Tensor]:
-        """The inputs of a microbatch by name. Raises E0503 for an id out of range."""
+    def batch(
+        self, step: int, microbatch: int, part: tuple[int, int] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """The inputs of a microbatch by name, all rows or those of a `part`. Raises E0503 for an id out of range."""
         ...
 
 

@@ -31,6 +31,8 @@ CODES = MappingProxyType(
         "E0524": "a build that runs foreign code",
         "E0525": "a foreign kernel that is not what the spec says",
         "E0530": "an optional package is missing",
+        "E0531": "there are more or fewer processes than the build's mesh has devices",
+        "E0532": "a process of the mesh ended",
         "E0540": "the prompt does not fit the model",
         "E0550": "a file of weights cannot be read",
         "E0551": "the weights do not fit the model",

@@ -11,7 +11,7 @@ from .execute import DTYPES, Store
 from .program import Build, Parameter, State
 from .random import initial_values
 
-__all__ = ["Store", "empty_store", "initial_store", "parameter_count", "tensors_of"]
+__all__ = ["Store", "empty_store", "initial_store", "initial_tensor", "parameter_count", "tensors_of"]
 
 
 def tensors_of(build: Build) -> dict[str, Parameter | State]:
@@ -23,20 +23,36 @@ def tensors_of(build: Build) -> dict[str, Parameter | State]:
     return found
 
 
-def initial_store(build: Build, seed: int, device: torch.device | str = "cpu") -> Store:
-    """Parameters and states as they are before the first step. Raises E0522 for an unknown initializer."""
-    return {
-        name: initial_values(item.initializer, item.shape, seed, name).to(device, DTYPES[item.dtype])
-        for name, item in tensors_of(build).items()
-    }
+def initial_store(
+    build: Build, seed: int, device: torch.device | str = "cpu", rank: int | None = None
+) -> Store:
+    """Parameters and states as they are before the first step: whole, or the part of a rank of the build's mesh.
+
+    Raises E0522 for an unknown initializer.
+    """
+    return {name: initial_tensor(build, item, seed, device, rank) for name, item in tensors_of(build).items()}
 
 
-def empty_store(build: Build, device: torch.device | str = "cpu") -> Store:
+def initial_tensor(
+    build: Build, item: Parameter | State, seed: int, device: torch.device | str = "cpu", rank: int | None = None
+) -> torch.Tensor:
+    """One of them. A part is drawn by itself: a value follows from its place in the whole."""
+    offsets, sizes = part_of(build, item, rank)
+    values = initial_values(item.initializer, item.shape, seed, item.name, offsets=offsets, sizes=sizes)
+    return values.to(device, DTYPES[item.dtype])
+
+
+def empty_store(build: Build, device: torch.device | str = "cpu", rank: int | None = None) -> Store:
     """The same names and shapes with whatever the memory holds: for a checkpoint to be read into."""
     return {
-        name: torch.empty(item.shape, dtype=DTYPES[item.dtype], device=device)
+        name: torch.empty(part_of(build, item, rank)[1], dtype=DTYPES[item.dtype], device=device)
         for name, item in tensors_of(build).items()
     }
+
+
+def part_of(build: Build, item: Parameter | State, rank: int | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Offsets and sizes of a rank's part; of the whole where there is none."""
+    return ((0,) * len(item.shape), item.shape) if rank is None else build.part_of(item, rank)
 
 
 def parameter_count(build: Build) -> int:

@@ -124,10 +124,12 @@ class TableBatches:
     seed: int | None
     steps: int
 
-    def batch(self, step: int, microbatch: int) -> dict[str, torch.Tensor]:
+    def batch(
+        self, step: int, microbatch: int, part: tuple[int, int] | None = None
+    ) -> dict[str, torch.Tensor]:
         """What the program's data inputs get, of their shapes. Raises E0503 for an id out of range."""
-        first = (step * self.microbatches + microbatch) * self.rows
-        rows = self._places(np.arange(first, first + self.rows))
+        first, (low, high) = (step * self.microbatches + microbatch) * self.rows, part or (0, self.rows)
+        rows = self._places(np.arange(first + low, first + high))
         return {item.name: self._read(item, rows) for item in self.inputs}
 
     def _places(self, indices: npt.NDArray[np.int64]) -> list[int]:

@@ -7,23 +7,27 @@ the same losses, bit for bit. Everything that a user may have got wrong is check
 from __future__ import annotations
 
 import math
+import os
+import signal
 import statistics
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 import torch
 
 from . import checkpoint
-from .data import Data, open_data
+from .data import Data
 from .execute import BuildError, load
+from .execute import Executable as Interpreter
 from .fault import RuntimeFault
-from .feed import Executable, step_data
+from .feed import Executable, open_feeds, step_data
 from .finite import first_bad
 from .memory import measure_peak
+from .mesh import Place, highest, join_mesh, leads
 from .metrics import EvalRecord, Metrics, StepRecord, Summary, bits_per_byte
-from .process import Leave, leave_on_signals, process_group
+from .process import Leave, leave_on_signals, own_device, process_group
 from .program import ProgramFormatError
 from .recipe import Training, from_plain
 from .state import Store, empty_store, initial_store, parameter_count
@@ -69,17 +73,21 @@ class Result:
 
 def train(build_folder: Path, options: Options, executable: Executable | None = None) -> Result:
     """Train a build to its last step or until a signal. Raises `RuntimeFault`; then no file was overwritten."""
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = own_device(options.device)
     if executable is None:
         executable = open_build(build_folder, device, options.compiled, options.kernels)
-    training = from_plain(executable.build.recipe)
+    training, build = from_plain(executable.build.recipe), executable.build
     _check(executable, training, options)
-    data = open_data(training, executable.build.programs, options.data_root)
     try:
         with process_group(device), leave_on_signals() as leave:
-            store, first = _start(executable, training, options)
+            place = join_mesh(build.mesh, device)
+            if place is not None:
+                assert isinstance(executable, Interpreter), "only the interpreter knows of a mesh"
+                executable = replace(executable, communicator=place.processes)
+            data = open_feeds(training, build, place.rank if place else None, options.data_root)
+            store, first = _start(executable, training, options, place)
             with _metrics(training, options, first) as metrics:
-                return _Run(executable, training, options, data, store, metrics, leave, first).go()
+                return _Run(executable, training, options, data, store, metrics, leave, first, place).go()
     except OSError as fault:
         reason = fault.strerror or str(fault)
         raise RuntimeFault("E0516", f"{options.folder} cannot be written: {reason}", "name another folder") from fault
@@ -131,13 +139,15 @@ def _inside(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _start(executable: Executable, training: Training, options: Options) -> tuple[Store, int]:
+def _start(
+    executable: Executable, training: Training, options: Options, place: Place | None
+) -> tuple[Store, int]:
     """The store and the count of steps that are done: from a checkpoint, or as initialised."""
     check_run_folder(training, options)
-    folder = checkpoint_folder(training, options.folder)
+    folder, rank = checkpoint_folder(training, options.folder), place.rank if place else None
     if options.resume:
-        store = empty_store(executable.build, executable.device)
-        scalars = checkpoint.load(checkpoint.latest(folder), executable.build, store)
+        store = empty_store(executable.build, executable.device, rank)
+        scalars = checkpoint.load(checkpoint.latest(folder), executable.build, store, place)
         if scalars.anew is None and scalars.seed != training.seed:
             raise RuntimeFault(
                 "E0515", f"the run was begun with seed {scalars.seed}, not {training.seed}", "resume with the same seed"
@@ -150,16 +160,19 @@ def _start(executable: Executable, training: Training, options: Options) -> tupl
                 f"{folder} holds checkpoints of an earlier run",
                 "pass --resume to go on, or name another folder",
             )
-        checkpoint.remove_all(folder)
-    store = initial_store(executable.build, training.seed, executable.device)
+        if leads():
+            checkpoint.remove_all(folder)
+    store = initial_store(executable.build, training.seed, executable.device, rank)
     if training.start is not None:
         root = options.data_root or Path(training.folder)
-        checkpoint.begin_with(_inside(root, training.start), executable.build, store)
+        checkpoint.begin_with(_inside(root, training.start), executable.build, store, place)
     return store, 0
 
 
 def _metrics(training: Training, options: Options, first: int) -> Metrics:
     board = training.log.tensorboard
+    if not leads():
+        return Metrics(Path(os.devnull))
     return Metrics(
         _inside(options.folder, training.log.metrics),
         _inside(options.folder, board) if board else None,
@@ -179,6 +192,7 @@ class _Run:
     metrics: Metrics
     leave: Leave
     began: int
+    place: Place | None = None
     done: int = 0
     saved_step: int = 0
     seconds: list[float] = field(default_factory=list[float])
@@ -190,7 +204,7 @@ class _Run:
     def go(self) -> Result:
         """All steps that are left, or those before a signal."""
         self.done = self.saved_step = self.began
-        while self.done < self.training.steps and not self.leave.signal:
+        while self.done < self.training.steps and not self._leaving():
             self._step()
             last = self.done == self.training.steps
             if last or _due(self.done, self.training.evaluate.every if self.training.evaluate else 0):
@@ -204,6 +218,12 @@ class _Run:
         summary = self._summary()
         self.metrics.summary(summary)
         return Result(summary, self.saved or self._newest(), self.leave.exit_code)
+
+    def _leaving(self) -> bool:
+        """Whether a signal asked any process of the mesh to leave: then all do, after the same step."""
+        number = int(highest(self.leave.signal or 0))
+        self.leave.signal = signal.Signals(number) if number else None
+        return bool(number)
 
     def _step(self) -> None:
         begin = time.perf_counter()
@@ -227,7 +247,7 @@ class _Run:
         )
         if _due(self.done, self.training.log.every) or self.done == self.training.steps:
             self.metrics.step(record)
-        if self.options.on_step:
+        if self.options.on_step and leads():
             self.options.on_step(record)
 
     def _refuse(self, loss: float, outputs: dict[str, torch.Tensor]) -> None:
@@ -267,7 +287,7 @@ class _Run:
         if self.options.measure_memory and self.done - self.began == MEASURED:
             held = [*self.store.values(), *(tensor for rows in data for tensor in rows.values())]
             outputs, peak = measure_peak(call, held, self.executable.device)
-            self.peak_bytes = max(self.peak_bytes or 0, peak)
+            self.peak_bytes = max(self.peak_bytes or 0, int(highest(peak)))
             return outputs
         return call()
 
@@ -285,7 +305,7 @@ class _Run:
         bits = bits_per_byte(loss) if self._reads_bytes() else None
         self.held_out = EvalRecord(self.done, loss, bits)
         self.metrics.evaluation(self.held_out)
-        if self.options.on_evaluate:
+        if self.options.on_evaluate and leads():
             self.options.on_evaluate(self.held_out)
 
     def _reads_bytes(self) -> bool:
@@ -299,9 +319,10 @@ class _Run:
                 raise self._not_finite(f"{name} is not finite after step {self.done}")
         folder = checkpoint_folder(self.training, self.options.folder)
         kept = self.training.checkpoint.keep
-        self.saved = checkpoint.save(folder, self.executable.build, self.store, self.done, self.training.seed, kept)
+        build, seed = self.executable.build, self.training.seed
+        self.saved = checkpoint.save(folder, build, self.store, self.done, seed, kept, self.place)
         self.saved_step = self.done
-        if self.options.on_checkpoint:
+        if self.options.on_checkpoint and leads():
             self.options.on_checkpoint(self.saved)
 
     def _not_finite(self, message: str) -> RuntimeFault:
@@ -321,7 +342,8 @@ class _Run:
         folder = self.options.folder / "dump"
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: outputs[name].detach().cpu().contiguous() for name in self.options.dump}
-        save_file(tensors, folder / f"step-{self.done + 1:08d}.safetensors")
+        whose = f"-rank-{self.place.rank}" if self.place else ""
+        save_file(tensors, folder / f"step-{self.done + 1:08d}{whose}.safetensors")
 
     def _step_seconds(self) -> float | None:
         """The median of the steps that count: not the first ones, not the one whose memory was measured."""

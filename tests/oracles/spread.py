@@ -12,8 +12,10 @@ import torch
 from partita.compiler.lower.build import compile_graphs
 from partita.runtime.execute import Executable, executable
 from partita.runtime.layout import Mesh
+from partita.runtime.mesh import join_mesh
+from partita.runtime.program import from_json, to_json
 from partita.runtime.state import initial_store
-from partita.runtime.virtual import Cluster
+from partita.runtime.virtual import Cluster, cut_inputs
 from samples.spread_mlp import SpreadMLP
 
 Tensors = dict[str, torch.Tensor]
@@ -50,6 +52,46 @@ def together(what: SpreadMLP, steps: int) -> tuple[list[list[Tensors]], Tensors]
     stores = cluster.split(initial_store(cluster.build, 0))
     outputs = [cluster.run("step", stores, rows(what, step), step) for step in range(steps)]
     return outputs, cluster.join(stores)
+
+
+Case = tuple[str, dict[str, str], list[list[Tensors]]]  # a build as JSON, its modules, each step's whole inputs
+
+
+def case(what: SpreadMLP, steps: int = 2) -> Case:
+    """A sample lowered, for processes that have no compiler."""
+    graph, spread = what.spread()
+    build, sources = compile_graphs({"step": graph}, {}, {}, spread=spread)
+    return to_json(build), sources, [rows(what, step) for step in range(steps)]
+
+
+def among_processes(cases: Sequence[Case]) -> Tensors:
+    """In one of the processes of meshes, one after another: its outputs and its parts of the store, by case."""
+    found: Tensors = {}
+    for number, (text, sources, batches) in enumerate(cases):
+        build = from_json(text)
+        place = join_mesh(build.mesh, torch.device("cpu"))
+        assert place is not None, "several processes"
+        ours = replace(executable(build, sources), communicator=place.processes)
+        store, inputs = initial_store(build, 0, rank=place.rank), ours.programs["step"].inputs
+        for step, batch in enumerate(batches):
+            outputs = ours.run("step", store, [cut_inputs(build, inputs, place.rank, whole) for whole in batch], step)
+            found |= {f"{number}/{step}/{name}": tensor for name, tensor in outputs.items()}
+        found |= {f"{number}/{name}": tensor for name, tensor in store.items()}
+    return found
+
+
+def in_one_process(cases: Sequence[Case]) -> list[Tensors]:
+    """What `among_processes` should give, rank by rank, by the cluster in one process."""
+    found: list[Tensors] = [{} for _ in range(from_json(cases[0][0]).mesh.size)]
+    for number, (text, sources, batches) in enumerate(cases):
+        cluster = Cluster(executable(from_json(text), sources))
+        stores = cluster.split(initial_store(cluster.build, 0))
+        for step, batch in enumerate(batches):
+            for rank, outputs in enumerate(cluster.run("step", stores, batch, step)):
+                found[rank] |= {f"{number}/{step}/{name}": tensor for name, tensor in outputs.items()}
+        for rank, store in enumerate(stores):
+            found[rank] |= {f"{number}/{name}": tensor for name, tensor in store.items()}
+    return found
 
 
 def assert_same(what: SpreadMLP, steps: int = 2) -> None:

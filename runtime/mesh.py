@@ -1,0 +1,93 @@
+"""Real processes as the devices of a mesh: a process group for each axis, rank by rank as the mesh counts.
+
+In: a mesh and the process group that torchrun's environment made. Out: `Processes`, which carries a program's
+collectives, and the `DeviceMesh` under which checkpoints say where a shard lies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Replicate, Shard
+
+from .collectives import Processes
+from .fault import RuntimeFault
+from .layout import REPLICATE, Layout, Mesh, shard_position
+from .program import Build
+from .state import Store, tensors_of
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """This process's place: what carries collectives, and torch's own view of the same mesh."""
+
+    processes: Processes
+    device_mesh: DeviceMesh
+
+    @property
+    def rank(self) -> int:
+        """Which device of the mesh this is."""
+        return self.processes.rank
+
+    def laid_out(self, build: Build, store: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The same memory as DTensors: parts that know of what they are parts."""
+        items = tensors_of(build)
+        return {name: self._laid_out(tensor, items[name].shape, items[name].layout) for name, tensor in store.items()}
+
+    def _laid_out(self, mine: torch.Tensor, shape: tuple[int, ...], layout: Layout) -> DTensor:
+        cuts = layout or (REPLICATE,) * len(self.processes.mesh.axes)
+        placements = [Replicate() if cut == REPLICATE else Shard(shard_position(cut)) for cut in cuts]
+        strides = tuple(math.prod(shape[at + 1 :]) for at in range(len(shape)))
+        return DTensor.from_local(
+            mine, self.device_mesh, placements, run_check=False, shape=torch.Size(shape), stride=strides
+        )
+
+
+def store_of(place: Place | None, build: Build, store: Store) -> dict[str, torch.Tensor]:
+    """The store as a checkpoint's writer and reader want it."""
+    return dict(store) if place is None else place.laid_out(build, store)
+
+
+def join_mesh(mesh: Mesh, device: torch.device) -> Place | None:
+    """This process's place on a mesh; None where one device is all. Every process calls it.
+
+    Raises `RuntimeFault` E0531 if there are more or fewer processes than the mesh has devices.
+    """
+    there = dist.get_world_size() if dist.is_initialized() else 1
+    if there != mesh.size:
+        raise RuntimeFault(
+            "E0531",
+            f"the build is for a mesh of {mesh.size} devices, and there are {there} processes",
+            f"start {mesh.size} processes (torchrun --nproc-per-node), or compile for a mesh of {there}",
+        )
+    if mesh.size == 1:
+        return None
+    made = init_device_mesh(device.type, mesh.sizes, mesh_dim_names=mesh.names)
+    groups = {name: made.get_group(name) for name in mesh.names}
+    return Place(Processes(mesh, dist.get_rank(), groups), made)
+
+
+def agree(flag: bool) -> bool:
+    """Whether any process says yes. Every process calls it; alone it is what was said."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return flag
+    return highest(float(flag)) > 0
+
+
+def highest(value: float) -> float:
+    """The largest of what the processes say."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return value
+    said = torch.tensor(value, dtype=torch.float64)
+    dist.all_reduce(said, dist.ReduceOp.MAX)
+    return float(said)
+
+
+def leads() -> bool:
+    """Whether this process is the one that writes and speaks."""
+    return not dist.is_initialized() or dist.get_rank() == 0
