@@ -63,9 +63,7 @@ class Batches:
     seed: int | None
     steps: int
 
-    def batch(
-        self, step: int, microbatch: int, part: tuple[int, int] | None = None
-    ) -> dict[str, torch.Tensor]:
+    def batch(self, step: int, microbatch: int, part: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
         """What the program's data inputs get: i64 tensors of their shapes. Raises E0503 for an id out of range."""
         first, (low, high) = (step * self.microbatches + microbatch) * self.rows, part or (0, self.rows)
         places = self._places(np.arange(first + low, first + high))
@@ -109,9 +107,7 @@ class Feed(Protocol):
         """How many batches there are to evaluate on."""
         ...
 
-    def batch(
-        self, step: int, microbatch: int, part: tuple[int, int] | None = None
-    ) -> dict[str, torch.Tensor]:
+    def batch(self, step: int, microbatch: int, part: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
         """The inputs of a microbatch by name, all rows or those of a `part`. Raises E0503 for an id out of range."""
         ...
 

@@ -23,9 +23,7 @@ def tensors_of(build: Build) -> dict[str, Parameter | State]:
     return found
 
 
-def initial_store(
-    build: Build, seed: int, device: torch.device | str = "cpu", rank: int | None = None
-) -> Store:
+def initial_store(build: Build, seed: int, device: torch.device | str = "cpu", rank: int | None = None) -> Store:
     """Parameters and states as they are before the first step: whole, or the part of a rank of the build's mesh.
 
     Raises E0522 for an unknown initializer.

@@ -124,9 +124,7 @@ class TableBatches:
     seed: int | None
     steps: int
 
-    def batch(
-        self, step: int, microbatch: int, part: tuple[int, int] | None = None
-    ) -> dict[str, torch.Tensor]:
+    def batch(self, step: int, microbatch: int, part: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
         """What the program's data inputs get, of their shapes. Raises E0503 for an id out of range."""
         first, (low, high) = (step * self.microbatches + microbatch) * self.rows, part or (0, self.rows)
         rows = self._places(np.arange(first + low, first + high))

@@ -139,9 +139,7 @@ def _inside(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _start(
-    executable: Executable, training: Training, options: Options, place: Place | None
-) -> tuple[Store, int]:
+def _start(executable: Executable, training: Training, options: Options, place: Place | None) -> tuple[Store, int]:
     """The store and the count of steps that are done: from a checkpoint, or as initialised."""
     check_run_folder(training, options)
     folder, rank = checkpoint_folder(training, options.folder), place.rank if place else None
