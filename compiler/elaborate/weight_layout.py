@@ -159,6 +159,8 @@ def _sum(frame: Frame, atom: s.Dim, one: Parameter, part: int, parts: int) -> _A
     for summand in _summands(frame, atom):
         if isinstance(summand, s.DimNumber):
             count, size, dim = _number(frame, summand), 1, None
+        elif seen != part:
+            count, size, dim = 1, _elsewhere(frame, summand, one), None
         else:
             count, ((dim, size), *more) = 1, _named(frame, summand, one)
             if more:
@@ -170,6 +172,14 @@ def _sum(frame: Frame, atom: s.Dim, one: Parameter, part: int, parts: int) -> _A
         raise frame.fault("E0802", f"{atom.span.text} is of {seen} parts, and {parts} are given", atom.span)
     start, size, dim = found
     return _Axis(begin, (start, size), dim, dim is None and size > 1, atom.span)
+
+
+def _elsewhere(frame: Frame, summand: s.DimRef, one: Parameter) -> int:
+    """The size of another part's summand, which the owner of this one does not name."""
+    for scope in (*one.scopes[1:], one.scopes[0]):
+        if summand.name in scope:
+            return math.prod(_size(dim) for dim in scope[summand.name])
+    raise frame.fault("E0802", f"{one.name} knows no dim `{summand.name}`", summand.span)
 
 
 def _summands(frame: Frame, atom: s.Dim) -> Iterator[s.DimRef | s.DimNumber]:

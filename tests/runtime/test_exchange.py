@@ -178,7 +178,11 @@ def test_an_index_names_files_of_its_folder(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[1]", "{}", '{"weight_map": [1]}', '{"weight_map": {"a": 1}}', "{", "[" * 100_000, "\0", '{"weight_map": {"a": "b.safetensors"}}']
+    "text",
+    [
+        "[1]", "{}", "{", "[" * 100_000, "\0", '{"weight_map": [1]}', '{"weight_map": {"a": 1}}',
+        '{"weight_map": {"a": "b.safetensors"}}',
+    ],
 )  # fmt: skip
 def test_damaged_indexes(text: str, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(text)

@@ -1,0 +1,173 @@
+"""Weight maps become data: any layout of a parameter is found again, and what is wrong is said with its place."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from partita.compiler.base.diagnostic import SpecError
+from partita.compiler.elaborate.check import check_text
+from partita.compiler.elaborate.weight_data import Theirs
+from partita.compiler.elaborate.weights import weight_map
+from samples.spec_texts import model_spec, text_spec
+
+SIZES = {"A": 2, "B": 3, "C": 4, "E": 5}
+HEAD = """use std
+block One[A, B, C] : x[A] -> [B, C] {
+  param w[A, B, C] ~ zeros
+  return dot[A](x, w)
+}
+model M : x[A] -> [B, C] {
+  sizes {
+       A  B  C  E
+    s  2  3  4  5
+  }
+"""
+
+
+def spec_of(body: str, entries: str) -> str:
+    return f'{HEAD}{body}}}\nweights M "org/m" {{\n{entries}}}\n'
+
+
+def put(theirs: Theirs, ours: dict[str, Any]) -> Any:
+    """The equation of weight_data, written with numpy."""
+    found = np.full(theirs.axes, np.nan)
+    for piece in theirs.pieces:
+        box = tuple(slice(start, start + length) for start, length in piece.there)
+        here = tuple(slice(start, start + length) for start, length in piece.here)
+        view = found[box].transpose(piece.order)
+        view[...] = ours[piece.parameter][here].reshape(view.shape)
+    return found.reshape(theirs.shape)
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> tuple[str, list[list[str]]]:
+    """A layout of A, B, C (and the parts, 2, of a pair) in some order, some of them grouped."""
+    axes = draw(st.permutations(["A", "B", "C", "2"]))
+    cuts = sorted(draw(st.sets(st.integers(1, 3))))
+    items = [axes[i:j] for i, j in zip([0, *cuts], [*cuts, 4], strict=True)]
+    return ", ".join(f"({' '.join(item)})" if len(item) > 1 else item[0] for item in items), items
+
+
+@given(layouts())
+def test_pairs_in_any_layout(layout: tuple[str, list[list[str]]]) -> None:
+    text, items = layout
+    body = "  p : One[A, B, C]\n  q : One[A, B, C]\n  return p(x) + q(x)\n"
+    (theirs,) = weight_map(text_spec(spec_of(body, f'  "t"[{text}] = (p.w, q.w)\n'))).tensors
+    generator = np.random.default_rng(0)
+    ours = {name: generator.standard_normal((2, 3, 4)) for name in ("p.w", "q.w")}
+    order = "".join(axis for item in items for axis in item).replace("2", "P")
+    wanted = np.einsum("PABC->" + order, np.stack([ours["p.w"], ours["q.w"]]))
+    sizes = {**SIZES, "2": 2}
+    assert theirs.shape == tuple(math.prod(sizes[axis] for axis in item) for item in items)
+    assert np.array_equal(put(theirs, ours), wanted.reshape(theirs.shape))
+
+
+def test_sums_banks_and_chains() -> None:
+    body = """  a : One[A, B, C]
+  b : One[A, E, C]
+  many : bank E of One[A, B, C]
+  row  : chain l in 3 of Linear[A, A](bias = false)
+  return a(row(x)) + sum[E](many(x) + 0 * b(x))
+"""
+    entries = """  "sum"[(B + E), A, C] = (a.w, b.w)
+  for e in E { "many.{e}"[C, (A B)] = many[e].w }
+  "row"[O, 3, I] = row.w
+"""
+    text = spec_of(body, entries).replace("3, I]", "L, I]").replace("l in 3", "L")
+    text = text.replace("A  B  C  E\n", "A  B  C  E  L\n").replace("2  3  4  5\n", "2  3  4  5  3\n")
+    found = {one.name: one for one in weight_map(text_spec(text)).tensors}
+    generator = np.random.default_rng(0)
+    shapes = {"a.w": (2, 3, 4), "b.w": (2, 5, 4), "many.w": (5, 2, 3, 4), **{f"row.{at}.w": (2, 2) for at in range(3)}}
+    ours = {name: generator.standard_normal(shape) for name, shape in shapes.items()}
+    cat = np.concatenate([ours["a.w"], ours["b.w"]], 1)
+    assert np.array_equal(put(found["sum"], ours), cat.transpose(1, 0, 2))
+    for e in range(5):
+        assert np.array_equal(put(found[f"many.{e}"], ours), ours["many.w"][e].transpose(2, 0, 1).reshape(4, 6))
+    rows = np.stack([ours[f"row.{at}.w"] for at in range(3)])
+    assert np.array_equal(put(found["row"], ours), rows.transpose(2, 0, 1))
+
+
+def test_groups_of_heads_lie_side_by_side() -> None:
+    """Falcon's layout: each group's queries, then its key and its value."""
+    text = """use std
+model M : x[T, D] -> [T, D] {
+  sizes {
+       D  H  G
+    s  6  4  2
+  }
+  attn : Attention[D, H, G, K = 3](mask = causal)
+  return attn(x)
+}
+weights M "org/m" {
+  "qkv"[(G (R + 1 + 1) K), D] = (attn.q.w, attn.k.w, attn.v.w)
+  "o"[D, (H K)]               = attn.o.w
+}
+"""
+    found = weight_map(text_spec(text), "M").tensors[0]
+    generator = np.random.default_rng(0)
+    ours = {f"attn.{one}.w": generator.standard_normal((6, 4 if one == "q" else 2, 3)) for one in "qkv"}
+    q = ours["attn.q.w"].reshape(6, 2, 2, 3)
+    whole = np.concatenate([q, ours["attn.k.w"][:, :, None], ours["attn.v.w"][:, :, None]], 2)
+    assert np.array_equal(put(found, ours), whole.transpose(1, 2, 3, 0).reshape(24, 6))
+
+
+PLAIN = "  a : One[A, B, C]\n  b : Linear[A, E](bias = false)\n  return a(x) + 0 * sum[E](b(x))\n"
+A, B = '  "a"[A, B, C] = a.w\n', '  "b"[E, A] = b.w\n'
+
+
+@pytest.mark.parametrize(
+    ("entries", "code", "word"),
+    [
+        (A, "E0804", "lacks b.w [2, 5]"),
+        (A + B + '  "c"[A, B, C] = a.w\n', "E0803", "a.w is mapped twice"),
+        (A + B + '  "a"[A, B, C] = a.w\n', "E0803", "`a` is mapped twice"),
+        (B + '  "a"[A, B] = a.w\n', "E0802", "[C = 4] of a.w"),
+        (B + '  "a"[A, B, C, E] = a.w\n', "E0802", "E = 5 is no axis"),
+        (B + '  "a"[A, B, B, C] = a.w\n', "E0802", "has B of a.w twice"),
+        (B + '  "a"[A, B, Q] = a.w\n', "E0802", "no dim `Q`"),
+        (B + '  "a"[A, B, 2 * C] = a.w\n', "E0802", "is no axis of a layout"),
+        (B + '  "a"[2, A, B] = (a.w, a.w)\n', "E0802", "[C = 4]"),
+        ('  "a"[A, B, C] = (a.w, b.w)\n', "E0802", "where the 2 parameters lie"),
+        (A + '  "b"[E, A] = b.v\n', "E0801", "no parameter `v`"),
+        (A + '  "b"[E, A] = b[0].w\n', "E0801", "only a chain or a bank"),
+        (A + B + '  for l in E { "c"[A] = a.w }\n', "E0802", "[B = 3, C = 4]"),
+        (A + B + '  for l in E { "c{m}"[A, B, C] = a.w }\n', "E0201", "no dim `m`"),
+        (A + B + '  tied "c"[A, B, C] = a.w when E\n', "E0303", "true or false"),
+        (A + B + "  config { a = [1, a.w] }\n", "E0805", "a tensor"),
+        (A + B + "  config { a = 1, a = 2 }\n", "E0803", "`a` is set twice"),
+        (A + B + "  config { a = inf }\n", "E0805", "cannot hold inf"),
+    ],
+)
+def test_what_is_wrong_is_said(entries: str, code: str, word: str) -> None:
+    found = check_text(spec_of(PLAIN, entries), "m.partita")
+    assert [item.code for item in found] == [code], [item.title for item in found]
+    assert word in f"{found[0].title} {found[0].found}"
+    assert found[0].span is not None
+
+
+def test_extension_changes_and_adds() -> None:
+    text = spec_of(PLAIN, A + B + '  config { k = 1, deep { a = 1, b = nothing } }\n  skip "x"\n')
+    text += 'model N = M {}\nweights N "org/n" extends M {\n  "b"[A, E] = b.w\n  config { deep { b = E }, k = 2 }\n}\n'
+    found = weight_map(text_spec(text), "N")
+    assert {one.name: one.shape for one in found.tensors} == {"a": (2, 3, 4), "b": (2, 5)}
+    assert found.config == {"k": 2, "deep": {"a": 1, "b": 5}}
+    assert found.skips == ("x",)
+
+
+def test_without_a_map() -> None:
+    with pytest.raises(SpecError, match="no weight map of UNet"):
+        weight_map(model_spec("unet"))
+    text = spec_of(PLAIN, A + B).replace('"org/m"', '"org/m" extends M')
+    assert [item.code for item in check_text(text, "m.partita")] == ["E0312"]
+
+
+def test_every_size_of_a_size() -> None:
+    text = spec_of(PLAIN, A + B) + 'weights M.s "org/s" {\n' + A + '  "other"[E, A] = b.w\n}\n'
+    assert weight_map(text_spec(text), size="s").source == "org/s"
+    again = text + 'weights M.s "org/s" {\n' + A + B + "}\n"
+    assert [item.code for item in check_text(again, "m.partita")] == ["E0102"]
