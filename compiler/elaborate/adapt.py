@@ -1,7 +1,8 @@
 """`adapt layers.*.attn.q : LoRA[R = 16]` in a derived model: a block that sees what an instance took and gave.
 
-The base's paths do not move; the adapter stands under the instance as `adapter`, and whoever applies the instance gets
-what the adapter makes of it. Dims of the adapter that the adapted block has too (its I and O) are the same ones.
+A path names one layer of a chain by its number, or all of them by `*`. The base's paths do not move; the adapter stands
+under the instance as `adapter`, and whoever applies the instance gets what the adapter makes of it. Dims of the adapter
+that the adapted block has too (its I and O) are the same ones.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ NAME = "adapter"
 def adapt(frame: Frame, statement: s.Adapt, root: Instance) -> None:
     """Give every instance that a path names its adapter."""
     for path in statement.paths:
-        found = list(dict.fromkeys(_named(path, 0, root)))
+        found = list(dict.fromkeys(_named(frame, path, 0, root)))
         if not found:
             title = f"no instance is called {path.text}"
             raise frame.fault("E0107", title, path.span, hint=did_you_mean(path.text, _paths(root, "")))
@@ -28,7 +29,7 @@ def adapt(frame: Frame, statement: s.Adapt, root: Instance) -> None:
             _attach(frame, statement, instance)
 
 
-def _named(path: s.Path, at: int, value: Value) -> Iterator[Instance]:
+def _named(frame: Frame, path: s.Path, at: int, value: Value) -> Iterator[Instance]:
     """The instances below one that the rest of a path names."""
     if at == len(path.steps):
         if isinstance(value, Instance):
@@ -36,13 +37,43 @@ def _named(path: s.Path, at: int, value: Value) -> Iterator[Instance]:
         return
     step = path.steps[at]
     if isinstance(value, Chain):
-        for template in value.templates if step.text == "*" else ():  # the layers of a chain are adapted alike
-            yield from _named(path, at + 1, template)
+        layers = (
+            value.templates if step.text == "*" else [_single(frame, value, step)] if _is_layer(value, step) else []
+        )
+        for template in layers:  # the layers of a kind are adapted alike
+            yield from _named(frame, path, at + 1, template)
     elif isinstance(value, Instance):
         inner = value.names.items() if step.text == "*" else [(step.text, value.names.get(step.text))]
         for name, part in inner:
             if name != NAME:
-                yield from _named(path, at + 1, part)
+                yield from _named(frame, path, at + 1, part)
+
+
+def _is_layer(chain: Chain, step: s.Name) -> bool:
+    return step.text.isdecimal() and len(step.text) < 10 and int(step.text) < len(chain.kinds)
+
+
+def _single(frame: Frame, chain: Chain, step: s.Name) -> Instance:
+    """The template of one layer alone, made anew if it serves others too."""
+    index = int(step.text)
+    kind = chain.kinds[index]
+    shared = chain.templates[kind]
+    if chain.kinds.count(kind) > 1:
+        if _adapted(shared):
+            title = f"the layers of {chain.path} are adapted already"
+            raise frame.fault("E0319", title, step.span, hint="adapt a layer of its own before those that are alike")
+        first = chain.kinds.index(kind)
+        chain.kinds[index] = len(chain.templates)
+        chain.templates.append(chain.make(index))
+        if first == index:  # the others' template stands where the first of them does
+            chain.templates[kind] = chain.make(chain.kinds.index(kind))
+    return chain.templates[chain.kinds[index]]
+
+
+def _adapted(value: Value) -> bool:
+    """Whether an instance or something in it has an adapter."""
+    parts = value.templates if isinstance(value, Chain) else value.names.values() if isinstance(value, Instance) else ()
+    return (isinstance(value, Instance) and NAME in value.names) or any(map(_adapted, parts))
 
 
 def _paths(value: Value, prefix: str) -> Iterator[str]:

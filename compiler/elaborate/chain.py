@@ -57,21 +57,29 @@ def _count(frame: Frame, repeat: s.Repeat, name: str) -> Dim:
 
 def _chain(frame: Frame, statement: s.Instance, repeat: s.Repeat, path: str, dim: Dim) -> Chain:
     count = 1 if dim.size is None else dim.size
-    chain = Chain(path, dim, [], [])
+
+    def chosen(index: int) -> tuple[Frame, Choice]:
+        if repeat.index is None:
+            return frame, choose(frame, statement.constructor)
+        layer = replace(frame, names={**frame.names, repeat.index.text: index}, unnamed={})
+        return layer, choose(layer, statement.constructor)
+
+    def made(layer: Frame, choice: Choice, index: int) -> Instance:
+        return make_block(layer, choice, f"{path}.{index}", frame.bank, Layer(path, index))
+
+    chain = Chain(path, dim, [], [], lambda index: made(*chosen(index), index))
     if repeat.index is None:
-        choice = choose(frame, statement.constructor)
-        chain.templates.append(make_block(frame, choice, f"{path}.0", frame.bank, Layer(path, 0)))
+        chain.templates.append(chain.make(0))
         chain.kinds = [0] * count
         return chain
     known: dict[object, int] = {}
     for index in range(count):
         frame.context.spend(frame, repeat.span)
-        layer = replace(frame, names={**frame.names, repeat.index.text: index}, unnamed={})
-        choice = choose(layer, statement.constructor)
+        layer, choice = chosen(index)
         key = _key(choice, index)
         if key not in known:
             known[key] = len(chain.templates)
-            chain.templates.append(make_block(layer, choice, f"{path}.{index}", frame.bank, Layer(path, index)))
+            chain.templates.append(made(layer, choice, index))
         chain.kinds.append(known[key])
     return chain
 

@@ -35,8 +35,9 @@ def elaborate_loss(
     chosen = recipe.model
     dims = {**recipe.dims, BATCH: recipe.batch}
     drawn = frozenset(column.name for column in recipe.columns if column.rule == "noise")
+    brought = frozenset(column.name for column in recipe.columns)
     options, dtype = dict(chosen.options), recipe.precision.params
-    request = Request(chosen.size, dims, options, training, dtype, budget or Budget(), trace, drawn)
+    request = Request(chosen.size, dims, options, training, dtype, budget or Budget(), trace, drawn, brought)
     made = open_model(spec, chosen.name, request)
     frame = Frame(made.context, made.writer, spec.main, "the loss", "loss", dims=dict(made.frame.dims), open=True)
     try:

@@ -24,7 +24,7 @@ from .expressions import EXPRESSIONS
 from .frame import Budget, Context, Fault, Frame, Rules
 from .load import Module, Spec
 from .primitives import PRIMITIVES, gaussian, not_yet
-from .sizes import BATCH, SizeRow, bind_model_dims, bind_model_options, size_row, sizes_of
+from .sizes import BATCH, SizeRow, base_dims, bind_model_dims, bind_model_options, size_row, sizes_of
 from .trace import Trace
 from .values import Chain, Initialiser, Instance, Value, describe, function_text
 from .writer import DimNames, Writer
@@ -97,6 +97,7 @@ class Request:
     budget: Budget = field(default_factory=Budget)
     trace: Trace | None = None
     drawn: frozenset[str] = frozenset()  # inputs that are drawn from N(0, 1), where else data would be read
+    brought: frozenset[str] = frozenset()  # inputs that the data brings, though they have a default
 
 
 def elaborate_model(
@@ -146,17 +147,18 @@ def _open(context: Context, model: str | None, request: Request, apply: bool) ->
     name = layers[0][0].name.text if layers else decl.name.text
     instance = Instance(decl, module, "", decl.name.span, frame.names, frame.dims)
     row = size_row(frame, decl, request.size)
-    bind_model_dims(frame, decl, row, request.dims)
+    bind_model_dims(frame, decl, row, {**base_dims(frame, layers), **request.dims})
     bind_model_options(frame, decl, layers, row, request.options)
     declarations(frame, instance, set())
     for derived, home in reversed(layers):
         _derived_body(frame, derived, home, instance)
     total = _write_parameters(frame, writer, instance) if apply else 0
     context.sink.raise_if_errors()
-    inputs = {port.name.text: _input(frame, writer, port, request.drawn) for port in decl.signature.ports}
+    ports = [p for p in decl.signature.ports if p.default is None or p.name.text in request.brought]
+    inputs = {port.name.text: _input(frame, writer, port, request.drawn) for port in ports}
     outputs: dict[str, Use] = {}
     if apply:
-        given: Given = {port.name.text: (inputs[port.name.text], port.span) for port in decl.signature.ports}
+        given: Given = {port.name.text: (inputs[port.name.text], port.span) for port in ports}
         value = _apply(frame, instance, given, decl.name.span)
         context.sink.raise_if_errors()
         outputs = _outputs(decl, value)
@@ -261,8 +263,6 @@ def _write_parameters(frame: Frame, writer: Writer, instance: Instance) -> int:
 
 def _input(frame: Frame, writer: Writer, port: s.Port, drawn: frozenset[str]) -> Use:
     """An input of the model: data of a microbatch, `batch` in front."""
-    if port.default is not None:
-        raise not_yet(frame, "a model's input with a default", port.span)
     dims = tuple(axis for dim in port.dims or () for axis in d.axes(frame, dim))
     if not any(dim in dims for dim in frame.dims[BATCH]):
         dims = (*frame.dims[BATCH], *dims)

@@ -17,7 +17,6 @@ from .blocks import bind_options
 from .expressions import arguments
 from .frame import Fault, Frame
 from .load import Module
-from .primitives import not_yet
 from .values import Value
 
 BATCH = "batch"
@@ -111,6 +110,21 @@ def bind_model_dims(frame: Frame, decl: s.Model, row: SizeRow | None, given: Map
             frame.dims[name] = (d.fresh(frame, name, None, decl.signature.span),)
 
 
+def base_dims(frame: Frame, layers: Derived) -> dict[str, int]:
+    """What derived models say of their bases' dims: `model Wide = GPT2[D = 1024]`. The outermost has the last word."""
+    found: dict[str, int] = {}
+    for derived, _ in reversed(layers):
+        for item in derived.base.dims:
+            if not isinstance(item, s.DimBind):
+                title = "a model's dims are given by name"
+                raise frame.fault("E0308", title, item.span, hint=f"write {derived.base.name}[D = …]")
+            size = d.total(d.axes(frame, item.dim))
+            if size is None:
+                raise frame.fault("E0213", f"the size of {item.name} must be known here", item.span)
+            found[item.name.text] = size
+    return found
+
+
 # ---- options
 
 
@@ -124,8 +138,6 @@ def bind_model_options(
         outer = Frame(frame.context, frame.output, module, f"model {derived.name}", dims=frame.dims)
         known = _from_outside(outer, derived.options, given, derived.name) if at == 0 else current
         bind_options(outer, outer, derived.options, known, derived.name.text, derived.name.span)
-        if derived.base.dims:
-            raise not_yet(outer, "dims of a derived model's base", derived.base.span)
         frame.names.update({name: value for name, value in outer.names.items() if name not in frame.names})
         args = arguments(outer, derived.base.args)
         base = layers[at + 1][0] if at + 1 < len(layers) else decl

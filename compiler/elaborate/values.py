@@ -7,7 +7,7 @@ that was already reported: whatever reads it stays silent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, Union
 
@@ -104,12 +104,16 @@ class Instance:
 
 @dataclass(slots=True, eq=False)
 class Chain:
-    """`chain L of Block`: layer k is made like `templates[kinds[k]]`, which stands where the first of its kind does."""
+    """`chain L of Block`: layer k is made like `templates[kinds[k]]`, which stands where the first of its kind does.
+
+    make  makes the template of a layer that is to be unlike its kind from now on
+    """
 
     path: str
     dim: Dim
     templates: list[Instance]
     kinds: list[int]
+    make: Callable[[int], Instance] = field(compare=False, repr=False)
 
     @property
     def name(self) -> str:
