@@ -57,7 +57,8 @@ def printed(command: str, scratch: Path) -> str:
 
 
 def agrees(expected: str, found: str) -> bool:
-    pattern = re.escape(expected).replace("…\n", "(?:.*\n)*?").replace("…", ".*")
+    whole_lines = re.sub(r"^…\\\n", r"(?:.*\n)*?", re.escape(expected), flags=re.MULTILINE)
+    pattern = whole_lines.replace("…", ".*")
     return re.fullmatch(pattern, found) is not None
 
 

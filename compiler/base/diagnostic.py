@@ -132,7 +132,8 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str | None:
     if not known or len(word) > 100:
         return None
     same_letters = sorted(name for name in known if name.lower() == word.lower())
-    like = same_letters or difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    parts = [name for name in sorted(known) if len(name) > 2 and name in word.split("_")]
+    like = same_letters or parts or difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
     return f"did you mean `{like[0]}`?" if like else None
 
 

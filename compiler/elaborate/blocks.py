@@ -20,7 +20,7 @@ from . import statements
 from .expressions import arguments
 from .frame import Arguments, Fault, Frame
 from .functions import checked
-from .load import Module
+from .load import Module, brought_by_std
 from .primitives import not_yet
 from .values import UNKNOWN, Absent, Chain, Initialiser, Instance, Parameter, Primitive, Value, describe
 
@@ -64,7 +64,9 @@ def choose(frame: Frame, written: s.Constructor, implied: Mapping[str, Dims] | N
     lacking = [f.name.text for f in decl.formals if f.default is None and f.name.text not in bound]
     if lacking:
         title = f"{decl.name} needs its dims [{', '.join(formals)}]: {', '.join(lacking)} is missing"
-        raise frame.fault("E0308", title, written.span, others=(Label(decl.name.span, "declared here"),))
+        form = f"dims stand in brackets: {decl.name}[{', '.join(formals)}]"
+        hint = form if written.args and not written.dims else None
+        raise frame.fault("E0308", title, written.span, others=(Label(decl.name.span, "declared here"),), hint=hint)
     return Choice(decl, module, bound, arguments(frame, written.args), written)
 
 
@@ -78,7 +80,9 @@ def find_block(frame: Frame, name: s.QName) -> tuple[s.Block, Module]:
         raise frame.fault("E0106", f"`{last}` is declared in several of the files used", name.span, hint=hint)
     if not found:
         blocks = {n for n in frame.module.visible() if isinstance(frame.module.find(n)[0][0], s.Block)}
-        raise frame.fault("E0101", f"there is no block `{name}`", name.span, hint=did_you_mean(last, blocks))
+        hint = f"write {last}" if last in blocks else did_you_mean(last, blocks)
+        hint = brought_by_std(frame.module, last) or hint
+        raise frame.fault("E0101", f"there is no block `{name}`", name.span, hint=hint)
     decl, home = found[0]
     if isinstance(decl, s.Fn):
         hint = f"functions are not made, they are applied: y = {last}(x)"

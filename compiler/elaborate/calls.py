@@ -220,6 +220,10 @@ def _domain(
     if value.dtype is not DType.I64:
         title = f"`{port.name}` of {instance.name} takes ids, this is {describe(value)} of {value.dtype.value}"
         raise frame.fault("E0303", title, at)
+    node = frame.output.find(value.node)
+    if node is not None and node.op == "extent":
+        title = f"`{port.name}` of {instance.name} takes ids, this is the size of a dim"
+        raise frame.fault("E0303", title, at, hint=f"its positions, one after the other, are index[{at.text}]")
     assert port.domain is not None, "a domain"
     bound = d.axes(inner, s.DimRef(port.domain.span, domain))
     outer = tuple(instance.boundary.get(dim, dim) for dim in bound)

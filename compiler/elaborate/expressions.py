@@ -19,11 +19,13 @@ from . import arithmetic as a
 from . import dims as d
 from .frame import Arguments, Fault, Frame
 from .functions import bind_dims
+from .load import brought_by_std
 from .primitives import PRIMITIVES, size_of
 from .values import UNKNOWN, Absent, Chain, Function, Initialiser, Instance, Primitive, Value, describe
 from .views import view
 
 _NUMBERS = MappingProxyType({"pi": math.pi, "inf": math.inf})
+_WORDS = ("training", "true", "false", "none")
 _INITIALISERS = frozenset({"zeros", "ones", "kaiming", "normal"})
 
 
@@ -65,8 +67,9 @@ def _no_name(frame: Frame, name: str, span: Span) -> Fault:
         fault = d.unknown_dim(frame, name, span)
         assert isinstance(fault, Fault), "reported"
         return fault
-    known = {*frame.names, *frame.dims, *frame.module.visible(), *PRIMITIVES, "training", *_NUMBERS}
-    return frame.fault("E0101", f"there is no `{name}` here", span, hint=did_you_mean(name, known))
+    known = {*frame.names, *frame.dims, *frame.module.visible(), *PRIMITIVES, *_NUMBERS, *_WORDS}
+    hint = brought_by_std(frame.module, name) or did_you_mean(name, known)
+    return frame.fault("E0101", f"there is no `{name}` here", span, hint=hint)
 
 
 def _member(frame: Frame, expr: s.Member, hint: str | None) -> Value:
@@ -83,7 +86,9 @@ def _member(frame: Frame, expr: s.Member, hint: str | None) -> Value:
     if target is UNKNOWN:
         raise Fault
     if not isinstance(target, Instance):
-        raise frame.fault("E0107", f"{describe(target)} has no parts", expr.name.span)
+        callable_ = name in PRIMITIVES or any(isinstance(decl, s.Fn) for decl, _ in frame.module.find(name))
+        hint = f"functions stand before what they take: {name}(x, …), or x |> {name}(…)" if callable_ else None
+        raise frame.fault("E0107", f"{describe(target)} has no parts", expr.name.span, hint=hint)
     value = target.names.get(name)
     if isinstance(value, Use):
         return value.relabel(target.boundary) if _one_to_one(value, target) else value

@@ -138,6 +138,14 @@ def std_parsed() -> tuple[Parsed, ...]:
     return tuple(parse(source) for source in std_sources())
 
 
+def brought_by_std(module: Module, name: str) -> str | None:
+    """A hint where a name is one of the standard library's, and the file does not use it."""
+    if module.is_std or module.used(STD) is not None:
+        return None
+    declared = (d.name.text for p in std_parsed() for d in p.file.declarations if isinstance(d, s.Fn | s.Block))
+    return f"`use {STD}` at the top of the file brings {name} in" if name in declared else None
+
+
 def shipped(parts: tuple[str, ...]) -> Source | None:
     """Finds `use models.llama3` among the models that come with Partita."""
     if len(parts) != 2 or parts[0] != MODELS:

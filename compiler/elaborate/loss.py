@@ -37,7 +37,9 @@ def elaborate_loss(
     drawn = frozenset(column.name for column in recipe.columns if column.rule == "noise")
     brought = frozenset(column.name for column in recipe.columns)
     options, dtype = dict(chosen.options), recipe.precision.params
-    request = Request(chosen.size, dims, options, training, dtype, budget or Budget(), trace, drawn, brought)
+    request = Request(
+        chosen.size, dims, options, training, dtype, budget or Budget(), trace, drawn, brought, chosen.span
+    )
     made = open_model(spec, chosen.name, request)
     frame = Frame(made.context, made.writer, spec.main, "the loss", "loss", dims=dict(made.frame.dims), open=True)
     try:

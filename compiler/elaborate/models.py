@@ -98,6 +98,7 @@ class Request:
     trace: Trace | None = None
     drawn: frozenset[str] = frozenset()  # inputs that are drawn from N(0, 1), where else data would be read
     brought: frozenset[str] = frozenset()  # inputs that the data brings, though they have a default
+    asked: Span | None = None  # where the size is asked for
 
 
 def elaborate_model(
@@ -146,7 +147,7 @@ def _open(context: Context, model: str | None, request: Request, apply: bool) ->
     frame = Frame(context, writer, module, f"model {decl.name}")
     name = layers[0][0].name.text if layers else decl.name.text
     instance = Instance(decl, module, "", decl.name.span, frame.names, frame.dims)
-    row = size_row(frame, decl, request.size)
+    row = size_row(frame, decl, request.size, request.asked)
     bind_model_dims(frame, decl, row, {**base_dims(frame, layers), **request.dims})
     bind_model_options(frame, decl, layers, row, request.options)
     declarations(frame, instance, set())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..base.diagnostic import did_you_mean
+from ..base.diagnostic import Label, did_you_mean
 from ..base.span import Span
 from ..language import syntax as s
 from . import dims as d
@@ -40,8 +40,8 @@ def sizes_of(decl: s.Model) -> tuple[str, ...]:
     return tuple(row.label.text for row in tables[0].rows) if tables else ()
 
 
-def size_row(frame: Frame, decl: s.Model, size: str | None) -> SizeRow | None:
-    """The cells of the row that is asked for, the first row if none is."""
+def size_row(frame: Frame, decl: s.Model, size: str | None, asked: Span | None = None) -> SizeRow | None:
+    """The cells of the row that is asked for (where a recipe asks, `asked` is the place), the first row if none is."""
     tables = [st for st in decl.body.statements if isinstance(st, s.Sizes)]
     if not tables:
         if size is not None:
@@ -56,7 +56,9 @@ def size_row(frame: Frame, decl: s.Model, size: str | None) -> SizeRow | None:
     label = size if size is not None else next(iter(rows))
     if label not in rows:
         hint, known = did_you_mean(label, rows), ", ".join(rows)
-        raise frame.fault("E0111", f"{decl.name} has no size `{label}`", table.span, hint=hint, expected=known)
+        others = (Label(decl.name.span, "this model"),) if asked is not None else ()
+        title = f"{decl.name} has no size `{label}`"
+        raise frame.fault("E0111", title, asked or table.span, hint=hint, expected=known, others=others)
     row = rows[label]
     return SizeRow(label, {col.text: cell for col, cell in zip(table.columns, row.cells, strict=True)})
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from ..base.diagnostic import Diagnostic, Label
 from ..base.span import Source, Span
+from .advice import DECLARATIONS, advice, no_declaration
 from .lexer import Token
 from .tables import END, NEWLINE
 
@@ -42,6 +43,8 @@ _SHOWN = 60
 
 def unexpected(source: Source, token: Token, previous: Token, wanted: set[str], literals: dict[str, str]) -> Diagnostic:
     """A token that the grammar has no place for here."""
+    if {literals.get(kind) for kind in wanted} == {"{", "extends"}:
+        return _no_declaration(source, previous)
     expected, found = _phrase(wanted, literals), describe(token)
     span = Span(source, token.start, max(token.end, token.start + 1))
     if token.kind in (NEWLINE, END):
@@ -59,7 +62,21 @@ def unexpected(source: Source, token: Token, previous: Token, wanted: set[str], 
     if previous.kind in literals and literals[previous.kind].isalpha() and token.text in ("=", ":", ","):
         hint = f"`{previous.text}` is a word of the language here; choose another name"
         return Diagnostic("E0001", f"expected {expected}, found {found}", (Label(span),), hint=hint)
-    return Diagnostic("E0001", f"expected {expected}, found {found}", (Label(span),))
+    hint = advice(token, previous, source.text[source.text.rfind("\n", 0, token.start) + 1 : token.start], wanted)
+    return Diagnostic("E0001", f"expected {expected}, found {found}", (Label(span),), hint=hint)
+
+
+def _no_declaration(source: Source, previous: Token) -> Diagnostic:
+    """`import std`, `def f(x)`: two words that begin a record, if anything."""
+    start = source.text.rfind("\n", 0, previous.start) + 1
+    word = source.text[start : previous.start].split(" ")[0] or previous.text
+    span = Span(source, start, start + len(word))
+    if word in DECLARATIONS:
+        title = f"expected `{{` or `extends` after `{word} {previous.text}`"
+        return Diagnostic("E0001", title, (Label(Span(source, previous.start, previous.end)),))
+    return Diagnostic(
+        "E0001", f"no declaration begins with `{word[:_SHOWN]}`", (Label(span),), hint=no_declaration(word)
+    )
 
 
 def continued(problem: Diagnostic, joint: Span) -> Diagnostic:
