@@ -47,27 +47,52 @@ train t {
 MISTAKES = {
     "another language's import": ("use std", "import std", "no declaration begins with `import`", "use std"),
     "another language's function": ("block Block", "def Block", "no declaration begins with `def`", "a block"),
-    "a call of a method": ("dropout(attn(ln1(x)), drop)", "attn(ln1(x)).dropout(drop)", "has no parts", "dropout(x, …)"),
+    "a call of a method": (
+        "dropout(attn(ln1(x)), drop)",
+        "attn(ln1(x)).dropout(drop)",
+        "has no parts",
+        "dropout(x, …)",
+    ),
     "without std": ("use std\n", "", "there is no block `LayerNorm`", "`use std` at the top"),
     "a module of torch": ("ln1  : LayerNorm", "ln1  : nn.LayerNorm", "there is no block", "write LayerNorm"),
     "True": ("bias = true", "bias = True", "there is no `True`", "did you mean `true`?"),
     "None": ("bias = true", "rope = None", "there is no `None`", "did you mean `none`?"),
-    "dims in parentheses": ("Block[D, H, F](drop)", "Block(D, H, F)", "needs its dims", "dims stand in brackets: Block["),
+    "dims in parentheses": (
+        "Block[D, H, F](drop)",
+        "Block(D, H, F)",
+        "needs its dims",
+        "dims stand in brackets: Block[",
+    ),
     "a size for positions": ("wpe(index[T])", "wpe(T)", "takes ids, this is the size", "index[T]"),
     "@": ("return dot[D](ln_f(blocks(x)), wte.table)", "return ln_f(x) @ wte.table", "`@`", "dot[D](x, w)"),
     "a comment of C": ("wpe(index[T])", "wpe(index[T])  // positions", "found `/`", "a comment begins with #"),
     "no return": ("return h +", "h +", "found `+`", "or return it"),
     "a colon for a value": ("h = x +", "h : x +", "found `+`", "a value is computed with `=`"),
-    "an equals sign for an instance": ("ln1  : Layer", "ln1  = Layer", "is a block, not a value", "make an instance of it"),
+    "an equals sign for an instance": (
+        "ln1  : Layer",
+        "ln1  = Layer",
+        "is a block, not a value",
+        "make an instance of it",
+    ),
     "no arrow": ("in V -> logits", "in V : logits", "found `:`", "stands behind `->`"),
     "a dict": ("[T = 64]", "{ T = 64 }", "found `{`", "in a list are [T = 128]"),
-    "torch's name of an option": ("decay = 0.1", "weight_decay = 0.1", "no option `weight_decay`", "did you mean `decay`?"),
+    "torch's name of an option": (
+        "decay = 0.1",
+        "weight_decay = 0.1",
+        "no option `weight_decay`",
+        "did you mean `decay`?",
+    ),
     "a unit that is none": ("20 steps", "20 iterations", "found `iterations`", "steps, epochs, tokens"),
     "a size misspelt": ("Small.tiny", "Small.tinny", "Small has no size `tinny`", "did you mean `tiny`?"),
     "British spelling": ("  optimizer", "  optimiser", "no key `optimiser`", "did you mean `optimizer`?"),
-    "an instance not applied": ("h + dropout(mlp(ln2(h)), drop)", "h + mlp", "is an instance of MLP", "apply it: mlp(x)"),
+    "an instance not applied": (
+        "h + dropout(mlp(ln2(h)), drop)",
+        "h + mlp",
+        "is an instance of MLP",
+        "apply it: mlp(x)",
+    ),
     "time forgotten": (": x[T, D] -> [T, D]", ": x[D] -> [D]", "mixes T", "add T to the signature"),
-}  # fmt: skip
+}
 
 
 def test_the_spec_is_right():
