@@ -40,4 +40,28 @@ ENTRIES: tuple[Entry, ...] = (
         what="The model needs code of a package to be computed: a kernel without a body, so without another meaning.",
         why="A spec alone runs no foreign code. Whoever runs the command names the packages: --allow-kernels PACKAGE.",
     ),
+    Entry(
+        code="E0941",
+        title="a pin of what is not there",
+        what="A pin names a dim that the graph lacks, or an axis that the mesh lacks.",
+        why="A pin that did nothing would be a wish that nobody fulfils.",
+    ),
+    Entry(
+        code="E0942",
+        title="a dim that cannot be cut so",
+        what="A dim is shorter than the axes that are to cut it, or every operator on it needs it whole.",
+        why="Devices without work would wait for the others. The message says which dims can be cut, or by how many.",
+    ),
+    Entry(
+        code="E0943",
+        title="memory that does not suffice",
+        what="No layout over this mesh fits a step into the memory of a device.",
+        why="The message says what a device holds at the least, cut as far as it goes.",
+    ),
+    Entry(
+        code="E0944",
+        title="a mesh that is none",
+        what="The text does not name axes with their sizes, each once: `data=2,tensor=4`.",
+        why="Axes are told apart by name, and their product is the number of devices.",
+    ),
 )

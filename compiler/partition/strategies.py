@@ -129,8 +129,8 @@ def is_legal(node: Node, strategy: Strategy, mesh: Mesh) -> bool:
     cut = cut_axes(strategy, mesh)
     roles = REGISTRY[node.op].roles(node)
     for dim, axes in cut.items():
-        apart = roles.get(dim) in _NEVER_EMPTY or dim.name in _apart_dims(strategy)
-        if apart and has_empty_part(_size(dim), axes, mesh):
+        needed = roles.get(dim) in _NEVER_EMPTY or dim.name in _apart_dims(strategy)
+        if needed and has_empty_part(_size(dim), axes, mesh):
             return False
     pair = axis_pair(node)
     return pair is None or _at_seams(pair[0], _parts(node), strategy, mesh)
@@ -150,8 +150,8 @@ def _at_seams(long: Dim, parts: Dims, strategy: Strategy, mesh: Mesh) -> bool:
         at = next((i for i, part in enumerate(parts) if part in option.cut), None)
         if at is None:
             continue
-        alone = math.prod(left[at + 1 :]) == 1 and at + 1 == len(left)
-        if any(size != 1 for size in left[:at]) or (left[at] % mesh.size(axis) and not (alone and at == 0)):
+        slower, faster = math.prod(left[:at]), math.prod(left[at + 1 :])
+        if slower != 1 or (left[at] % mesh.size(axis) and faster != 1):
             return False
         left[at] = -(-left[at] // mesh.size(axis))
     return True

@@ -1,0 +1,75 @@
+"""What a strategy takes on the machine: the time of a node's largest part, and of a collective along an axis.
+
+In: a node, a strategy, a cluster. Out: seconds. A node is priced by its operator's own cost in the sizes of the device
+that has most; a collective by the links of its axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ..cost.cluster import Cluster, collective_s
+from ..cost.roofline import node_time
+from ..ir.layout import Axes, Layout, Mesh, largest_part
+from ..ir.types import Dim, Dims, Node, TensorType, with_dims
+from ..ops.collectives import COLLECTIVES
+from .relayout import Move
+from .strategies import Strategy, cut_axes
+
+_PREFER_SMALL = 0.05  # of the time to write a result: what decides between equals is who holds less
+_NO_MESSAGE_S = 1e-9  # a change of layout without a message is not quite nothing, so that none is made in vain
+
+
+@dataclass(frozen=True)
+class Prices:
+    """A mesh on a cluster."""
+
+    mesh: Mesh
+    cluster: Cluster
+
+    def node_s(self, node: Node, strategy: Strategy) -> float:
+        """Seconds of the largest part of a node, and of the messages inside of one that is taken apart."""
+        cut = cut_axes(strategy, self.mesh)
+        part = largest(node, cut, self.mesh)
+        written = sum(_bytes(out.dims, out.dtype.itemsize_bytes) for out in part.outs)
+        seconds = node_time(part, self.cluster.machine).seconds
+        seconds += _PREFER_SMALL * written / self.cluster.machine.bandwidth_bytes_per_s
+        for (axis, size), option in zip(self.mesh.axes, strategy, strict=True):
+            if option.apart:  # a maximum, a sum of exponentials, and the target's logit
+                link = self.cluster.link(self.mesh, axis)
+                seconds += 3 * collective_s("all_reduce", written, size, link)
+        return seconds
+
+    def move_s(self, move: Move, dims: Dims, itemsize: int) -> float:
+        """Seconds of a change of layout."""
+        layout = move.after if move.op == "all_gather" else move.before
+        return self.collective_s(move.op, move.axis, layout.elements(dims, self.mesh) * itemsize)
+
+    def collective_s(self, op: str, axis: str, bytes_: float) -> float:
+        """Seconds of a collective, its launch included; of a change without a message nearly nothing."""
+        if op not in COLLECTIVES or self.mesh.size(axis) == 1:
+            return _NO_MESSAGE_S + 1e-3 * bytes_ / self.cluster.machine.bandwidth_bytes_per_s
+        wire = collective_s(op, bytes_, self.mesh.size(axis), self.cluster.link(self.mesh, axis))
+        return wire + self.cluster.machine.launch_s
+
+    def part_bytes(self, out: TensorType, layout: Layout) -> int:
+        """The most that a device holds of a value."""
+        return layout.elements(out.dims, self.mesh) * out.dtype.itemsize_bytes
+
+
+def largest(node: Node, cut: Mapping[Dim, Axes], mesh: Mesh) -> Node:
+    """The node in the sizes of the device that has most."""
+    if not cut:
+        return node
+    names = {dim: Dim(dim.name, largest_part(dim.size or 0, axes, mesh)) for dim, axes in cut.items()}
+    outs = tuple(TensorType(tuple(names.get(d, d) for d in out.dims), out.dtype) for out in node.outs)
+    attrs = {key: with_dims(value, names) for key, value in node.attrs.items()}
+    return replace(node, uses=tuple(use.relabel(names) for use in node.uses), outs=outs, attrs=attrs)
+
+
+def _bytes(dims: Dims, itemsize: int) -> int:
+    total = itemsize
+    for dim in dims:
+        total *= dim.size or 0
+    return total

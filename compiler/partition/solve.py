@@ -1,0 +1,326 @@
+"""The choice of a strategy for every class of nodes, by an integer program.
+
+    minimise   Σ x[n, s] time(n, s)  +  Σ r[v, a, l, t] time of bringing v over axis a from l to t
+    subject to Σ_s x[n, s] = 1,   x in {0, 1}
+               y[v, a, l] = Σ x[n, s] over the strategies of v's node that lay v out so
+               need[reader, t] ≤ y[v, a, t] + y[v, a, Replicate] + Σ_l r[v, a, l, t],   r[v, a, l, t] ≤ y[v, a, l]
+               Σ resident bytes ≤ memory
+
+A value is brought to a layout once, whoever reads it so: r is bounded below by each reader, not by their sum. Changes of
+layout are priced axis by axis, at the size that the other axes leave of the value; what is replicated is cut for
+nothing. The linear relaxation comes first: where its solution is whole, it is the program's. In the terms of Alpa (Zheng
+et al. 2022, section 4.1), with a reader's need in the place of its quadratic edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..ir.layout import Layout, Mesh, Reduction
+from ..ir.types import Node, Phase
+from .choices import Choices
+from .fold import OUTPUT, ClassId, Folded, Read
+from .price import Prices
+from .strategies import On, Strategy, operand_layouts, result_layouts
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_WHOLE = 1e-6  # how near to 0 or 1 a solution is whole
+_GOOD = 1e-3  # a choice that near to the bound is taken
+_TIME_LIMIT_S = 20.0
+Source = tuple[On, int]  # what an axis does to a value, and the bytes that the other axes leave of it
+_PER_MICROBATCH = frozenset({Phase.FORWARD, Phase.BACKWARD})
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """strategies: of every class. seconds: what the model says a step takes. gap: of the bound, 0 where it is proven.
+    relaxed: the linear relaxation's seconds. variables, constraints: how large the program was."""
+
+    strategies: Mapping[ClassId, Strategy]
+    seconds: float
+    gap: float
+    relaxed: float
+    variables: int
+    constraints: int
+
+
+class Infeasible(Exception):
+    """No choice fits: the memory does not suffice."""
+
+
+@dataclass
+class Program:
+    """The integer program, row by row."""
+
+    folded: Folded
+    chosen: Choices
+    prices: Prices
+    microbatches: int
+    memory_bytes: int | None = None
+    again: frozenset[ClassId] = frozenset()
+    costs: list[float] = field(default_factory=list[float])
+    first: dict[ClassId, int] = field(default_factory=dict[ClassId, int])
+    rows: list[tuple[list[int], list[float], float, float]] = field(
+        default_factory=list[tuple[list[int], list[float], float, float]]
+    )
+
+    def __post_init__(self) -> None:
+        self.choices = self.chosen.strategies
+        for name in self.choices:
+            self._class(name, self.chosen.same[name])
+        self.picks = len(self.costs)
+        for read in self.folded.reads:
+            self._read(read)
+        if self.memory_bytes is not None:
+            self._memory(self.memory_bytes)
+
+    @property
+    def mesh(self) -> Mesh:
+        """The mesh that is laid out on."""
+        return self.prices.mesh
+
+    def _class(self, name: ClassId, same: ClassId) -> None:
+        """The variables of a class, or of those that choose alike."""
+        node = self.folded.nodes[name]
+        times = self.folded.counts[name] * (self.microbatches if node.phase in _PER_MICROBATCH else 1)
+        seconds = [times * self.prices.node_s(node, strategy) for strategy in self.choices[name]]
+        assert seconds, f"{name} has a strategy"
+        if same not in self.first:
+            start = self.first[same] = len(self.costs)
+            self.costs += [0.0] * len(seconds)
+            self.rows.append((list(range(start, len(self.costs))), [1.0] * len(seconds), 1.0, 1.0))
+        self.first[name] = self.first[same]
+        for i, each in enumerate(seconds):
+            self.costs[self.first[same] + i] += each
+
+    # ---- what is read
+
+    def _read(self, read: Read) -> None:
+        """The terms of the values of one class that the same readers read."""
+        node = self.folded.nodes[read.source]
+        made = [result_layouts(node, s, self.mesh)[read.output] for s in self.choices[read.source]]
+        wanted = self._wanted(read)
+        for readers, times in self._grouped(read, node, wanted):
+            for axis in self.mesh.names:
+                self._axis(read, node, made, readers, axis, times)
+
+    def _grouped(
+        self, read: Read, node: Node, wanted: Mapping[ClassId, list[tuple[int, Layout]]]
+    ) -> list[tuple[list[list[tuple[int, Layout]]], float]]:
+        """Readers that share what is brought to them, and how often that is in a step."""
+        each = float(self.microbatches)
+        if node.phase is not Phase.PREPARE:
+            once = node.op == "accumulate" or node.phase is Phase.UPDATE
+            return [(list(wanted.values()), read.count * (1.0 if once else each))]
+        groups: dict[Phase | None, list[list[tuple[int, Layout]]]] = {}
+        for reader, needs in wanted.items():
+            phase = self.folded.nodes[reader.rpartition("#")[0]].phase if "#" in reader else None
+            apart = phase if read.source in self.again and phase in _PER_MICROBATCH else None
+            groups.setdefault(apart, []).append(needs)
+        return [(needs, read.count * (1.0 if phase is None else each)) for phase, needs in groups.items()]
+
+    def _wanted(self, read: Read) -> dict[str, list[tuple[int, Layout]]]:
+        """For each reader, its variables with the layout that each wants."""
+        found: dict[str, list[tuple[int, Layout]]] = {}
+        for name, place in read.readers:
+            if name.startswith(OUTPUT) or self._alike(read, name, place):
+                continue
+            node = self.folded.nodes[name]
+            if node.op == "assign":
+                target = self.folded.of[str(node.attrs["target"])]
+                layouts = [result_layouts(self.folded.nodes[target], s, self.mesh)[0] for s in self.choices[target]]
+                start = self.first[target]
+            else:
+                layouts = [operand_layouts(node, s, self.mesh)[place] for s in self.choices[name]]
+                start = self.first[name]
+            found[f"{name}#{place}"] = [(start + i, layout) for i, layout in enumerate(layouts)]
+        if any(name.startswith(OUTPUT) for name, _ in read.readers):
+            found["output"] = self._whole_output(read)
+        return found
+
+    def _alike(self, read: Read, name: ClassId, place: int) -> bool:
+        """Whether the reader wants the value as it is, whatever is chosen, because both choose alike."""
+        node = self.folded.nodes[name]
+        alike = node.op != "assign" and self.chosen.same[name] == self.chosen.same[read.source]
+        target = self.folded.of[str(node.attrs["target"])] if node.op == "assign" else name
+        return alike or (node.op == "assign" and self.chosen.same[target] == self.chosen.same[read.source])
+
+    def _whole_output(self, read: Read) -> list[tuple[int, Layout]]:
+        """An output owes nothing: it is wanted as it is made, its terms joined."""
+        node, start = self.folded.nodes[read.source], self.first[read.source]
+        made = [result_layouts(node, s, self.mesh)[read.output] for s in self.choices[read.source]]
+        return [(start + i, Layout(layout.shards)) for i, layout in enumerate(made)]
+
+    def _axis(
+        self, read: Read, node: Node, made: list[Layout], readers: list[list[tuple[int, Layout]]], axis: str, times: float
+    ) -> None:
+        start, out = self.first[read.source], node.outs[read.output]
+        sources: dict[Source, list[int]] = {}
+        for i, layout in enumerate(made):
+            rest = layout.with_axis(axis, None, self.mesh)
+            sources.setdefault((layout.on(axis), self.prices.part_bytes(out, rest)), []).append(start + i)
+        targets = dict.fromkeys(layout.on(axis) for needs in readers for _, layout in needs)
+        if len(targets) == 1 and {on for on, _ in sources} <= {next(iter(targets)), None}:
+            return
+        prices = {
+            (source, target): times * self._change_s(axis, source[0], target, source[1])
+            for source in sources
+            for target in targets
+            if source[0] is not None and source[0] != target
+        }
+        shared = {pair: self._variable(price) for pair, price in prices.items()} if len(readers) > 1 else {}
+        for needs in readers:
+            self._flow(sources, needs, axis, shared, {} if shared else prices)
+
+    def _flow(
+        self, sources: Mapping[Source, list[int]], needs: list[tuple[int, Layout]], axis: str,
+        shared: Mapping[tuple[Source, On], int], prices: Mapping[tuple[Source, On], float],
+    ) -> None:  # fmt: skip
+        """What one reader takes from each layout that the value may have, for each that it may want."""
+        wanting: dict[On, list[int]] = {}
+        for place, layout in needs:
+            wanting.setdefault(layout.on(axis), []).append(place)
+        flows = {
+            (source, target): self._variable(prices.get((source, target), 0.0))
+            for source in sources
+            for target in wanting
+        }
+        for source, places in sources.items():
+            self._equal([flows[source, target] for target in wanting], places)
+        for target, places in wanting.items():
+            self._equal([flows[source, target] for source in sources], places)
+        for pair, moved in shared.items():
+            if pair in flows:
+                self.rows.append(([flows[pair], moved], [1.0, -1.0], -float("inf"), 0.0))
+
+    def _equal(self, left: list[int], right: list[int]) -> None:
+        """Σ left = Σ right"""
+        self.rows.append(([*left, *right], [*[1.0] * len(left), *[-1.0] * len(right)], 0.0, 0.0))
+
+    def _variable(self, cost: float) -> int:
+        self.costs.append(cost)
+        return len(self.costs) - 1
+
+    def _change_s(self, axis: str, on: On, target: On, size: int) -> float:
+        """Seconds of a change along one axis, of a value of which the other axes leave so many bytes."""
+        part = size / self.mesh.size(axis)
+        if isinstance(on, Reduction):
+            op = "reduce_scatter" if isinstance(target, int) and on is Reduction.SUM else "all_reduce"
+            return self.prices.collective_s(op, axis, size)
+        if isinstance(target, int):
+            return self.prices.collective_s("all_to_all", axis, part)
+        return self.prices.collective_s("all_gather", axis, size)
+
+    # ---- memory
+
+    def _memory(self, limit: int) -> None:
+        """What stays on a device: parameters, states, summed gradients, and what the forward keeps for the backward."""
+        places: list[int] = []
+        sizes: list[float] = []
+        for name, output in self._resident():
+            node = self.folded.nodes[name]
+            for i, strategy in enumerate(self.choices[name]):
+                layout = result_layouts(node, strategy, self.mesh)[output]
+                places.append(self.first[name] + i)
+                sizes.append(self.folded.counts[name] * self.prices.part_bytes(node.outs[output], layout) / limit)
+        merged: dict[int, float] = {}
+        for place, size in zip(places, sizes, strict=True):
+            merged[place] = merged.get(place, 0.0) + size
+        self.rows.append((list(merged), list(merged.values()), -float("inf"), 1.0))
+
+    def _resident(self) -> list[tuple[ClassId, int]]:
+        found: dict[tuple[ClassId, int], None] = {}
+        for name, node in self.folded.nodes.items():
+            if node.op in ("parameter", "state", "accumulate"):
+                found[name, 0] = None
+        for read in self.folded.reads:
+            phases = {self.folded.nodes[name].phase for name, _ in read.readers if name in self.folded.nodes}
+            if self.folded.nodes[read.source].phase is Phase.FORWARD and Phase.BACKWARD in phases:
+                found[read.source, read.output] = None
+        return list(found)
+
+    def least_resident(self) -> dict[ClassId, int]:
+        """The least bytes of each class that a device holds, every value cut as far as it can be."""
+        found: dict[ClassId, int] = {}
+        for name, output in self._resident():
+            node = self.folded.nodes[name]
+            layouts = [result_layouts(node, strategy, self.mesh)[output] for strategy in self.choices[name]]
+            least = min(self.prices.part_bytes(node.outs[output], layout) for layout in layouts)
+            found[name] = found.get(name, 0) + self.folded.counts[name] * least
+        return found
+
+    # ---- solving
+
+    def solve(self) -> Solution:
+        """The best choice. Raises Infeasible where none fits the memory.
+
+        What the relaxation leaves undecided is decided with the rest kept; where that costs more than a thousandth
+        over the relaxation's bound, everything is decided anew.
+        """
+        import numpy as np  # late: loading scipy takes longer than checking a spec
+
+        relaxed = self._milp(np.zeros(len(self.costs)), False)
+        if relaxed.x is None:
+            raise Infeasible
+        best = relaxed
+        if not self._is_whole(relaxed.x):
+            best = self._milp(self._decided(relaxed.x), True)
+            if best.x is None or best.fun > relaxed.fun * (1 + _GOOD):
+                best = self._milp(np.zeros(len(self.costs)), True)
+        if best.x is None:
+            raise Infeasible
+        gap = max(0.0, 1 - relaxed.fun / best.fun) if best.fun > 0 else 0.0
+        return Solution(self._picked(best.x), best.fun, gap, relaxed.fun, len(self.costs), len(self.rows))
+
+    def price(self, picked: Mapping[ClassId, Strategy]) -> float:
+        """The seconds of a choice, everything brought where it is wanted in the cheapest way; infinite if barred."""
+        import numpy as np
+
+        low = np.zeros(len(self.costs))
+        for name, strategy in picked.items():
+            low[self.first[name] + self.choices[name].index(strategy)] = 1
+        found = self._milp(low, False)
+        return float("inf") if found.x is None else float(found.fun)
+
+    def _decided(self, x: NDArray[Any]) -> NDArray[Any]:
+        """The lower bounds that keep what the relaxation has decided."""
+        kept = (x >= 1 - _WHOLE).astype(float)
+        kept[self.picks :] = 0
+        return kept
+
+    def _milp(self, low: NDArray[Any], whole: bool) -> Any:
+        import numpy as np
+        from scipy.optimize import Bounds, LinearConstraint, milp
+        from scipy.sparse import csr_matrix
+
+        scale = max(self.costs, default=1.0) or 1.0
+        starts = np.cumsum([0, *(len(row[0]) for row in self.rows)])
+        columns = np.concatenate([row[0] for row in self.rows])
+        values = np.concatenate([row[1] for row in self.rows])
+        matrix = csr_matrix((values, columns, starts), shape=(len(self.rows), len(self.costs)))
+        lows, highs = np.asarray([row[2] for row in self.rows]), np.asarray([row[3] for row in self.rows])
+        integral = np.zeros(len(self.costs))
+        integral[: self.picks] = whole
+        found: Any = milp(
+            np.asarray(self.costs) / scale, integrality=integral, bounds=Bounds(low, 1.0),
+            constraints=LinearConstraint(matrix, lows, highs),
+            options={"time_limit": _TIME_LIMIT_S, "mip_rel_gap": _GOOD / 2},
+        )  # fmt: skip
+        if found.x is not None:
+            found.fun *= scale
+        return found
+
+    def _is_whole(self, x: NDArray[Any]) -> bool:
+        picks = x[: self.picks]
+        return bool((abs(picks - picks.round()) <= _WHOLE).all())
+
+    def _picked(self, x: NDArray[Any]) -> dict[ClassId, Strategy]:
+        found: dict[ClassId, Strategy] = {}
+        for name, strategies in self.choices.items():
+            at = self.first[name]
+            found[name] = strategies[int(x[at : at + len(strategies)].argmax())]
+        return found
