@@ -4,15 +4,14 @@ In: a mesh laid on a cluster whose levels hold so many devices each (the innermo
 seconds of a collective along an axis. With k devices, n bytes, a latency α and a bandwidth β (Thakur, Rabenseifner and
 Gropp 2005; Chan et al. 2007):
 
-    all-reduce                   min(ring 2 (k-1) α + 2 (k-1)/k n/β,   tree 2 ⌈log2 k⌉ α + 2 n/β)
-    all-gather, reduce-scatter   ⌈log2 k⌉ α + (k-1)/k n/β              n: the whole
-    all-to-all                   (k-1) α + (k-1)/k n/β                 n: what one device holds
+    all-reduce                   2 ⌈log2 k⌉ α + 2 (k-1)/k n/β      a reduce-scatter and an all-gather
+    all-gather, reduce-scatter   ⌈log2 k⌉ α + (k-1)/k n/β          n: the whole
+    all-to-all                   (k-1) α + (k-1)/k n/β             n: what one device holds
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -64,7 +63,7 @@ def collective_s(op: str, bytes_: float, devices: int, link: Link) -> float:
     share, rounds = (devices - 1) / devices, math.ceil(math.log2(devices))
     wire, latency = bytes_ / link.bandwidth_bytes_per_s, link.latency_s
     if op == "all_reduce":
-        return min(2 * (devices - 1) * latency + 2 * share * wire, 2 * rounds * latency + 2 * wire)
+        return 2 * (rounds * latency + share * wire)
     if op == "all_to_all":
         return (devices - 1) * latency + share * wire
     return rounds * latency + share * wire

@@ -60,6 +60,11 @@ def _roles(node: Node) -> Mapping[Dim, Role]:
     return mapped(node, whole=attributes.dims(node.attrs, "V"))
 
 
+# With lse given, a part of V has its own gradient; the target is looked for in it.
+def _backward_roles(node: Node) -> Mapping[Dim, Role]:
+    return mapped(node, gather=attributes.dims(node.attrs, "V"))
+
+
 def _is_target(node: Node, ids: Array, ids_dims: tuple[Dim, ...], dims: tuple[Dim, ...]) -> Array:
     (over,) = attributes.dims(node.attrs, "V")
     return align(ids, ids_dims, dims) == align(np.arange(over.size or 0), (over,), dims)
@@ -109,7 +114,7 @@ LOSSES = (
         infer=_backward_type,
         reference=_cross_entropy_backward,
         gradient=second_order("cross_entropy"),
-        roles=_roles,
+        roles=_backward_roles,
         linear=in_first,
         cost=costs.per_result(4),
         precision=Precision.INSIDE,

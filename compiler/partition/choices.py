@@ -47,7 +47,11 @@ def choices(folded: Folded, mesh: Mesh, wishes: Wishes) -> Choices:
     owed = _may_owe(folded, every)
     copies = compute_copies(folded)
     for name, node in folded.nodes.items():
-        of = tuple(one for one in every[name] if not one.passes or owed & {(name, at) for at, on in enumerate(one.operands) if on is not None})
+        of = tuple(
+            one
+            for one in every[name]
+            if not one.passes or owed & {(name, at) for at, on in enumerate(one.operands) if on is not None}
+        )
         strategies = [one for one in product(*_pinned(node, of, mesh, wishes)) if _keeps(node, one, mesh)]
         if node.op == "assign":  # it takes what it writes to as that lies
             strategies = [(every[name][0],) * len(mesh.axes)]
@@ -125,7 +129,11 @@ def _worth(node: Node, every: tuple[Option, ...], mesh: Mesh) -> tuple[Option, .
 
 def _may_owe(folded: Folded, every: Mapping[ClassId, tuple[Option, ...]]) -> set[tuple[ClassId, int]]:
     """The operands that terms can come in by: of what owes by itself, or lets terms through."""
-    owes = {name for name, of in every.items() if any(not o.passes and not all(isinstance(r, int) or r is None for r in o.results) for o in of)}
+    owes = {
+        name
+        for name, of in every.items()
+        if any(not o.passes and not all(isinstance(r, int) or r is None for r in o.results) for o in of)
+    }
     found: set[tuple[ClassId, int]] = set()
     grew = True
     while grew:
@@ -137,7 +145,9 @@ def _may_owe(folded: Folded, every: Mapping[ClassId, tuple[Option, ...]]) -> set
                         found.add(reader)
                         grew = True
         for name, of in every.items():
-            if name not in owes and any(o.passes and any((name, at) in found for at, on in enumerate(o.operands) if on is not None) for o in of):
+            if name not in owes and any(
+                o.passes and any((name, at) in found for at, on in enumerate(o.operands) if on is not None) for o in of
+            ):
                 owes.add(name)
                 grew = True
     return found
@@ -166,9 +176,7 @@ def _keeps(node: Node, strategy: Strategy, mesh: Mesh) -> bool:
     return is_legal(node, strategy, mesh)
 
 
-def _stage(
-    node: Node, is_copy: bool, strategies: list[Strategy], mesh: Mesh, wishes: Wishes
-) -> list[Strategy]:
+def _stage(node: Node, is_copy: bool, strategies: list[Strategy], mesh: Mesh, wishes: Wishes) -> list[Strategy]:
     """The strategies that a ZeRO stage leaves to states, summed gradients and parameters."""
     if wishes.zero is None or DATA not in mesh.names:
         return strategies

@@ -82,11 +82,14 @@ def check_pins(graph: Graph, mesh: Mesh, pins: Mapping[str, Axes]) -> None:
         for axis in axes:
             if axis not in mesh.names:
                 hint = did_you_mean(axis, mesh.names) or f"the mesh is {mesh}"
-                raise SpecError(Diagnostic("E0941", f"the pin `{name} -> {axis}`: the mesh has no axis {axis}", hint=hint))
+                raise SpecError(
+                    Diagnostic("E0941", f"the pin `{name} -> {axis}`: the mesh has no axis {axis}", hint=hint)
+                )
         if name not in dims:
             hint = did_you_mean(name, dims)
-            raise SpecError(Diagnostic("E0941", f"the pin `{name} -> {axes[0]}`: the graph has no dim {name}", hint=hint))
-        _check_pin(graph, mesh, dims[name], axes)
+            raise SpecError(Diagnostic("E0941", f"a pin of `{name}`: the graph has no dim {name}", hint=hint))
+        if axes:
+            _check_pin(graph, mesh, dims[name], axes)
 
 
 def _check_pin(graph: Graph, mesh: Mesh, dim: Dim, axes: Axes) -> None:

@@ -1,9 +1,9 @@
 """Distinct nodes: those of layers that are alike are one class, so that a choice is made once for all of them.
 
-In: a step's graph. Out: its classes, each with one node that stands for all, how many there are, and which classes read
-which. Two nodes of a chain's layers are alike if their ids without the layer's number, operators, types and attributes
-are; outside of layers, if they read like nodes (a norm's square of every layer's gradient). Layouts at the border of two
-layers are then equal, because the border is one edge.
+In: a step's graph. Out: its classes, each with one node that stands for all, how many there are, and which classes
+read which. Two nodes of a chain's layers are alike if their ids without the layer's number, operators, types and
+attributes are; outside of layers, if they read like nodes (a norm's square of every layer's gradient). Layouts at the
+border of two layers are then equal, because the border is one edge.
 """
 
 from __future__ import annotations

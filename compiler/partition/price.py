@@ -18,6 +18,7 @@ from .relayout import Move
 from .strategies import Strategy, cut_axes
 
 _PREFER_SMALL = 0.05  # of the time to write a result: what decides between equals is who holds less
+_IDLE = 4  # how much worse it is to cut a dim that is shorter than the axis
 _NO_MESSAGE_S = 1e-9  # a change of layout without a message is not quite nothing, so that none is made in vain
 
 
@@ -44,7 +45,10 @@ class Prices:
     def move_s(self, move: Move, dims: Dims, itemsize: int) -> float:
         """Seconds of a change of layout."""
         layout = move.after if move.op == "all_gather" else move.before
-        return self.collective_s(move.op, move.axis, layout.elements(dims, self.mesh) * itemsize)
+        seconds = self.collective_s(move.op, move.axis, layout.elements(dims, self.mesh) * itemsize)
+        at = move.after.position(move.axis)
+        idle = at is not None and (dims[at].size or 0) < self.mesh.size(move.axis)
+        return seconds * (_IDLE if idle else 1)
 
     def collective_s(self, op: str, axis: str, bytes_: float) -> float:
         """Seconds of a collective, its launch included; of a change without a message nearly nothing."""
@@ -52,6 +56,10 @@ class Prices:
             return _NO_MESSAGE_S + 1e-3 * bytes_ / self.cluster.machine.bandwidth_bytes_per_s
         wire = collective_s(op, bytes_, self.mesh.size(axis), self.cluster.link(self.mesh, axis))
         return wire + self.cluster.machine.launch_s
+
+    def keep_s(self, bytes_: float) -> float:
+        """What decides between equals when a value is kept for the backward."""
+        return _PREFER_SMALL * bytes_ / self.cluster.machine.bandwidth_bytes_per_s
 
     def part_bytes(self, out: TensorType, layout: Layout) -> int:
         """The most that a device holds of a value."""

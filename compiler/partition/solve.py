@@ -6,10 +6,10 @@
                need[reader, t] ≤ y[v, a, t] + y[v, a, Replicate] + Σ_l r[v, a, l, t],   r[v, a, l, t] ≤ y[v, a, l]
                Σ resident bytes ≤ memory
 
-A value is brought to a layout once, whoever reads it so: r is bounded below by each reader, not by their sum. Changes of
-layout are priced axis by axis, at the size that the other axes leave of the value; what is replicated is cut for
-nothing. The linear relaxation comes first: where its solution is whole, it is the program's. In the terms of Alpa (Zheng
-et al. 2022, section 4.1), with a reader's need in the place of its quadratic edges.
+A value is brought to a layout once, whoever reads it so: r is bounded below by each reader, not by their sum. Changes
+of layout are priced axis by axis, at the size that the other axes leave of the value; what is replicated is cut for
+nothing. The linear relaxation comes first: where its solution is whole, it is the program's. In the terms of Alpa
+(Zheng et al. 2022, section 4.1), with a reader's need in the place of its quadratic edges.
 """
 
 from __future__ import annotations
@@ -156,7 +156,13 @@ class Program:
         return [(start + i, Layout(layout.shards)) for i, layout in enumerate(made)]
 
     def _axis(
-        self, read: Read, node: Node, made: list[Layout], readers: list[list[tuple[int, Layout]]], axis: str, times: float
+        self,
+        read: Read,
+        node: Node,
+        made: list[Layout],
+        readers: list[list[tuple[int, Layout]]],
+        axis: str,
+        times: float,
     ) -> None:
         start, out = self.first[read.source], node.outs[read.output]
         sources: dict[Source, list[int]] = {}
@@ -166,8 +172,10 @@ class Program:
         targets = dict.fromkeys(layout.on(axis) for needs in readers for _, layout in needs)
         if len(targets) == 1 and {on for on, _ in sources} <= {next(iter(targets)), None}:
             return
+        forward = node.phase is Phase.FORWARD
+        kept = self.prices.keep_s(max(size for _, size in sources)) if forward else 0.0
         prices = {
-            (source, target): times * self._change_s(axis, source[0], target, source[1])
+            (source, target): times * (self._change_s(axis, source[0], target, source[1]) + kept * (target is None))
             for source in sources
             for target in targets
             if source[0] is not None and source[0] != target

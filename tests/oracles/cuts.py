@@ -101,6 +101,12 @@ def _gathered(node: Node, arrays: Sequence[Array], dim: Dim) -> list[Array]:
     """A masked look-up: ids are shifted into each part; what is not there counts as zero."""
     whole: Array | None = None
     for part in cut(node, arrays, dim):
+        if node.op == "cross_entropy_backward":  # a target that lies elsewhere is hit nowhere
+            moved = [a - part.low if i == 2 else a for i, a in enumerate(part.arrays)]
+            (result,) = replace(part, arrays=tuple(moved)).results()
+            at = node.outs[0].dims.index(dim)
+            whole = result if whole is None else np.concatenate([whole, result], axis=at)
+            continue
         values, *others, ids = part.arrays
         here = (ids >= part.low) & (ids < part.high)
         shifted = np.where(here, ids - part.low, 0)
