@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
 
-from ..ir.layout import Axes, Mesh, largest_part
+from ..ir.layout import Axes, Mesh, Reduction, largest_part
 from ..ir.types import Node, Phase
 from ..ops.definition import Role
 from ..ops.registry import REGISTRY
@@ -47,11 +47,7 @@ def choices(folded: Folded, mesh: Mesh, wishes: Wishes) -> Choices:
     owed = _may_owe(folded, every)
     copies = compute_copies(folded)
     for name, node in folded.nodes.items():
-        of = tuple(
-            one
-            for one in every[name]
-            if not one.passes or owed & {(name, at) for at, on in enumerate(one.operands) if on is not None}
-        )
+        of = tuple(one for one in every[name] if not one.passes or owed & _passing(name, one))
         strategies = [one for one in product(*_pinned(node, of, mesh, wishes)) if _keeps(node, one, mesh)]
         if node.op == "assign":  # it takes what it writes to as that lies
             strategies = [(every[name][0],) * len(mesh.axes)]
@@ -117,7 +113,7 @@ def compute_copies(folded: Folded) -> frozenset[ClassId]:
         node = folded.nodes[read.source]
         readers = [folded.nodes[one] for one, _ in read.readers if one in folded.nodes]
         used = any(reader.phase in (Phase.FORWARD, Phase.BACKWARD) for reader in readers)
-        if used and node.phase is Phase.PREPARE and (node.op == "parameter" or node.op == "cast"):
+        if used and node.phase is Phase.PREPARE and node.op in ("parameter", "cast"):
             found.add(read.source)
     return frozenset(found)
 
@@ -129,11 +125,7 @@ def _worth(node: Node, every: tuple[Option, ...], mesh: Mesh) -> tuple[Option, .
 
 def _may_owe(folded: Folded, every: Mapping[ClassId, tuple[Option, ...]]) -> set[tuple[ClassId, int]]:
     """The operands that terms can come in by: of what owes by itself, or lets terms through."""
-    owes = {
-        name
-        for name, of in every.items()
-        if any(not o.passes and not all(isinstance(r, int) or r is None for r in o.results) for o in of)
-    }
+    owes = {name for name, of in every.items() if any(_owes(one) and not one.passes for one in of)}
     found: set[tuple[ClassId, int]] = set()
     grew = True
     while grew:
@@ -145,12 +137,19 @@ def _may_owe(folded: Folded, every: Mapping[ClassId, tuple[Option, ...]]) -> set
                         found.add(reader)
                         grew = True
         for name, of in every.items():
-            if name not in owes and any(
-                o.passes and any((name, at) in found for at, on in enumerate(o.operands) if on is not None) for o in of
-            ):
+            if name not in owes and any(one.passes and found & _passing(name, one) for one in of):
                 owes.add(name)
                 grew = True
     return found
+
+
+def _owes(option: Option) -> bool:
+    return any(isinstance(on, Reduction) for on in option.results)
+
+
+def _passing(name: ClassId, option: Option) -> set[tuple[ClassId, int]]:
+    """The operands by which terms come in."""
+    return {(name, at) for at, on in enumerate(option.operands) if isinstance(on, Reduction)}
 
 
 def _pinned(node: Node, of: tuple[Option, ...], mesh: Mesh, wishes: Wishes) -> list[tuple[Option, ...]]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _WHOLE = 1e-6  # how near to 0 or 1 a solution is whole
 _GOOD = 1e-3  # a choice that near to the bound is taken
 _TIME_LIMIT_S = 20.0
+Needs = list[tuple[int, Layout]]  # the variables of a reader, and the layout that each wants
 Source = tuple[On, int]  # what an axis does to a value, and the bytes that the other axes leave of it
 _PER_MICROBATCH = frozenset({Phase.FORWARD, Phase.BACKWARD})
 
@@ -108,24 +109,22 @@ class Program:
             for axis in self.mesh.names:
                 self._axis(read, node, made, readers, axis, times)
 
-    def _grouped(
-        self, read: Read, node: Node, wanted: Mapping[ClassId, list[tuple[int, Layout]]]
-    ) -> list[tuple[list[list[tuple[int, Layout]]], float]]:
+    def _grouped(self, read: Read, node: Node, wanted: Mapping[ClassId, Needs]) -> list[tuple[list[Needs], float]]:
         """Readers that share what is brought to them, and how often that is in a step."""
         each = float(self.microbatches)
         if node.phase is not Phase.PREPARE:
             once = node.op == "accumulate" or node.phase is Phase.UPDATE
             return [(list(wanted.values()), read.count * (1.0 if once else each))]
-        groups: dict[Phase | None, list[list[tuple[int, Layout]]]] = {}
+        groups: dict[Phase | None, list[Needs]] = {}
         for reader, needs in wanted.items():
             phase = self.folded.nodes[reader.rpartition("#")[0]].phase if "#" in reader else None
             apart = phase if read.source in self.again and phase in _PER_MICROBATCH else None
             groups.setdefault(apart, []).append(needs)
         return [(needs, read.count * (1.0 if phase is None else each)) for phase, needs in groups.items()]
 
-    def _wanted(self, read: Read) -> dict[str, list[tuple[int, Layout]]]:
+    def _wanted(self, read: Read) -> dict[str, Needs]:
         """For each reader, its variables with the layout that each wants."""
-        found: dict[str, list[tuple[int, Layout]]] = {}
+        found: dict[str, Needs] = {}
         for name, place in read.readers:
             if name.startswith(OUTPUT) or self._alike(read, name, place):
                 continue
@@ -160,7 +159,7 @@ class Program:
         read: Read,
         node: Node,
         made: list[Layout],
-        readers: list[list[tuple[int, Layout]]],
+        readers: list[Needs],
         axis: str,
         times: float,
     ) -> None:
@@ -185,7 +184,7 @@ class Program:
             self._flow(sources, needs, axis, shared, {} if shared else prices)
 
     def _flow(
-        self, sources: Mapping[Source, list[int]], needs: list[tuple[int, Layout]], axis: str,
+        self, sources: Mapping[Source, list[int]], needs: Needs, axis: str,
         shared: Mapping[tuple[Source, On], int], prices: Mapping[tuple[Source, On], float],
     ) -> None:  # fmt: skip
         """What one reader takes from each layout that the value may have, for each that it may want."""
@@ -302,9 +301,10 @@ class Program:
 
     def _milp(self, low: NDArray[Any], whole: bool) -> Any:
         import numpy as np
-        from scipy.optimize import Bounds, LinearConstraint, milp
+        from scipy import optimize
         from scipy.sparse import csr_matrix
 
+        tools: Any = optimize  # whose stubs know no arrays for bounds
         scale = max(self.costs, default=1.0) or 1.0
         starts = np.cumsum([0, *(len(row[0]) for row in self.rows)])
         columns = np.concatenate([row[0] for row in self.rows])
@@ -313,9 +313,9 @@ class Program:
         lows, highs = np.asarray([row[2] for row in self.rows]), np.asarray([row[3] for row in self.rows])
         integral = np.zeros(len(self.costs))
         integral[: self.picks] = whole
-        found: Any = milp(
-            np.asarray(self.costs) / scale, integrality=integral, bounds=Bounds(low, 1.0),
-            constraints=LinearConstraint(matrix, lows, highs),
+        found: Any = tools.milp(
+            np.asarray(self.costs) / scale, integrality=integral, bounds=tools.Bounds(low, 1.0),
+            constraints=tools.LinearConstraint(matrix, lows, highs),
             options={"time_limit": _TIME_LIMIT_S, "mip_rel_gap": _GOOD / 2},
         )  # fmt: skip
         if found.x is not None:

@@ -23,7 +23,6 @@ from ..ops.registry import REGISTRY
 from ..ops.shapes import elements
 
 DEVICE = "device"  # the pseudo-dim whose part `device/tensor` begins at the device's place along the axis
-_IDS: Mapping[str, int] = {"gather": 1, "scatter_add": 1, "cross_entropy_backward": 2}
 
 
 def localize(graph: Graph, mesh: Mesh, coordinate: Coordinate) -> Graph:
@@ -137,7 +136,7 @@ class _Local:
     def _partial(self, node: Node) -> None:
         axis = attributes.text(node.attrs, "axis")
         write = _Writer(self.builder, node)
-        first = write("eq", self._start(Dim(DEVICE, self.mesh.size(axis)), (axis,), node), write.integer(0))
+        first = write("eq", self._start(Dim(DEVICE, self.mesh.size(axis)), (axis,)), write.integer(0))
         x = self._use(node.uses[0])
         self.instead[node.id, 0] = write("where", first, x, write.constant(0, x.dtype))
 
@@ -153,7 +152,7 @@ class _Local:
         total = write("all_reduce", write("exp", write("sub", x, finite)), axis=axis, reduction="sum")
         self.instead[node.id, 0] = write("add", finite, write("log", total))
 
-    def _start(self, dim: Dim, axes: tuple[str, ...], like: Node) -> Use:
+    def _start(self, dim: Dim, axes: tuple[str, ...]) -> Use:
         """Where this device's part of a dim begins."""
         mine = self._dim(dim, axes)
         key = ("start", mine)
@@ -187,31 +186,29 @@ class _Local:
 
     def _shifted(self, node: Node, use: Use, dim: Dim, axes: tuple[str, ...]) -> Use:
         """The start of this device's part, where the graph has that of the whole."""
-        start = self._start(dim, axes, node)
+        start = self._start(dim, axes)
         source = self.builder[use.node]
         whole = source.op == "start" or (source.op == "constant" and source.attrs["value"] == 0)
         return start if whole else _Writer(self.builder, node)("add", use, start)
 
-    # ids that lie elsewhere look up place 0, and what they found there counts as 0
+    # ids that lie elsewhere look up the nearest place that is here (so what ascends still does), and count as 0
     def _look_up(self, node: Node, dim: Dim, axes: tuple[str, ...]) -> None:
-        write, ids = _Writer(self.builder, node), node.uses[_IDS[node.op]]
-        mine = self._dim(dim, axes)
-        shifted = write("sub", ids, self._start(dim, axes, node))
-        inside = write(
-            "logical_and",
-            write("ge", shifted, write.integer(0)),
-            write("lt", shifted, write.integer(elements((mine,)))),
-        )
-        safe = write("where", inside, shifted, write.integer(0))
-        zero = write.constant(0, node.outs[0].dtype)
-        if node.op == "gather":
-            found = write("gather", node.uses[0], safe, dim=mine)
-            self.instead[node.id, 0] = write("where", inside, found, zero)
-        elif node.op == "scatter_add":
-            kept = write("where", inside, node.uses[0], zero)
-            self.instead[node.id, 0] = write("scatter_add", kept, safe, dim=mine, dims=node.outs[0].dims)
-        else:
+        loss = node.op == "cross_entropy_backward"
+        write, ids, mine = _Writer(self.builder, node), node.uses[2 if loss else -1], self._dim(dim, axes)
+        last = write.integer(elements((mine,)) - 1)
+        shifted = write("sub", ids, self._start(dim, axes))
+        safe = write("minimum", write("maximum", shifted, write.integer(0)), last)
+        inside, zero = write("eq", shifted, safe), write.constant(0, node.outs[0].dtype)
+        if loss:
             self._loss_backward(node, inside, safe, mine)
+            return
+        values, *others, _ = node.uses
+        kept = mine in node.outs[0].dims  # then each part has its own rows of the result
+        if kept:
+            values = write("where", inside, values, zero)
+        attrs: dict[str, Any] = dict(node.attrs)
+        found = write(node.op, values, *others, safe, **attrs)
+        self.instead[node.id, 0] = found if kept else write("where", inside, found, zero)
 
     # dlogits = dloss exp(logits - lse) - [V = target] dloss, the second term where the target is
     def _loss_backward(self, node: Node, inside: Use, safe: Use, mine: Dim) -> None:
