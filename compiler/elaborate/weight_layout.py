@@ -39,8 +39,7 @@ class Fit:
             (one.layers[place], 1) if place is not None and place in one.layers else box
             for place, box in zip(self.places, self.there, strict=True)
         )
-        here = tuple((one.members[dim], 1) if dim in one.members else (0, _size(dim)) for dim in one.dims)
-        return Piece(one.name, here, there, self.order)
+        return Piece(one.name, tuple(map(one.extent, one.dims)), there, self.order)
 
 
 @dataclass(frozen=True, slots=True)

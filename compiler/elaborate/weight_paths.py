@@ -24,7 +24,8 @@ class Parameter:
     name     its id; dims: its axes
     scopes   what dims' names stand for, in the owner first
     outer    dim -> what the block around calls it
-    members  bank's dim -> the member that is meant; layers: chain's dim -> the layer, where the path gives no index
+    members  bank's dim -> the member that is meant, None: every one
+    layers   chain's dim -> the layer, where the path gives no index
     kind     equal for the layers of a chain that are made alike
     """
 
@@ -32,13 +33,19 @@ class Parameter:
     dims: Dims
     scopes: tuple[Mapping[str, Dims], ...]
     outer: Mapping[Dim, Dim]
-    members: Mapping[Dim, int]
+    members: Mapping[Dim, int | None]
     layers: Mapping[Dim, int]
     kind: tuple[int, ...]
 
     def called(self, dim: Dim) -> tuple[Dim, ...]:
         """The axes that a dim of some scope is."""
         return tuple(axis for axis in (*self.dims, *self.layers) if dim in self._names(axis))
+
+    def extent(self, dim: Dim) -> tuple[int, int]:
+        """Where on an axis and how much of it the path means: (start, length)."""
+        member = self.members.get(dim)
+        assert dim.size is not None, "a parameter's sizes are known"
+        return (0, dim.size) if member is None else (member, 1)
 
     def _names(self, axis: Dim) -> Iterator[Dim]:
         yield axis
@@ -57,7 +64,7 @@ class _Place:
     real: str = ""
     bank: Dims = ()
     outer: Mapping[Dim, Dim] = field(default_factory=dict[Dim, Dim])
-    members: Mapping[Dim, int] = field(default_factory=dict[Dim, int])
+    members: Mapping[Dim, int | None] = field(default_factory=dict[Dim, "int | None"])
     layers: Mapping[Dim, int] = field(default_factory=dict[Dim, int])
     kind: tuple[int, ...] = ()
 
@@ -66,14 +73,21 @@ class _Place:
         return self.real + path[len(self.template) :]
 
 
-def parameters(frame: Frame, root: Instance, path: s.WeightPath) -> list[Parameter] | None:
-    """The parameters that a path names, one for each layer of a chain without index; None where `when` left it out."""
+class Irregular(Exception):
+    """A loop's index is more than the index of a bank, whose members are alike."""
+
+
+def parameters(frame: Frame, root: Instance, path: s.WeightPath, every: Mapping[str, int]) -> list[Parameter] | None:
+    """The parameters that a path names, one for each layer of a chain without index; None where `when` left it out.
+
+    `every`: indexes that stand for all members of a bank, which are so many. Raises Irregular where one does not.
+    """
     places = [_named(frame, _Place(root, (root.dims,)), path.root)]
     for step in path.steps:
         if any(isinstance(place.value, Absent) for place in places):
             return None
         if isinstance(step, s.WeightIndex):
-            places = [_indexed(frame, place, step) for place in places]
+            places = [_indexed(frame, place, step, every) for place in places]
         else:
             places = [_named(frame, layer, step) for place in places for layer in _layers(frame, place, step)]
     if any(isinstance(place.value, Absent) for place in places):
@@ -143,10 +157,12 @@ def _layer(place: _Place, chain: Chain, index: int) -> _Place:
     )  # fmt: skip
 
 
-def _indexed(frame: Frame, place: _Place, step: s.WeightIndex) -> _Place:
+def _indexed(frame: Frame, place: _Place, step: s.WeightIndex, every: Mapping[str, int]) -> _Place:
     index, value = d.size(frame, step.dim), place.value
     assert index is not None, "indexes and sizes are known"
     if isinstance(value, Chain):
+        if d.names_in(step.dim) & every.keys():
+            raise Irregular
         _within(frame, step, index, len(value.kinds), value.dim)
         return _layer(place, value, index)
     own = value.bank[len(place.bank) :] if isinstance(value, Instance) else ()
@@ -154,6 +170,11 @@ def _indexed(frame: Frame, place: _Place, step: s.WeightIndex) -> _Place:
         raise frame.fault("E0801", "only a chain or a bank has an index", step.span)
     assert own[0].size is not None, "a bank's size is known"
     _within(frame, step, index, own[0].size, own[0])
+    if d.names_in(step.dim) & every.keys():
+        whole = isinstance(step.dim, s.DimRef) and every[step.dim.name] == own[0].size
+        if not whole or own[0] in place.members:
+            raise Irregular
+        return replace(place, bank=value.bank, members={**place.members, own[0]: None})
     return replace(place, bank=value.bank, members={**place.members, own[0]: index})
 
 

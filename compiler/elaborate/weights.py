@@ -22,10 +22,11 @@ from .models import Elaborated, Request, lineage, make_model
 from .weight_config import configuration
 from .weight_data import Piece, Theirs, Weights
 from .weight_layout import Fit, fit
-from .weight_paths import Parameter, parameters
+from .weight_paths import Irregular, Parameter, parameters
 
 _HOLE = re.compile(r"\{([^{}]*)\}")
 _SUM = re.compile(r"\s*(\w+)\s*(?:([+-])\s*(\w+)\s*)?")
+MAX_PIECES = 1_000_000
 SHOWN = 5  # parameters that a message names
 
 
@@ -39,7 +40,7 @@ def weight_map(
     for name in names:
         decl = _find(spec, name, made.facts.size)
         if decl is not None:
-            return _guarded(made, decl, spec, whole=name == names[0])
+            return _guarded(made, decl, spec, whole=name == names[0], checks=False)
     known = [decl.model.text for decl in _declared(spec)]
     hint = did_you_mean(names[0], known) or f'declare one: weights {names[0]} "org/name" {{ … }}'
     raise SpecError(Diagnostic("E0800", f"there is no weight map of {names[0]}", hint=hint))
@@ -63,7 +64,7 @@ def check_weights(spec: Spec, sink: Diagnostics, budget: Budget) -> None:
             continue
         try:
             made = make_model(spec, decl.model.text, Request(decl.size.text if decl.size else None, budget=budget))
-            _guarded(made, decl, spec, whole=True)
+            _guarded(made, decl, spec, whole=True, checks=True)
         except SpecError as error:
             sink.extend(error.diagnostics)
 
@@ -83,8 +84,8 @@ def _find(spec: Spec, model: str, size: str | None) -> s.Weights | None:
 # ---- one map
 
 
-def _guarded(made: Elaborated, decl: s.Weights, spec: Spec, whole: bool) -> Weights:
-    reader = _Reader(made)
+def _guarded(made: Elaborated, decl: s.Weights, spec: Spec, *, whole: bool, checks: bool) -> Weights:
+    reader = _Reader(made, checks)
     try:
         lines = _inherited(made.frame, spec, decl)
         reader.entries(made.frame, lines)
@@ -127,6 +128,21 @@ def _names(entries: Iterable[s.WeightEntry]) -> Iterator[str]:
             yield entry.pattern.value
 
 
+def _maps(entries: Iterable[s.WeightEntry]) -> Iterator[s.WeightMap]:
+    for entry in entries:
+        if isinstance(entry, s.WeightFor):
+            yield from _maps(entry.entries)
+        elif isinstance(entry, s.WeightMap):
+            yield entry
+
+
+def _asks(entry: s.WeightMap, index: str) -> bool:
+    """Whether an index decides something, or a path goes without it."""
+    paths = [{name for step in path.steps for name in d.names_in(step)} for path in entry.paths]
+    asked = entry.condition is not None and index in d.names_in(entry.condition)
+    return asked or not all(index in names for names in paths)
+
+
 def _without(entries: Iterable[s.WeightEntry], names: set[str]) -> tuple[s.WeightEntry, ...]:
     kept = [
         replace(entry, entries=_without(entry.entries, names)) if isinstance(entry, s.WeightFor) else entry
@@ -137,14 +153,21 @@ def _without(entries: Iterable[s.WeightEntry], names: set[str]) -> tuple[s.Weigh
 
 @dataclass(slots=True)
 class _Reader:
-    """What was read so far. `fits`: layouts worked out, by entry, part and kind of layer."""
+    """What was read so far. `fits`: layouts worked out, by entry, part and kind of layer.
+
+    `checks`: nothing is made of it, so a loop over all members of a bank is read once (they are alike), its index being
+    in `every`, with how many there are.
+    """
 
     made: Elaborated
+    checks: bool
+    every: Mapping[str, int] = field(default_factory=dict[str, int])
     tensors: list[Theirs] = field(default_factory=list[Theirs])
     skips: list[str] = field(default_factory=list[str])
     names: dict[str, Span] = field(default_factory=dict[str, Span])
     covered: dict[str, list[tuple[Piece, Span]]] = field(default_factory=dict[str, "list[tuple[Piece, Span]]"])
     fits: dict[object, Fit] = field(default_factory=dict[object, Fit])
+    spent: int = 0
 
     def entries(self, frame: Frame, entries: Iterable[s.WeightEntry]) -> None:
         """Every entry in order; a loop's for each of its indexes."""
@@ -161,15 +184,42 @@ class _Reader:
         if count is None:
             raise frame.fault("E0213", f"the size of {entry.dim.span.text} must be known", entry.dim.span)
         d.taken(frame, entry.index)
+        self.spend(frame, entry.span)
+        name = entry.index.text
+        if self.checks and self.sweeps(frame, entry, count):
+            outside, self.every = self.every, {**self.every, name: count}
+            self.entries(replace(frame, names={**frame.names, name: 0}), entry.entries)
+            self.every = outside
+            return
         for index in range(count):
-            frame.context.spend(frame, entry.span)
-            self.entries(replace(frame, names={**frame.names, entry.index.text: index}), entry.entries)
+            self.spend(frame, entry.span)
+            self.entries(replace(frame, names={**frame.names, name: index}), entry.entries)
+
+    def sweeps(self, frame: Frame, entry: s.WeightFor, count: int) -> bool:
+        """Whether a loop's index is nothing but the index of banks of so many members, in every path and every name."""
+        name = entry.index.text
+        if not all(f"{{{name}}}" in one.name.value and not _asks(one, name) for one in _maps(entry.entries)):
+            return False
+        trial = _Reader(self.made, True, {**self.every, name: count})
+        try:
+            trial.entries(replace(frame, names={**frame.names, name: 0}), entry.entries)
+        except Irregular:
+            return False
+        return True
+
+    def spend(self, frame: Frame, span: Span, count: int = 1) -> None:
+        """A check answers within a second; weights that are really read may be many more."""
+        self.spent += count
+        if self.checks:
+            frame.context.spend(frame, span, count)
+        elif self.spent > MAX_PIECES:
+            raise frame.fault("E0311", f"the weight map has more than {MAX_PIECES:,} parts", span)
 
     def tensor(self, frame: Frame, entry: s.WeightMap) -> None:
         """A tensor of theirs, unless its `when` is false or one leaves out all of its parameters."""
         if entry.condition is not None and not decided(frame, frame.evaluate(entry.condition), entry.condition.span):
             return
-        found = [parameters(frame, self.made.instance, path) for path in entry.paths]
+        found = [parameters(frame, self.made.instance, path, self.every) for path in entry.paths]
         if all(one is None for one in found):
             return
         name = self.name(frame, entry.name)
@@ -182,7 +232,7 @@ class _Reader:
             shapes = " and ".join(dict.fromkeys(str(list(one.shape)) for one in fits))
             raise frame.fault("E0802", f"the parameters give `{name}` different shapes: {shapes}", entry.name.span)
         pieces = tuple(how.piece(one) for how, many in zip(fits, parts, strict=True) for one in many)
-        frame.context.spend(frame, entry.span, len(pieces))
+        self.spend(frame, entry.span, len(pieces))
         self.tensors.append(Theirs(name, fits[0].shape, fits[0].axes, pieces, entry.tied))
         for piece in () if entry.tied else pieces:
             self.covered.setdefault(piece.parameter, []).append((piece, entry.name.span))

@@ -171,3 +171,26 @@ def test_every_size_of_a_size() -> None:
     assert weight_map(text_spec(text), size="s").source == "org/s"
     again = text + 'weights M.s "org/s" {\n' + A + B + "}\n"
     assert [item.code for item in check_text(again, "m.partita")] == ["E0102"]
+
+
+BANK = "  many : bank E of One[A, B, C]\n  return sum[E](many(x))\n"
+
+
+@pytest.mark.parametrize(
+    ("entries", "title"),
+    [
+        ('  for e in E { "m.{e}"[A, B, C] = many[e].w }\n', None),
+        ('  for e in 5 { "m.{e}"[A, B, C] = many[e].w }\n', None),
+        ('  for e in 4 { "m.{e}"[A, B, C] = many[e].w }\n', "lacks many.w"),
+        ('  for e in 6 { "m.{e}"[A, B, C] = many[e].w }\n', "there is no 5 of E = 5"),
+        ('  for e in 4 { "m.{e}"[A, B, C] = many[e + 1].w }\n', "lacks many.w"),
+        ('  for e in 4 { "m.{e}"[A, B, C] = many[e + 1].w }\n  "m"[A, B, C] = many[0].w\n', None),
+        ('  for e in E { "m.{e}"[A, B, C] = many[0].w }\n', "many.w is mapped twice"),
+        ('  for e in E { "m"[A, B, C] = many[e].w }\n', "`m` is mapped twice"),
+        ('  for e in E { "m.{e}"[A, B, C] = many[e].w when e > 0 }\n', "lacks many.w"),
+    ],
+)
+def test_a_loop_over_a_bank_is_checked_as_if_unrolled(entries: str, title: str | None) -> None:
+    found = check_text(spec_of(BANK, entries), "m.partita")
+    assert len(found) == (title is not None)
+    assert title is None or title in found[0].title
