@@ -1,7 +1,8 @@
 """attention and its gradient: y = softmax[S](mask(scale q k)) v; lse is kept instead of the T x S weights.
 
-Operands: q[.., T, G, R, K], k[.., S, G, K], v[.., S, G, K], then `keep` (bool) if given, then, for a causal mask, the
-global starts of T and of S. Results: y like q, and lse like q without K. Each of the G key-value heads serves R query
+Operands: q[.., T, G, R, K], k[.., S, G, K], v[.., S, G, K], then `keep` (bool) if given, then, where rows hold several
+documents, the numbers of the queries' and of the keys' documents (i64 [.., T] and [.., S]: a query sees its own
+document alone), then, for a causal mask, the global starts of T and of S. Results: y like q, and lse like q without K. Each of the G key-value heads serves R query
 heads. Parts along S join by log-sum-exp (Dao et al. 2022): lse = log sum exp(lse_i), y = sum exp(lse_i - lse) y_i; so
 S is an LSE dim.
 """
@@ -42,10 +43,15 @@ def _formal(attrs: Mapping[str, Attr], names: str) -> Dims:
 
 
 def _check_extras(extras: Sequence[TensorType], attrs: Mapping[str, Attr]) -> None:
-    """After q, k, v: `keep`, then integers."""
-    starts = [e for e in extras if e.dtype != DType.BOOL]
-    for start in starts:
-        needs_dtype(start, DType.I64)
+    """After q, k, v: `keep`, then the documents of queries and keys, then starts."""
+    integers = [e for e in extras if e.dtype != DType.BOOL]
+    for one in integers:
+        needs_dtype(one, DType.I64)
+    starts, documents = [e for e in integers if not e.dims], [e for e in integers if e.dims]
+    if documents:
+        count(documents, 2)
+        for one, formal in zip(documents, "TS", strict=True):
+            holds(one.dims, _formal(attrs, formal))
     if attributes.text(attrs, "mask") == "causal" and len(starts) < 2:
         raise refuse(f"a causal mask needs the starts of T and S, got {len(starts)}")
 
@@ -114,7 +120,10 @@ def _masked_scores(node: Node, q: tuple[Array, Dims], k: tuple[Array, Dims], ext
     assert attrs["score"] is None and attrs["drop"] == 0, f"{node.id}: computed by its body"
     dims = _score_dims(node, q[1])
     scores = einsum(dims, q, k) * attributes.number(attrs, "scale")
-    starts = [a for a, u in extras if u.dtype != DType.BOOL]
+    starts = [a for a, u in extras if u.dtype != DType.BOOL and not u.dims]
+    documents = [align(a, u.dims, dims) for a, u in extras if u.dtype != DType.BOOL and u.dims]
+    if documents:
+        scores = np.where(documents[0] == documents[1], scores, -np.inf)
     for keep, use in extras:
         if use.dtype == DType.BOOL:
             scores = np.where(align(keep, use.dims, dims), scores, -np.inf)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
-from partita.compiler.ir.types import Dim, Dims
+from partita.compiler.ir.types import Dim, Dims, DType, TensorType, dims_in
 
 from .drawing import Attrs, Make, Maker
 
@@ -120,6 +120,7 @@ def _rotary(m: Maker) -> Attrs:
 def _heads(m: Maker) -> tuple[Dims, Dims, Attrs]:
     """The axes of the queries, of the keys, and the attributes of attention over them."""
     t, s, k, g, r = (m.dim(int(m.random.integers(1, 4))) for _ in range(5))
+    s = Dim(s.name, t.size) if m.coin() else s
     batch = m.dims(most=1)
     attrs: Attrs = {"T": (t,), "S": (s,), "K": (k,), "G": (g,), "R": (r,)}
     mask = "causal" if m.coin() else "full"
@@ -130,15 +131,23 @@ def _heads(m: Maker) -> tuple[Dims, Dims, Attrs]:
 def _extras(m: Maker, attrs: Attrs) -> Attrs:
     if m.coin():
         m.truths(*(d for name in "TS" for d in _formal(attrs, name)))
+    (t,), (s,) = _formal(attrs, "T"), _formal(attrs, "S")
+    if t.size == s.size and m.coin():  # each query finds a key of its document: the one at its place
+        batch = tuple(d for d in m.types[1].dims if d not in _formal(attrs, "SKGTR"))
+        m.ids(Dim("documents", 3), *batch, t)
+        m.arrays[-1] = np.sort(m.arrays[-1], axis=-1)
+        m.types.append(TensorType((*batch, s), DType.I64))
+        m.arrays.append(m.arrays[-1])
+        if attrs["mask"] == "causal":
+            m.starts(1, 1)
+        return attrs
     if attrs["mask"] == "causal":
         m.starts(int(m.random.integers(0, 3)), int(m.random.integers(0, 2)))
     return attrs
 
 
-def _formal(attrs: Attrs, name: str) -> Dims:
-    value = attrs[name]
-    assert isinstance(value, tuple)
-    return tuple(d for d in value if isinstance(d, Dim))
+def _formal(attrs: Attrs, names: str) -> Dims:
+    return tuple(d for name in names for d in dims_in(attrs[name]))
 
 
 def _attention(m: Maker) -> Attrs:

@@ -291,12 +291,17 @@ def _rms_norm(node: Node, operands: list[Tensor]) -> Sequence[Tensor]:
 
 def _attention(node: Node, operands: list[Tensor]) -> Sequence[Tensor]:
     """softmax(scale · q k) v, the scores written out."""
-    q, k, v, *starts = operands
+    q, k, v = operands[:3]
+    extras = list(zip(operands[3:], node.uses[3:], strict=True))
+    starts = [x for x, use in extras if not use.dims]
     (t,), (s,), channels = _dims(node, "T"), _dims(node, "S"), _dims(node, "K")
     scale: Any = node.attrs["scale"]
     q_dims, k_dims, v_dims = (use.dims for use in node.uses[:3])
     rows = (*(dim for dim in q_dims if dim not in channels), s)
     scores = scale * _contract((q, q_dims), (k, k_dims), rows)
+    documents = [_align(x, use.dims, rows) for x, use in extras if use.dims and use.dtype is DType.I64]
+    if documents:
+        scores = scores.masked_fill(documents[0] != documents[1], -math.inf)
     if node.attrs["mask"] == "causal":
         at_t = _align(starts[0] + torch.arange(t.size or 0), (t,), rows)
         at_s = _align(starts[1] + torch.arange(s.size or 0), (s,), rows)

@@ -77,7 +77,8 @@ def _give(e: Emitter, value: fx.Node, groups: Sequence[Dims], dims: Dims) -> fx.
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a fused kernel is told. `mask` is an additive [T, S] where the kernel's own causal mask does not fit."""
+    """What a fused kernel is told. `mask` is an additive [T, S] or [batch, 1, T, S] where its own causal one does not
+    fit."""
 
     causal: bool
     scale: float
@@ -88,6 +89,9 @@ def _options(e: Emitter, node: Node, values: Sequence[Value], axes: Axes) -> Opt
     kind, scale = node.attrs["mask"], float(cast(float, node.attrs["scale"]))
     assert kind in ("causal", "full"), f"{node.id}: no fused kernel for the mask {kind}"
     assert node.attrs["score"] is None and not node.attrs["drop"], f"{node.id}: no fused kernel for score or dropout"
+    documents = [at for at, use in enumerate(node.uses) if use.dtype is DType.I64 and use.dims]
+    if documents:
+        return Options(False, scale, _document_mask(e, node, values, axes, documents))
     if kind == "full":
         return Options(False, scale, None)
     t_start, s_start = values[-2:]
@@ -95,6 +99,27 @@ def _options(e: Emitter, node: Node, values: Sequence[Value], axes: Axes) -> Opt
     if node.uses[-2].value == node.uses[-1].value or (literal and t_start == s_start):
         return Options(True, scale, None)
     return Options(False, scale, _causal_mask(e, node, count(axes.t), count(axes.s), t_start, s_start))
+
+
+def _document_mask(
+    e: Emitter, node: Node, values: Sequence[Value], axes: Axes, documents: Sequence[int]
+) -> fx.Node:
+    """[batch, 1, T, S]: 0 where query and key are of one document (and the key is not behind), else -inf."""
+    batch, t, s = count(axes.batch), count(axes.t), count(axes.s)
+    numbers: list[fx.Node] = []
+    for place, dims, sizes in ((documents[0], axes.t, [batch, 1, t, 1]), (documents[1], axes.s, [batch, 1, 1, s])):
+        use, whole = node.uses[place], (*axes.batch, *dims)
+        number = e.expand(e.spread(e.tensor(values[place], use.dtype), use.dims, whole), shape(whole))
+        numbers.append(e.reshape(number, sizes))
+    hidden = e.call(aten.ne.Tensor, *numbers)
+    if node.attrs["mask"] == "causal":
+        rows = e.call(aten.arange.default, t, dtype=torch.int64, device=e.device)
+        columns = e.call(aten.arange.default, s, dtype=torch.int64, device=e.device)
+        rows = e.reshape(e.call(aten.add.Tensor, rows, values[-2]), [t, 1])
+        behind = e.call(aten.lt.Tensor, rows, e.call(aten.add.Tensor, columns, values[-1]))
+        hidden = e.call(aten.logical_or.default, hidden, behind)
+    zeros = e.call(aten.zeros.default, [batch, 1, t, s], dtype=TORCH_DTYPES[node.outs[0].dtype], device=e.device)
+    return e.call(aten.masked_fill_.Scalar, zeros, hidden, float("-inf"))
 
 
 def _causal_mask(e: Emitter, node: Node, t: int, s: int, t_start: Value, s_start: Value) -> fx.Node:
@@ -181,7 +206,7 @@ def _wide_mask(e: Emitter, q: fx.Node, mask: fx.Node | None) -> fx.Node | None:
     """The mask for every batch row and head, without a copy."""
     if mask is None:
         return None
-    t, s = meta(mask).shape
+    t, s = meta(mask).shape[-2:]
     return e.expand(mask, [*meta(q).shape[:2], t, s])
 
 

@@ -110,13 +110,19 @@ def attention(node: Node, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 
     q = stand(0, (*batch, g, r, t, k))
     key, value = (stand(i, (*batch, g, s, k)).unsqueeze(len(batch) + 1) for i in (1, 2))
-    seen = torch.ones(q.shape[-2], key.shape[-2], dtype=torch.bool)
+    seen = torch.ones(*q.shape[: len(batch)], 1, 1, q.shape[-2], key.shape[-2], dtype=torch.bool)
     extras = list(zip(tensors[3:], node.uses[3:], strict=True))
     for keep, _ in [e for e in extras if e[0].dtype == torch.bool]:
         seen = seen & keep
-    starts = [int(x) for x, _ in extras if x.dtype == torch.int64]
+    documents = [(x, use) for x, use in extras if x.dtype == torch.int64 and use.dims]
+    if documents:
+        (mine, mine_use), (other, other_use) = documents
+        here = mine.permute([mine_use.dims.index(d) for d in (*batch, t)])
+        there = other.permute([other_use.dims.index(d) for d in (*batch, s)])
+        seen = seen & (here.unsqueeze(-1) == there.unsqueeze(-2)).unsqueeze(-3).unsqueeze(-3)
+    starts = [int(x) for x, use in extras if x.dtype == torch.int64 and not use.dims]
     if starts:
-        rows, columns = torch.arange(seen.shape[0]) + starts[0], torch.arange(seen.shape[1]) + starts[1]
+        rows, columns = torch.arange(seen.shape[-2]) + starts[0], torch.arange(seen.shape[-1]) + starts[1]
         seen = seen & (rows[:, None] >= columns[None, :])
     y = F.scaled_dot_product_attention(q, key, value, attn_mask=seen, scale=number(node, "scale"))
     order = (*batch, g, r, t, k)
