@@ -29,6 +29,7 @@ from .language.parse import read_source
 from .ops.foreign import BACKWARD, FOREIGN, package_of
 from .passes import Pass, run_passes
 from .passes.differentiate import Differentiate
+from .passes.documents import Documents
 from .passes.fuse_loss import FuseLoss
 from .passes.guard import SCALED_LOSS
 from .passes.inline import Inline
@@ -88,6 +89,14 @@ def forward_passes(
     return [inline, Offsets(tuple(cut)), Route(), Simplify(), *types, *([Simplify()] if types else [])]
 
 
+def rows_passes(recipe: Recipe, gradients: bool = False) -> list[Pass]:
+    """Where rows are ragged, their documents are kept apart; what counts positions itself becomes its body before."""
+    if recipe.rows is None or not recipe.rows.ragged:
+        return []
+    inline = Inline(kernels=tuple(recipe.kernels), gradients=gradients)
+    return [inline, Inline(all=True, only=("rotary",)), Documents(recipe.rows.dim)]
+
+
 def precision_pass(recipe: Recipe) -> AssignPrecision:
     """The pass that gives every value the recipe's types."""
     return AssignPrecision(recipe.precision.compute, recipe.precision.params, recipe.precision.overrides)
@@ -99,6 +108,7 @@ def step_passes(spec: Spec, recipe: Recipe, device: str = "cpu") -> list[Pass]:
     types, scale = recipe.precision, recipe.precision.scale
     functions, label = Functions(spec), recipe.program
     return [
+        *rows_passes(recipe, gradients=True),
         *forward_passes(cut, kernels=recipe.kernels, gradients=True),
         *([] if scale is None else [ScaleLoss(scale.start, label)]),
         Differentiate("loss" if scale is None else SCALED_LOSS),
@@ -138,7 +148,8 @@ def evaluate_graph(spec: Spec, recipe: Recipe) -> Graph:
     """The loss alone, on one microbatch's rows, nothing dropped. Raises SpecError."""
     rows = replace(recipe, batch=recipe.rows_per_microbatch, microbatches=1)
     loss, _ = elaborate_loss(spec, rows, training=False)
-    return run_passes(loss, forward_passes(types=[precision_pass(recipe)], kernels=recipe.kernels), LOSS)
+    passes = forward_passes(types=[precision_pass(recipe)], kernels=recipe.kernels)
+    return run_passes(loss, [*rows_passes(recipe), *passes], LOSS)
 
 
 def predict_graph(spec: Spec, recipe: Recipe) -> Graph:

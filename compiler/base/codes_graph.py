@@ -35,6 +35,13 @@ ENTRIES: tuple[Entry, ...] = (
         "with the gates as weights, and nothing else reads what a single expert gives.",
     ),
     Entry(
+        code="E0915",
+        title="documents that cannot be kept apart",
+        what="Rows hold several documents, and something in the model brings tokens of different ones together.",
+        why="Attention, recurrences, windows and reductions over keys are kept within a document, whatever it shares "
+        "its row with. What cannot be is refused: the result would depend on how rows were packed.",
+    ),
+    Entry(
         code="E0921",
         title="a foreign kernel that was not allowed",
         what="The model needs code of a package to be computed: a kernel without a body, so without another meaning.",

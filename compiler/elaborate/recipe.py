@@ -41,10 +41,16 @@ class DataSource:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """How ids become rows: `length` ids each."""
+    """How ids become rows: `length` ids each, along the dim of that name."""
 
     kind: str
     length: int
+    dim: str = "T"
+
+    @property
+    def ragged(self) -> bool:
+        """Whether a row holds documents that are kept apart."""
+        return self.kind in ("pack", "pad")
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,7 @@ class _Reading:
                     expected=f"`dims = [{length.text} = 1024]`", hint=did_you_mean(length.text, dims),
                 )  # fmt: skip
                 return None
-            return Rows(form.name, dims[length.text])
+            return Rows(form.name, dims[length.text], length.text)
         return Rows(form.name, cast(int, length))
 
     def _batch(self, rows: Rows | None) -> int | None:

@@ -2,9 +2,9 @@
 
 Operands: q[.., T, G, R, K], k[.., S, G, K], v[.., S, G, K], then `keep` (bool) if given, then, where rows hold several
 documents, the numbers of the queries' and of the keys' documents (i64 [.., T] and [.., S]: a query sees its own
-document alone), then, for a causal mask, the global starts of T and of S. Results: y like q, and lse like q without K. Each of the G key-value heads serves R query
-heads. Parts along S join by log-sum-exp (Dao et al. 2022): lse = log sum exp(lse_i), y = sum exp(lse_i - lse) y_i; so
-S is an LSE dim.
+document alone), then, for a causal mask, the global starts of T and of S. Results: y like q, and lse like q without K.
+Each of the G key-value heads serves R query heads. Parts along S join by log-sum-exp (Dao et al. 2022):
+lse = log sum exp(lse_i), y = sum exp(lse_i - lse) y_i; so S is an LSE dim.
 """
 
 from __future__ import annotations

@@ -101,9 +101,7 @@ def _options(e: Emitter, node: Node, values: Sequence[Value], axes: Axes) -> Opt
     return Options(False, scale, _causal_mask(e, node, count(axes.t), count(axes.s), t_start, s_start))
 
 
-def _document_mask(
-    e: Emitter, node: Node, values: Sequence[Value], axes: Axes, documents: Sequence[int]
-) -> fx.Node:
+def _document_mask(e: Emitter, node: Node, values: Sequence[Value], axes: Axes, documents: Sequence[int]) -> fx.Node:
     """[batch, 1, T, S]: 0 where query and key are of one document (and the key is not behind), else -inf."""
     batch, t, s = count(axes.batch), count(axes.t), count(axes.s)
     numbers: list[fx.Node] = []

@@ -1,0 +1,311 @@
+"""documents: rows that hold several documents, or padding; what mixes the tokens of a row never crosses a document.
+
+In: a graph with a loss whose rows of T tokens are ragged. Out: the same with three more inputs that the data brings,
+
+    rows.segment   i64[batch, T]    the number of each token's document in its row (padding has a number of its own)
+    rows.position  i64[batch, T]    its place in its document: what `index` is now
+    rows.weight    float[batch, T]  n/N where the token's loss counts, of N among the batch's n tokens, else 0
+
+and every operator that brings tokens together held to one document, as its roles say: a reduction over the keys' axis S
+of a value that has the queries' T too leaves out the pairs of different documents; attention is told the numbers; a
+recurrence begins anew; a window sees the filling where it reaches over an end. The mean of the loss over all tokens
+becomes Σ loss · weight / n. Whatever else mixes tokens is refused, with the reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NoReturn
+
+from ..base.diagnostic import Diagnostic, SpecError
+from ..ir.graph import Graph, GraphBuilder
+from ..ir.levels import LOSS, Level
+from ..ir.types import Attr, Dim, Dims, DType, Node, Use
+from ..ops import attributes
+from ..ops.build import Builder
+from ..ops.definition import Role
+from ..ops.offsets import start_operands
+from ..ops.registry import REGISTRY
+from ..ops.structure import axis_pair
+from .bodies import with_documents, with_restarts
+from .tokens import Places, token_places
+
+SEGMENT, POSITION, WEIGHT = "rows.segment", "rows.position", "rows.weight"
+Value = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Documents:
+    """dim: the name of the tokens' axis. batch: that of the rows'."""
+
+    dim: str = "T"
+    batch: str = "batch"
+
+    name: ClassVar[str] = "documents"
+    levels: ClassVar[tuple[Level, ...]] = (LOSS,)
+    gives: ClassVar[Level | None] = None
+    idempotent: ClassVar[bool] = False
+
+    def __call__(self, graph: Graph) -> Graph:
+        return _Apart(graph, token_places(graph, self.dim), self.dim, self.batch).rewrite()
+
+
+@dataclass
+class _Apart:
+    """Writes the graph anew; types are inferred again, because positions have the batch's axis now."""
+
+    graph: Graph
+    places: Places
+    dim: str
+    batch: str
+    new: dict[Value, Use] = field(default_factory=dict[Value, Use])
+    zero: dict[Value, frozenset[Dim]] = field(default_factory=dict[Value, frozenset[Dim]])  # between documents
+    same: dict[tuple[Dim, Dim], Use] = field(default_factory=dict[tuple[Dim, Dim], Use])
+
+    def rewrite(self) -> Graph:
+        rows = next((node for node in self.graph.nodes("input") if self._is_rows(node)), None)
+        if rows is None:
+            raise SpecError(Diagnostic("E0915", f"no input has rows [{self.batch}, {self.dim}] to keep apart"))
+        self.rows = rows.outs[0].dims
+        self.tokens, self.row = self.rows[1], self.rows[0]
+        self.build = Builder(GraphBuilder(self.graph.name, self.graph.microbatches))
+        number = self.graph.outputs["loss"].dtype
+        self.segment, self.position, self.weight = (
+            self.build.input(name, self.rows, dtype)
+            for name, dtype in ((SEGMENT, DType.I64), (POSITION, DType.I64), (WEIGHT, number))
+        )
+        for node in self.graph:
+            with self.build.within(path=node.path, phase=node.phase, layer=node.layer, origin=node.origin):
+                self._node(node)
+        for name, use in self.graph.outputs.items():
+            self.build.output(name, self._use(use))
+        for key, body in self.graph.bodies.items():
+            self.build.graph.body(key, body)
+        return self.build.finish()
+
+    def _is_rows(self, node: Node) -> bool:
+        return tuple(d.name for d in node.outs[0].dims) == (self.batch, self.dim)
+
+    # ---- edges
+
+    def _use(self, use: Use) -> Use:
+        """The same operand in the new graph, in the reader's labels; the batch's axis may have come in."""
+        found = self.new[use.value]
+        names = dict(zip(self.graph[use.node].outs[use.output].dims, use.dims, strict=True))
+        return found.relabel(names)
+
+    def _tokens_of(self, node: Node) -> Dims:
+        """The axes of a node that stand for tokens, as it calls them."""
+        return self.places.labels(node)
+
+    def _pair(self, here: Dim, there: Dim) -> Use:
+        """[batch, here, there]: whether two tokens are of one document."""
+        if (here, there) not in self.same:
+            with self.build.within(path="", layer=None, origin=()):
+                ends = (self.segment.relabel({self.tokens: dim}) for dim in (here, there))
+                self.same[here, there] = self.build.one("eq", *ends, hint="rows/same")
+        return self.same[here, there]
+
+    # ---- nodes
+
+    def _node(self, node: Node) -> None:
+        uses = tuple(map(self._use, node.uses))
+        axes = self._tokens_of(node)
+        if node.op == "index" and axes:
+            self._give(node, (self.position.relabel({self.tokens: axes[0]}),))
+        elif not axes:
+            self._copy(node, uses)
+        elif node.op == "attention":
+            self._attention(node, uses)
+        elif node.op == "window":
+            self._window(node, uses)
+        elif node.op == "scan":
+            self._scan(node, uses)
+        else:
+            self._mixed(node, uses, axes)
+
+    def _mixed(self, node: Node, uses: tuple[Use, ...], axes: Dims) -> None:
+        """By its roles: what keeps tokens apart stays, what reduces over keys is masked, the rest is refused."""
+        definition = REGISTRY[node.op]
+        roles = definition.roles(node)
+        if set(axes) & set(start_operands(node)) and definition.kernel is not None:
+            self._refuse(node, f"{node.op} counts positions by itself")
+        over = tuple(dim for dim in axes if roles[dim] is not Role.MAP)
+        if not over and axis_pair(node) and set(axis_pair(node) or ()) & set(axes):
+            self._refuse(node, f"{node.op} cuts the tokens' axis into pieces or joins it with others")
+        if not over:
+            self._copy(node, uses, zero=self._still_zero(node))
+            return
+        kept = tuple(dim for dim in axes if roles[dim] is Role.MAP)
+        if node.op == "softmax" and len(over) == 1 and len(kept) == 1:
+            self._copy(node, (self._where(kept[0], over[0], uses[0], -math.inf),), zero=frozenset((*kept, *over)))
+        elif node.op in ("sum", "max") and len(over) == 1 and len(kept) == 1:
+            fill = 0.0 if node.op == "sum" else -math.inf
+            masked = (
+                uses[0] if self._apart(node.uses[0], kept[0], over[0]) else self._where(*kept, *over, uses[0], fill)
+            )
+            self._copy(node, (masked,))
+        elif node.op == "dot" and len(over) == 1 and len(kept) == 1:
+            self._copy(node, self._masked_factors(node, uses, kept[0], over[0]))
+        elif node.op == "sum" and not kept:
+            self._mean(node, uses)
+        else:
+            self._refuse(node, f"{node.op} brings tokens of a row together, whatever document they are of")
+
+    def _where(self, here: Dim, there: Dim, use: Use, fill: float) -> Use:
+        empty = self.build.constant(fill, use.dtype, hint="rows/empty")
+        kept = self.build.one("where", self._pair(here, there), use, empty, hint="rows/kept")
+        return self._ordered(kept, use.dims)
+
+    def _ordered(self, use: Use, dims: Dims) -> Use:
+        """The axes as they stood, those that came in in front."""
+        order = (*(d for d in use.dims if d not in dims), *dims)
+        return use if use.dims == order else self.build.one("transpose", use, dims=order, hint="rows/order")
+
+    def _masked_factors(self, node: Node, uses: tuple[Use, ...], here: Dim, there: Dim) -> tuple[Use, ...]:
+        """One factor of a product is zero between documents, or is made so."""
+        both = [place for place, use in enumerate(node.uses) if {here, there} <= set(use.dims)]
+        if not both:
+            both = [next(place for place, use in enumerate(uses) if there in use.dims)]
+        elif any(self._apart(node.uses[place], here, there) for place in both):
+            return uses
+        at = both[0]
+        return (*uses[:at], self._where(here, there, uses[at], 0.0), *uses[at + 1 :])
+
+    def _apart(self, use: Use, here: Dim, there: Dim) -> bool:
+        """Whether a value is zero between documents."""
+        names = dict(zip(self.graph[use.node].outs[use.output].dims, use.dims, strict=True))
+        return {names.get(dim) for dim in self.zero.get(use.value, ())} == {here, there}
+
+    def _still_zero(self, node: Node) -> frozenset[Dim]:
+        """The axes between which a result is zero, because the operator is linear in an operand that is."""
+        for group in REGISTRY[node.op].linear(node):
+            for place in group if len(group) == 1 else ():
+                use = node.uses[place]
+                names = dict(zip(self.graph[use.node].outs[use.output].dims, use.dims, strict=True))
+                found = frozenset(names[dim] for dim in self.zero.get(use.value, ()))
+                if found and found <= set(node.outs[0].dims):
+                    return found
+        return frozenset()
+
+    def _mean(self, node: Node, uses: tuple[Use, ...]) -> None:
+        """sum[batch, T](x) / n, which only the mean of the whole batch is: Σ x · weight / n."""
+        over = attributes.dims(node.attrs, "over")
+        count = math.prod(dim.size or 0 for dim in over)
+        readers = [self.graph[edge.consumer] for edge in self.graph.users(node.id)]
+        means = all(reader.op == "mul" and self._is_share(reader, count) for reader in readers)
+        if not set(self.rows) <= set(over) or not readers or not means:
+            self._refuse(node, "a sum over tokens is weighed as the mean over the batch and all tokens, no other is")
+        weighed = self.build.one("mul", uses[0], self.weight, hint="rows/weighed")
+        self._copy(node, (self._ordered(weighed, uses[0].dims),))
+
+    def _is_share(self, reader: Node, count: int) -> bool:
+        values = (
+            self.graph[use.node].attrs.get("value") for use in reader.uses if self.graph[use.node].op == "constant"
+        )
+        return any(isinstance(value, float) and math.isclose(value * count, 1.0, rel_tol=1e-6) for value in values)
+
+    def _attention(self, node: Node, uses: tuple[Use, ...]) -> None:
+        """Queries see keys of their own document; positions may stay the row's, which differ by a constant there."""
+        axes = self._tokens_of(node)
+        queries, keys = (attributes.dims(node.attrs, name) for name in "TS")
+        if not set(keys) & set(axes):
+            self._copy(node, uses)
+            return
+        if not set(queries) & set(axes) or len(queries) != 1 or len(keys) != 1:
+            self._refuse(node, "it sees all tokens of a row from outside of their documents")
+        numbers = tuple(self.segment.relabel({self.tokens: dim}) for dim in (*queries, *keys))
+        at = len(uses) - len(start_operands(node))
+        assert node.body is not None, "attention has a body"
+        key = f"{node.body}.documents"
+        self.build.graph.body(key, with_documents(self.graph.bodies[node.body], node, self.row, at))
+        self._copy(node, (*uses[:at], *numbers, *uses[at:]), body=key)
+
+    def _window(self, node: Node, uses: tuple[Use, ...]) -> None:
+        """Places of another document are filled, as those outside of the row are."""
+        dim, out, size = (attributes.dim(node.attrs, name) for name in ("dim", "out", "size"))
+        if dim not in self._tokens_of(node):
+            self._copy(node, uses)
+            return
+        if node.attrs["stride"] != 1 or out.size != dim.size:
+            self._refuse(node, "a window of tokens with a stride, or without padding, has no document of its own")
+        (x,) = self._copied(node, uses)
+        fit: dict[str, Any] = {**node.attrs, "fill": -1.0}
+        seen = self.build.one("window", self.segment.relabel({self.tokens: dim}), hint="rows/seen", **fit)
+        same = self.build.one("eq", seen, self.segment.relabel({self.tokens: out}), hint="rows/same")
+        assert size in same.dims, "a window has its places"
+        fill = self.build.constant(attributes.number(node.attrs, "fill"), x.dtype, hint="rows/empty")
+        self._give(node, (self._ordered(self.build.one("where", same, x, fill, hint="rows/kept"), x.dims),))
+
+    def _scan(self, node: Node, uses: tuple[Use, ...]) -> None:
+        """A recurrence along tokens takes its first carries again where a document begins."""
+        along, carries = attributes.dim(node.attrs, "dim"), int(attributes.number(node.attrs, "carries"))
+        axes = self._tokens_of(node)
+        if along not in axes:
+            self._mixed(node, uses, axes)
+            return
+        if node.attrs["reverse"] or set(axes) != {along}:
+            self._refuse(node, "a recurrence backwards, or over all tokens at each step, is not kept within documents")
+        emits = node.attrs["emits"]
+        assert isinstance(emits, tuple), "a scan says what it emits"
+        asked = {edge.use.output for edge in self.graph.users(node.id)}
+        asked |= {use.output for use in self.graph.outputs.values() if use.node == node.id}
+        if asked - set(range(carries, carries + len(emits))):
+            self._refuse(node, "the last state of a recurrence is that of the row's last document")
+        assert node.body is not None, "a scan has a body"
+        key, first = f"{node.body}.documents", carries + int(attributes.number(node.attrs, "steps"))
+        self.build.graph.body(key, with_restarts(self.graph.bodies[node.body], node, self.row, carries, first))
+        place = self.position.relabel({self.tokens: along})
+        operands = (*uses[:first], place, *uses[first:], *uses[:carries])
+        self._copy(node, operands, body=key, steps=first - carries + 1)
+
+    # ---- copies
+
+    def _copy(
+        self,
+        node: Node,
+        uses: tuple[Use, ...],
+        *,
+        zero: frozenset[Dim] = frozenset(),
+        body: str | None = None,
+        **more: Attr,
+    ) -> None:
+        self._give(node, self._copied(node, uses, body, **more))
+        if zero:
+            self.zero[node.id, 0] = zero
+
+    def _copied(self, node: Node, uses: tuple[Use, ...], body: str | None = None, **more: Attr) -> tuple[Use, ...]:
+        """The operator on the new operands; results in the old order, the batch's axis in front where it came in."""
+        grown = self.row in {d for use in uses for d in use.dims} and node.outs and self.row not in node.outs[0].dims
+        grown = grown and self.row not in {d for use in node.uses for d in use.dims}
+        if (
+            not grown
+            and body is None
+            and not more
+            and all(a.dims == b.dims for a, b in zip(uses, node.uses, strict=True))
+        ):
+            self.build.graph.add(replace(node, uses=uses))
+            return tuple(node.out(index) for index in range(len(node.outs)))
+        if grown and node.body is not None:
+            self._refuse(node, f"{node.op} of positions alone")
+        attrs: dict[str, Any] = {**node.attrs, **more}
+        if grown and node.op in ("expand", "transpose"):
+            attrs["dims"] = (self.row, *attributes.dims(node.attrs, "dims"))
+        outs = REGISTRY[node.op].infer(tuple(use.type for use in uses), attrs)
+        made = self.build.graph.add(replace(node, uses=uses, outs=outs, attrs=attrs, body=body or node.body))
+        return tuple(self._ordered(made.out(i), old.dims) for i, old in enumerate(node.outs))
+
+    def _give(self, node: Node, found: Sequence[Use]) -> None:
+        for index, use in enumerate(found):
+            self.new[node.id, index] = use
+
+    def _refuse(self, node: Node, why: str) -> NoReturn:
+        place = f" ({node.origin[0].file}:{node.origin[0].line})" if node.origin else ""
+        raise SpecError(
+            Diagnostic(
+                "E0915", f"`{node.id}`{place} cannot keep the documents of a row apart: {why}",
+                hint="rows = chunk(T) reads on over the ends of documents",
+            )
+        )  # fmt: skip
