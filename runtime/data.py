@@ -1,14 +1,14 @@
 """From a stream of ids to batches: rows, columns, the held-out share and the order.
 
-In: the training record and what a program asks for. Out: for each (step, microbatch) a dict of i64 tensors. Which row
+In: the training record and what a program asks for. Out: for each (step, microbatch) a dict of tensors. Which row
 stands where follows from (seed, step, microbatch, row) alone; nothing is remembered between calls, so a run resumes
-anywhere. Rows are `chunk(T)`: windows of T ids and the one after them, read on over the ends of documents.
+anywhere. How a stream is cut into rows, and what they say of their documents, `documents.py` knows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from .documents import Padded, Row, Windows, cut
 from .fault import RuntimeFault
 from .permutation import keyed, permute
 from .program import Input, Program
@@ -23,52 +24,43 @@ from .recipe import Column, DataSource, Training
 from .sources import Stream, check_range, open_source, out_of_range
 from .tables import open_table
 
-RULES = ("read", "next")
-
-
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """Ids `begin` … `end`-1 of a stream, cut into windows of `length` ids and one id more (the last one's target)."""
-
-    stream: Stream
-    begin: int
-    end: int
-    length: int
-
-    @property
-    def phases(self) -> int:
-        """At how many offsets the cutting may start, if every offset must give the same count of windows."""
-        return self.length if self.end - self.begin >= 2 * self.length else 1
-
-    @property
-    def count(self) -> int:
-        """Windows that fit, at whatever phase."""
-        return (self.end - self.begin - self.phases) // self.length
-
-    def read(self, window: int, phase: int) -> npt.NDArray[np.int64]:
-        """[length + 1] ids."""
-        assert 0 <= window < self.count and 0 <= phase < self.phases, "a window beyond the data"
-        return self.stream.read(self.begin + phase + window * self.length, self.length + 1)
+RULES = ("read", "next", "segment", "position", "weight")
+KINDS = ("chunk", "pack", "pad")
+FLOATS = {"f32": torch.float32, "f64": torch.float64, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
 class Batches:
     """Batches of one part of the data for one program. `seed` None: in order and evenly spread (evaluation)."""
 
-    windows: Windows
+    windows: Windows | Padded
     inputs: tuple[Input, ...]
     columns: dict[str, Column]
     rows: int
     microbatches: int
     seed: int | None
     steps: int
+    counted: dict[int, int] = field(default_factory=dict[int, int], compare=False)  # of the latest step: kept, not told
 
     def batch(self, step: int, microbatch: int, part: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
-        """What the program's data inputs get: i64 tensors of their shapes. Raises E0503 for an id out of range."""
-        first, (low, high) = (step * self.microbatches + microbatch) * self.rows, part or (0, self.rows)
-        places = self._places(np.arange(first + low, first + high))
-        window_rows = np.stack([self.windows.read(window, phase) for window, phase in places])
-        return {item.name: self._column(item, window_rows) for item in self.inputs}
+        """What the program's data inputs get, tensors of their shapes. Raises E0503 for an id out of range."""
+        rows = self._read(step * self.microbatches + microbatch, *(part or (0, self.rows)))
+        return {item.name: self._column(item, rows, step) for item in self.inputs}
+
+    def _read(self, microbatch: int, low: int, high: int) -> list[Row]:
+        places = self._places(np.arange(low, high) + microbatch * self.rows)
+        return [self.windows.read(window, phase) for window, phase in places]
+
+    def terms(self, step: int) -> int:
+        """How many ids of a step's rows, of all its microbatches, have a loss that counts."""
+        if isinstance(self.windows, Windows) and not self.windows.apart:
+            return self.rows * self.microbatches * self.windows.length
+        if step not in self.counted:
+            numbers = range(step * self.microbatches, (step + 1) * self.microbatches)
+            total = sum(int(row.counts.sum()) for n in numbers for row in self._read(n, 0, self.rows))
+            self.counted.clear()
+            self.counted[step] = total
+        return self.counted[step]
 
     def _places(self, indices: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
         """(window, phase) of each row, given its position in the whole run, counted from 0 over all steps."""
@@ -85,13 +77,24 @@ class Batches:
             places += [(window, phase) for window in windows.tolist()]
         return places
 
-    def _column(self, item: Input, window_rows: npt.NDArray[np.int64]) -> torch.Tensor:
-        shifted = self.columns[item.name].rule == "next"
-        ids = window_rows[:, 1:] if shifted else window_rows[:, :-1]
+    def _column(self, item: Input, rows: list[Row], step: int) -> torch.Tensor:
+        rule = self.columns[item.name].rule
+        if rule == "weight":
+            return self._weight(item, rows, step)
+        if rule in ("segment", "position"):
+            return torch.from_numpy(np.stack([row.segment if rule == "segment" else row.position for row in rows]))
+        ids = np.stack([row.ids[1:] if rule == "next" else row.ids[:-1] for row in rows])
         if item.below is not None and (int(ids.max()) >= item.below or int(ids.min()) < 0):
             value = int(ids[(ids >= item.below) | (ids < 0)][0])
             raise out_of_range(value, item.below, f"input {item.name}; the file changed since it was opened")
         return torch.from_numpy(np.ascontiguousarray(ids))
+
+    def _weight(self, item: Input, rows: list[Row], step: int) -> torch.Tensor:
+        """n / N where the loss of an id counts: n ids in the step, of which N count; so a mean over n is one over N."""
+        counts = np.stack([row.counts for row in rows])
+        every = self.rows * self.microbatches * self.windows.length
+        weight = counts * (every / max(1, self.terms(step)))
+        return torch.from_numpy(weight).to(FLOATS[item.dtype])
 
 
 class Feed(Protocol):
@@ -109,6 +112,10 @@ class Feed(Protocol):
 
     def batch(self, step: int, microbatch: int, part: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
         """The inputs of a microbatch by name, all rows or those of a `part`. Raises E0503 for an id out of range."""
+        ...
+
+    def terms(self, step: int) -> int:
+        """Over how many rows or ids the loss of a step is a mean."""
         ...
 
 
@@ -133,14 +140,14 @@ def open_data(training: Training, programs: dict[str, Program], data_root: Path 
     end = len(stream)
     held_out = None
     if training.evaluate is not None and evaluate is not None:
-        held_stream, begin = stream, 0
+        held_stream, begin, stop = stream, 0, training.source.end
         if training.evaluate.source is not None:
-            held_stream = _open(training.evaluate.source, (evaluate,), data_root)
+            held_stream, stop = _open(training.evaluate.source, (evaluate,), data_root), training.evaluate.source.end
         else:
             end = begin = len(stream) - int(len(stream) * training.evaluate.share)
-        held = _windows(held_stream, begin, len(held_stream), training, "the held-out data")
+        held = _windows(held_stream, begin, len(held_stream), training, "the held-out data", stop)
         held_out = _batches(held, training, evaluate, None, training.evaluate.batches)
-    windows = _windows(stream, 0, end, training, "the data")
+    windows = _windows(stream, 0, end, training, "the data", training.source.end)
     return Data(_batches(windows, training, step, training.seed, training.steps), held_out)
 
 
@@ -152,11 +159,12 @@ def _open(source: DataSource, programs: Sequence[Program], data_root: Path | Non
     return stream
 
 
-def _windows(stream: Stream, begin: int, end: int, training: Training, what: str) -> Windows:
+def _windows(stream: Stream, begin: int, end: int, training: Training, what: str, stop: int | None) -> Windows | Padded:
     assert training.rows is not None, "a stream is cut into rows"
-    if training.rows.kind != "chunk":
-        raise RuntimeFault("E0505", f"rows of kind {training.rows.kind!r}", "this runtime cuts rows by chunk(T)")
-    windows = Windows(stream, begin, end, training.rows.length)
+    rows = training.rows
+    if rows.kind not in KINDS:
+        raise RuntimeFault("E0505", f"rows of kind {rows.kind!r}", f"there are {', '.join(KINDS)}")
+    windows = cut(stream, begin, end, rows.kind, rows.length, stop)
     if windows.count < 1:
         raise RuntimeFault(
             "E0502",
@@ -166,7 +174,7 @@ def _windows(stream: Stream, begin: int, end: int, training: Training, what: str
     return windows
 
 
-def _batches(windows: Windows, training: Training, program: Program, seed: int | None, steps: int) -> Batches:
+def _batches(windows: Windows | Padded, training: Training, program: Program, seed: int | None, steps: int) -> Batches:
     inputs = tuple(item for item in program.inputs if item.source == "data")
     columns = {column.name: column for column in training.columns}
     for item in inputs:

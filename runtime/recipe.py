@@ -24,7 +24,7 @@ class DataSource:
             `tensors`: .npy and .safetensors files, whose first axis counts rows
     paths   globs relative to `folder` (`text`, `tokens`), or one name (`corpus`: `python-docs`)
     dtype   of the integers in a `tokens` file: uint8, uint16, uint32, int32, int64
-    end     the id that ends a document, if any (kept in the stream; packing will need it)
+    end     the id that ends a document, if any (kept in the stream, its last id)
     folder  the folder of the spec that named the paths; `train(data_root = …)` takes its place
     """
 
@@ -37,7 +37,10 @@ class DataSource:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """How a stream of ids becomes rows. `chunk`: consecutive windows of `length` ids, read on over document ends."""
+    """How a stream of ids becomes rows of `length`: `chunk` and `pack` consecutive windows, `pad` a document a row.
+
+    `chunk` reads on over the ends of documents, the others say where they are (see `documents.py`).
+    """
 
     kind: str
     length: int

@@ -130,6 +130,10 @@ class TableBatches:
         rows = self._places(np.arange(first + low, first + high))
         return {item.name: self._read(item, rows) for item in self.inputs}
 
+    def terms(self, step: int) -> int:
+        """The rows of a step: the loss is their mean."""
+        return self.rows * self.microbatches
+
     def _places(self, indices: npt.NDArray[np.int64]) -> list[int]:
         """The row of each position in the whole run: every row once an epoch, in an order of the epoch's own."""
         count = self.end - self.begin

@@ -293,13 +293,14 @@ class _Run:
         held_out = self.data.held_out
         if held_out is None:
             return
-        total = 0.0
+        total, terms = 0.0, 0
         for number in range(held_out.steps):
             data = step_data(held_out, number)
             # The same random numbers each time, so that evaluations compare; others for each batch.
             outputs = self.executable.run("evaluate", self.store, data, step=number, seed=self.training.seed)
-            total += float(outputs["loss"])
-        loss = total / held_out.steps
+            count = held_out.terms(number)
+            total, terms = total + float(outputs["loss"]) * count, terms + count
+        loss = total / max(1, terms)
         bits = bits_per_byte(loss) if self._reads_bytes() else None
         self.held_out = EvalRecord(self.done, loss, bits)
         self.metrics.evaluation(self.held_out)

@@ -39,6 +39,10 @@ class DataSource:
     folder: str = "."
 
 
+# What ragged rows say of their ids: inputs `rows.segment`, … of the step (see `passes/documents.py`).
+ROW_FACTS: tuple[Literal["segment", "position", "weight"], ...] = ("segment", "position", "weight")
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """How ids become rows: `length` ids each, along the dim of that name."""
@@ -58,14 +62,14 @@ class Column:
     """An input of the model or the loss.
 
     rule    `read`: the ids as they are read; `next`: one further than column `of`; `tensors`: the rows of files;
-            `noise`: drawn anew by the step, from N(0, 1)
+            `noise`: drawn anew by the step, from N(0, 1); the others: what ragged rows say of their ids
     dims    the axes behind the batch that are written, by name; for `noise` and `tensors`
     below   the dim whose size bounds the ids, where `tensors` hold ids
     source  the files of `tensors`; `entry` is the tensor's name in a file that holds several
     """
 
     name: str
-    rule: Literal["read", "next", "tensors", "noise"] = "read"
+    rule: Literal["read", "next", "tensors", "noise", "segment", "position", "weight"] = "read"
     of: str | None = None
     dims: tuple[str, ...] = ()
     below: str | None = None
@@ -322,7 +326,13 @@ def plain(recipe: Recipe) -> dict[str, object]:
     return {
         "source": _source(recipe.source),
         "rows": None if recipe.rows is None else {"kind": recipe.rows.kind, "length": recipe.rows.length},
-        "columns": [_column(item) for item in recipe.columns if item.rule != "noise"],  # a step draws its own noise
+        "columns": [
+            *(_column(item) for item in recipe.columns if item.rule != "noise"),  # a step draws its own noise
+            *(
+                _column(Column(f"rows.{rule}", rule))
+                for rule in (ROW_FACTS if recipe.rows and recipe.rows.ragged else ())
+            ),
+        ],
         "steps": recipe.steps,
         "batch": recipe.batch,
         "seed": recipe.seed,

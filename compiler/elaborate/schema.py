@@ -108,8 +108,8 @@ ROW_FORMS = Forms(
             (_LENGTH,),
             "consecutive windows, read on over the ends of documents",
         ),
-        Form("pack", (_LENGTH,), "whole documents side by side", built=False),
-        Form("pad", (_LENGTH,), "a document a row", built=False),
+        Form("pack", (_LENGTH,), "consecutive windows whose documents are kept apart"),
+        Form("pad", (_LENGTH,), "a document a row, the rest filled"),
     ),
     "rows",
 )

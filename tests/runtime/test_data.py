@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from partita.runtime.data import Windows, open_data
+from partita.runtime.data import open_data
+from partita.runtime.documents import Windows
 from partita.runtime.fault import RuntimeFault
 from partita.runtime.program import Input, Program
 from partita.runtime.recipe import Column, DataSource, Evaluation, Rows, Training
@@ -79,8 +80,8 @@ def test_windows_stay_inside(size: int, length: int, begin: int) -> None:
     windows = Windows(Stream((ids,), ("x",), np.array([size])), begin, size, length)
     if windows.count > 0:
         for phase in (0, windows.phases - 1):
-            last = windows.read(windows.count - 1, phase)
-            assert last[-1] < size and windows.read(0, phase)[0] >= begin
+            last = windows.read(windows.count - 1, phase).ids
+            assert last[-1] < size and windows.read(0, phase).ids[0] >= begin
     assert (windows.count > 0) == (size - begin > length)
 
 
@@ -121,7 +122,7 @@ def test_held_out_from_other_files(tmp_path: Path) -> None:
         (TRAINING, T, "E0502", "T = 5"),
         (TRAINING, 0, "E0502", "empty"),
         (replace(TRAINING, evaluate=Evaluation(share=0.01)), 100, "E0502", "held-out"),
-        (replace(TRAINING, rows=Rows("pack", T)), 100, "E0505", "pack"),
+        (replace(TRAINING, rows=Rows("heap", T)), 100, "E0505", "heap"),
         (replace(TRAINING, columns=(Column("tokens"),)), 100, "E0505", "target"),
         (replace(TRAINING, columns=(Column("tokens"), Column("target", "prev", "tokens"))), 100, "E0505", "prev"),
         (replace(TRAINING, columns=(Column("tokens"), Column("target", "next", "x"))), 100, "E0505", "'x'"),

@@ -109,7 +109,6 @@ SPEC = spec_of()
         ("lr=-1", "E0412", ["at least 0"]),
         ("microbatches=0", "E0412", ["at least 1"]),
         ("data.rows=chunk(S)", "E0415", ["`dims` does not bind `S`"]),
-        ("data.rows=pack(T)", "E0416", ["`pack` is not built yet", "`chunk`"]),
         ("trace.at=3", "E0416", ["`trace` is not built yet"]),
     ],
 )

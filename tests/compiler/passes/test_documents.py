@@ -134,19 +134,20 @@ def test_packed_is_padded_is_one_by_one(name: str) -> None:
 
 
 def test_attention_stays_the_fused_kernel() -> None:
+    """Told of documents by number, and its body, told the same, means the same."""
     packed = gradients(forward("llama3/Llama3", 2, 8), ragged=True)
     assert len(packed.nodes("attention")) == len(packed.nodes("attention_backward")) == 2
-    body = (
-        run_passes(forward("llama3/Llama3", 2, 8), [Documents()] if False else [Inline(), Documents()], LOSS)
-        if False
-        else packed
-    )
-    whole = Inline(all=True)(run_passes(forward("gpt2/GPT2", 2, 8), [Inline(), Documents()], LOSS))
     kept = run_passes(forward("gpt2/GPT2", 2, 8), [Inline(), Documents()], LOSS)
-    values = {**leaf_values(kept), "rows.segment": np.array([[0] * 3 + [1] * 5, [0] * 8])}
+    whole = Inline(all=True)(kept)
     assert not whole.nodes("attention")
+    values = {**leaf_values(kept), "rows.segment": np.array([[0] * 3 + [1] * 5, [0] * 8])}
     assert_close(run(whole, values), run(kept, values), 1e-12)
-    assert body.nodes("attention")
+
+
+def test_a_flipped_row_is_refused() -> None:
+    """`reverse[T]` brings the last token of the row to the front, whatever document it is of."""
+    with pytest.raises(SpecError, match="E0915"):
+        run_passes(forward("lstm/GRULanguageModel", 2, 8), [Inline(), Documents()], LOSS)
 
 
 @pytest.mark.parametrize(
