@@ -18,6 +18,7 @@ from .cost.memory import step_memory
 from .cost.roofline import Machine, step_time
 from .elaborate import check
 from .elaborate.apply import Functions
+from .elaborate.causality import foresight
 from .elaborate.load import Spec, load
 from .elaborate.loss import elaborate_loss
 from .elaborate.models import BATCH, elaborate_model
@@ -230,7 +231,8 @@ def compile_recipe(
     graphs = {**steps, "evaluate": evaluate_graph(spec, recipe), "predict": predict_graph(spec, recipe)}
     packages = foreign_packages(graphs.values(), recipe.kernels)
     foretold = predictions(steps, recipe, machine)
-    return lower(graphs, plain(recipe), foretold, folder, device=device, dump=dump, kernels=packages)
+    record = {**plain(recipe), "sees_ahead": foresight(graphs["predict"])}
+    return lower(graphs, record, foretold, folder, device=device, dump=dump, kernels=packages)
 
 
 def step_footprint(spec: Spec, recipe: Recipe, *, device: str = "cpu") -> Footprint:

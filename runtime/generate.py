@@ -52,9 +52,12 @@ def load_weights(executable: Executable, path: Path, program: str = "predict") -
 def generate(
     executable: Executable, store: Store, prompt: Sequence[int], count: int, sampling: Sampling = Sampling()
 ) -> Iterator[int]:
-    """`count` ids that follow the prompt, one at a time. Raises `RuntimeFault` E0503, E0521, E0540 at once."""
+    """`count` ids that follow the prompt, one at a time. Raises `RuntimeFault` E0503, E0521, E0540, E0541 at once."""
     program = _program(executable, "predict")
     tokens, output = _ports(program)
+    reason = executable.build.recipe.get("sees_ahead")
+    if reason:
+        raise RuntimeFault("E0541", f"{executable.build.name} sees what is still to come: {reason}", "mask = causal")
     if not prompt:
         raise RuntimeFault("E0540", "the prompt is empty", "give at least one id to go on from")
     if sampling.temperature < 0 or not math.isfinite(sampling.temperature) or sampling.top_k < 0:

@@ -114,6 +114,7 @@ class Training:
     turns         the programs of a step, in order; each run of each has rows of its own
     on_nan        whether a step whose loss or gradients are not finite is the last (`stop`) or is passed over (`skip`)
     start         a checkpoint in `folder` (the spec's), whose parameters a new run begins with
+    sees_ahead    where the model lets a position see those behind it, if it does: then it generates nothing
     """
 
     source: DataSource | None
@@ -129,6 +130,7 @@ class Training:
     start: str | None = None
     on_nan: str = "stop"
     folder: str = "."
+    sees_ahead: str | None = None
 
     @property
     def runs_per_step(self) -> int:

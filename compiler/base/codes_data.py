@@ -141,6 +141,12 @@ ENTRIES: tuple[Entry, ...] = (
         why="Generation goes on from at least one token.",
     ),
     Entry(
+        code="E0541",
+        title="the model sees what is still to come",
+        what="Ids are drawn one after the other, but what this model says of one follows from those behind it.",
+        why="It would go on from what does not exist yet. Give its attention `mask = causal`, and train it so.",
+    ),
+    Entry(
         code="E0550",
         title="a file of weights cannot be read",
         what="It is not there, damaged, no safetensors file, or an index that names what it may not.",

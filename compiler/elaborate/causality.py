@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ..ir.graph import Graph
 from ..ir.types import Attr, Dim, DType, Node, Use
 from .frame import Frame
 from .models import Elaborated
@@ -71,6 +72,24 @@ def _flat(value: Attr) -> set[Dim]:
 
 def _dims(attrs: Mapping[str, Attr], name: str) -> set[Dim]:
     return _flat(attrs[name])
+
+
+def foresight(graph: Graph) -> str | None:
+    """Where a model that maps ids[batch, T] to outputs lets every position see all, in words; None if it does not.
+
+    Such a model cannot go on with a row of ids: what it says of the last one follows from those behind it.
+    """
+    rows = [node for node in graph.nodes("input") if node.outs[0].dtype is DType.I64]
+    found = [use for name, use in graph.outputs.items() if name == "logits"] or list(graph.outputs.values())
+    if len(rows) != 1 or len(rows[0].outs[0].dims) != 2 or len(found) != 1:
+        return None
+    sight = _Sight({(rows[0].id, 0): frozenset({1})})
+    sight.follow(node for node in graph if node.op != "input")
+    leak = sight.whole.get(found[0].value)
+    if leak is None:
+        return None
+    place = ", ".join(f"{origin.file}:{origin.line}" for origin in leak.origin[:3])
+    return f"{leak.id} mixes {rows[0].outs[0].dims[1]} without a causal mask ({place})"
 
 
 def check_next_token(frame: Frame, made: Elaborated, recipe: Recipe, columns: Mapping[str, Use]) -> None:
