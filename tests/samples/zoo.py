@@ -19,7 +19,7 @@ _IMAGE = {"L": 2, "C": 3, "Y": 4, "X": 6, "P": 2, "Q": 3, "batch": 2}
 DIMS: Mapping[tuple[str, str], Mapping[str, int]] = MappingProxyType(
     {
         ("autoencoder", "AutoEncoder"): {"C": 2, "Y": 8, "X": 16, "Z": 3, "A": 2, "B": 3, "N": 4, "batch": 2},
-        ("bengio", "Bengio"): {"C": 3, "M": 4, "H": 5, "V": 11, "batch": 2},
+        ("bengio", "Bengio"): {"C": 3, "M": 4, "H": 5, "V": 11, "T": 5, "batch": 2},
         ("bert", "BERT"): {**_TEXT, "D": 8, "H": 2, "F": 10, "N": 3, "M": 7},
         ("bert", "BERTEncoder"): {**_TEXT, "D": 8, "H": 2, "F": 10, "N": 3, "M": 7},
         ("bloom", "BLOOM"): {**_TEXT, "D": 6, "H": 3, "F": 24},
@@ -62,6 +62,7 @@ DIMS: Mapping[tuple[str, str], Mapping[str, int]] = MappingProxyType(
         ("qwen2", "Qwen2"): {**_TEXT, "D": 16, "H": 4, "G": 2, "F": 10},
         ("qwen3", "Qwen3"): {**_TEXT, "D": 8, "H": 4, "G": 2, "K": 6, "F": 10},
         ("qwen3", "Qwen3MoE"): {**_TEXT, "D": 8, "H": 4, "G": 2, "K": 6, "F": 4, "E": 10},
+        ("rnn", "RNNLanguageModel"): {"D": 4, "V": 7, "T": 5, "batch": 2},
         ("roberta", "RoBERTa"): {**_TEXT, "D": 8, "H": 2, "F": 10, "M": 9},
         ("roberta", "RoBERTaEncoder"): {**_TEXT, "D": 8, "H": 2, "F": 10, "M": 9},
         ("t5", "T5"): {**_TEXT, "D": 8, "H": 2, "K": 3, "F": 10, "B": 8, "S": 5},
