@@ -1,7 +1,4 @@
-"""Every model of specs/models in a tiny size: lowered, interpreted and by autograd, the same loss and gradients.
-
-A model that needs what is not lowered yet is refused with a diagnostic that says so.
-"""
+"""Every model of specs/models in a tiny size: lowered, interpreted and by autograd, the same loss and gradients."""
 
 from __future__ import annotations
 
@@ -15,8 +12,6 @@ from oracles.lowered import run_lowered
 from oracles.probes import probed
 from oracles.steps import interpreted_steps, lowered_steps
 from oracles.values import Array, assert_close, leaf_values, run
-from partita.compiler.base.diagnostic import SpecError
-from partita.compiler.elaborate.models import elaborate_model
 from partita.compiler.ir.graph import Graph
 from partita.compiler.ir.levels import LOSS, MODEL
 from partita.compiler.language import syntax
@@ -26,7 +21,7 @@ from partita.compiler.passes.differentiate import Differentiate
 from partita.compiler.pipeline import forward_passes, gradient_graph, step_graph
 from samples.recipes import recipe_over
 from samples.spec_texts import ROOT, model_spec
-from samples.zoo import DIMS, LATER, OTHER_SIZES, tiny_model
+from samples.zoo import DIMS, FOREIGN, OTHER_SIZES, tiny_model
 
 _STEPPED = ("BLOOM", "GPT2", "Gemma2", "Gopher", "Llama3", "Llama31", "Mixtral", "OPT", "PaLM")
 NEXT_TOKEN = [one for one in DIMS if one[1] in _STEPPED]
@@ -96,17 +91,10 @@ def step_of(file: str, model: str, count: int) -> Graph:
     return step_graph(spec, recipe)
 
 
-@pytest.mark.parametrize(("file", "model"), LATER, ids=[model for _, model in LATER])
-def test_what_is_not_built_is_refused(file: str, model: str) -> None:
-    with pytest.raises(SpecError) as refused:
-        elaborate_model(model_spec(file), model)
-    assert LATER[file, model] in [found.title for found in refused.value.diagnostics]
-
-
 def test_every_model_has_a_tiny_size() -> None:
     files = sorted((ROOT / "specs/models").glob("*.partita"))
     own = {(f.stem, name) for f in files for name in own_models(f)}
-    assert own == {*DIMS, *LATER}
+    assert own == {*DIMS, *FOREIGN}
 
 
 def own_models(path: Path) -> list[str]:

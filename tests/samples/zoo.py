@@ -13,6 +13,7 @@ from .spec_texts import model_spec
 
 _TEXT = {"L": 2, "V": 13, "T": 6, "batch": 2}
 _VIEW = {"D": 8, "H": 2, "F": 10}
+_LATENT = {"D": 8, "H": 2, "K": 3, "N": 4, "W": 5, "Z": 6, "Q": 7}
 _IMAGE = {"L": 2, "C": 3, "Y": 4, "X": 6, "P": 2, "Q": 3, "batch": 2}
 
 #: The dims of each model, by (file, model).
@@ -24,22 +25,9 @@ DIMS: Mapping[tuple[str, str], Mapping[str, int]] = MappingProxyType(
         ("bert", "BERTEncoder"): {**_TEXT, "D": 8, "H": 2, "F": 10, "N": 3, "M": 7},
         ("bloom", "BLOOM"): {**_TEXT, "D": 6, "H": 3, "F": 24},
         ("clip", "CLIP"): {**_IMAGE, **_VIEW, "W": 12, "J": 3, "U": 14, "V": 13, "N": 9, "Z": 5, "T": 6},
-        ("deepseek", "DeepSeek"): {
-            **_TEXT,
-            "L": 3,
-            "A": 1,
-            "D": 8,
-            "H": 2,
-            "K": 3,
-            "N": 4,
-            "W": 5,
-            "Z": 6,
-            "Q": 7,
-            "F": 10,
-            "U": 4,
-            "E": 32,
-            "C": 6,
-        },
+        ("convnext", "ConvNeXt"): {"A": 1, "B": 1, "L": 1, "M": 1, "C": 4, "N": 3, "I": 2, "Y": 32, "X": 32},
+        ("deepseek", "DeepSeek"): {**_TEXT, "L": 3, "A": 1, "F": 10, "U": 4, "E": 32, "C": 6, **_LATENT},
+        ("falcon", "Falcon"): {**_TEXT, "D": 16, "H": 4, "G": 2, "F": 10},
         ("gan", "GAN"): {"C": 2, "Y": 8, "X": 4, "Z": 3, "A": 2, "batch": 2},
         ("gemma2", "Gemma2"): {**_TEXT, "D": 8, "H": 4, "G": 2, "K": 6, "F": 10},
         ("gopher", "Gopher"): {**_TEXT, "D": 8, "H": 2, "K": 3, "F": 10},
@@ -55,6 +43,7 @@ DIMS: Mapping[tuple[str, str], Mapping[str, int]] = MappingProxyType(
         ("lstm", "LSTMLanguageModel"): {"D": 4, "C": 5, "V": 7, "T": 5, "batch": 2},
         ("megatron", "Megatron"): {**_TEXT, "D": 8, "H": 2, "F": 10, "N": 7},
         ("mistral", "Mistral"): {**_TEXT, "D": 16, "H": 4, "G": 2, "F": 10},
+        ("mixer", "Mixer"): {**_IMAGE, "D": 8, "U": 5, "F": 10, "N": 7},
         ("mixtral", "Mixtral"): {**_TEXT, "D": 8, "H": 4, "G": 2, "F": 6, "E": 5},
         ("opt", "OPT"): {**_TEXT, "D": 8, "H": 2, "F": 10, "N": 7, "E": 6},
         ("palm", "PaLM"): {**_TEXT, "D": 8, "H": 3, "K": 4, "F": 10},
@@ -77,6 +66,7 @@ DIMS: Mapping[tuple[str, str], Mapping[str, int]] = MappingProxyType(
 OTHER_SIZES: tuple[tuple[str, str, str], ...] = (
     ("deepseek", "DeepSeek", "V2"),
     ("deepseek", "DeepSeek", "V3"),
+    ("falcon", "Falcon", "40B"),
     ("llama3", "Llama3", "1B"),
     ("megatron", "Megatron", "530B"),
     ("opt", "OPT", "350M"),
@@ -84,12 +74,8 @@ OTHER_SIZES: tuple[tuple[str, str, str], ...] = (
     ("qwen3", "Qwen3", "8B"),
 )
 
-#: What the compiler does not lower yet, and what it says of it.
-LATER: Mapping[tuple[str, str], str] = MappingProxyType(
-    {
-        ("own_op", "Toy"): "the foreign kernel `tree_attention` is not lowered yet",
-    }
-)
+#: What nobody can compute without a package of somebody else's: its kernel has no body.
+FOREIGN: tuple[tuple[str, str], ...] = (("own_op", "Toy"),)
 
 
 def tiny_model(
