@@ -25,7 +25,7 @@ DIMS: Mapping[tuple[str, str], Mapping[str, int]] = MappingProxyType(
         ("bert", "BERTEncoder"): {**_TEXT, "D": 8, "H": 2, "F": 10, "N": 3, "M": 7},
         ("bloom", "BLOOM"): {**_TEXT, "D": 6, "H": 3, "F": 24},
         ("clip", "CLIP"): {**_IMAGE, **_VIEW, "W": 12, "J": 3, "U": 14, "V": 13, "N": 9, "Z": 5, "T": 6},
-        ("convnext", "ConvNeXt"): {"A": 1, "B": 1, "L": 1, "M": 1, "C": 4, "N": 3, "I": 2, "Y": 32, "X": 32},
+        ("convnext", "ConvNeXt"): {**dict.fromkeys("ABLM", 1), "C": 4, "N": 3, "I": 2, "Y": 32, "X": 32, "batch": 1},
         ("deepseek", "DeepSeek"): {**_TEXT, "L": 3, "A": 1, "F": 10, "U": 4, "E": 32, "C": 6, **_LATENT},
         ("falcon", "Falcon"): {**_TEXT, "D": 16, "H": 4, "G": 2, "F": 10},
         ("gan", "GAN"): {"C": 2, "Y": 8, "X": 4, "Z": 3, "A": 2, "batch": 2},
