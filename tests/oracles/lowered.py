@@ -67,4 +67,9 @@ def run_lowered(
         for part in parts
     ]
     outputs = runnable.run("step", store, data, int(values.get("step", 0)), int(values.get("seed", 0)))
-    return {k: v.numpy() for k, v in outputs.items()}, {k: v.numpy() for k, v in store.items()}
+    return {k: _array(v) for k, v in outputs.items()}, {k: _array(v) for k, v in store.items()}
+
+
+def _array(value: torch.Tensor) -> Array:
+    """numpy knows no bfloat16."""
+    return (value.float() if value.dtype is torch.bfloat16 else value).numpy()

@@ -13,11 +13,12 @@ from .measure import Case, summary
 from .step import CASES, bench_step
 
 EXAMPLE = "partita bench step --json"
+WHAT = "step: a training step of a GPT against plain PyTorch; precision: the same in bfloat16, against autocast"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("what", choices=("step",), help="step: a training step of a GPT against plain PyTorch")
+    parser.add_argument("what", choices=("step", "precision"), help=WHAT)
     parser.add_argument("--case", choices=CASES, action="append", help="which size; may be repeated (default: all)")
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="timed steps of each side (default 10)")
     parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu or cuda (default cpu)")
@@ -32,7 +33,9 @@ def run(options: argparse.Namespace) -> int:
     if options.device != "cpu" and not torch.cuda.is_available():
         raise CommandFault(f"there is no device `{options.device}` here", exit_code=1)
     names = tuple(options.case or CASES)
-    cases = bench_step(names, options.rounds, torch.device(options.device), not options.no_compile)
+    cases = bench_step(
+        names, options.rounds, torch.device(options.device), not options.no_compile, options.what == "precision"
+    )
     found = summary(cases)
     if options.json:
         print(json.dumps(found, indent=1))

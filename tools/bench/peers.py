@@ -106,9 +106,19 @@ def load_weights(model: GPT2, weights: Mapping[str, Tensor]) -> None:
 
 
 def peer_step(
-    shape: Shape, weights: Mapping[str, Tensor], lr: float, *, chunked: bool, compiled: bool, device: torch.device
+    shape: Shape,
+    weights: Mapping[str, Tensor],
+    lr: float,
+    *,
+    chunked: bool,
+    compiled: bool,
+    device: torch.device,
+    low: bool = False,
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """One training step of the peer: zero, forward, backward, AdamW. Gives the loss (a tensor, not synchronised)."""
+    """One training step of the peer: zero, forward, backward, AdamW. Gives the loss (a tensor, not synchronised).
+
+    low: forward and loss under autocast to bfloat16
+    """
     model = GPT2(shape, chunked).to(device)
     load_weights(model, weights)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
@@ -116,7 +126,8 @@ def peer_step(
 
     def step(tokens: Tensor, target: Tensor) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        loss = forward(tokens, target)
+        with torch.autocast(device.type, torch.bfloat16, enabled=low):
+            loss = forward(tokens, target)
         loss.backward()
         optimizer.step()
         return loss.detach()

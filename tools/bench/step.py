@@ -1,5 +1,7 @@
 """`partita bench step`: our training step against a plain PyTorch GPT-2, eager and compiled.
 
+`partita bench precision` is the same with `mixed(compute = bf16)` against the peers under autocast.
+
 The same weights and batch, alternating in one process, medians; the losses of both sides must agree before anything
 is timed. Ours runs as it is written, and through `torch.compile` where the peer does.
 """
@@ -25,6 +27,7 @@ from .peers import Shape, has_chunked_loss, peer_step
 
 CASES = ("small", "medium")
 TOLERANCE = 1e-4  # relative, between the losses of the first step in float32
+LOW_TOLERANCE = 2.0**-8  # the same in bfloat16: its unit roundoff
 SEED = 0
 
 
@@ -36,16 +39,21 @@ class Contestant:
     make: Callable[[], Callable[[], torch.Tensor]]
 
 
-def bench_step(names: tuple[str, ...], rounds: int, device: torch.device, compiled: bool) -> list[Case]:
-    """Every case against every peer. `compiled` adds torch.compile on both sides; on a CPU it wants a C++ compiler."""
+def bench_step(
+    names: tuple[str, ...], rounds: int, device: torch.device, compiled: bool, low: bool = False
+) -> list[Case]:
+    """Every case against every peer. `compiled` adds torch.compile on both sides; on a CPU it wants a C++ compiler.
+
+    low: in bfloat16 with float32 weights, our way against autocast
+    """
     with resources.as_file(resources.files("partita.specs").joinpath("recipes/bench_step.partita")) as path:
         spec = open_spec(path)
-    return [case for name in names for case in _case(spec, name, rounds, device, compiled)]
+    return [case for name in names for case in _case(spec, name, rounds, device, compiled, low)]
 
 
-def _case(spec: Spec, name: str, rounds: int, device: torch.device, compiled: bool) -> list[Case]:
+def _case(spec: Spec, name: str, rounds: int, device: torch.device, compiled: bool, low: bool) -> list[Case]:
     with tempfile.TemporaryDirectory() as scratch:
-        recipe = load_recipe(spec, name)
+        recipe = load_recipe(spec, name, ["precision=mixed(compute = bf16)"] if low else [])
         folder = Path(scratch) / "build"
         compile_recipe(spec, recipe, folder, device=device.type)
         shape = _shape(spec, name)
@@ -55,15 +63,15 @@ def _case(spec: Spec, name: str, rounds: int, device: torch.device, compiled: bo
             ours.append(Contestant("compiled", _ours(folder, batch, device, True)))
         if device.type == "cuda":
             ours.reverse()  # what runs by default comes first
-        peers = _peers(folder, shape, batch, device, compiled)
-        return _compare(name, ours, peers, rounds, device)
+        peers = _peers(folder, shape, batch, device, compiled, low)
+        return _compare(name, ours, peers, rounds, device, LOW_TOLERANCE if low else TOLERANCE)
 
 
 def _compare(
-    name: str, ours: list[Contestant], peers: list[Contestant], rounds: int, device: torch.device
+    name: str, ours: list[Contestant], peers: list[Contestant], rounds: int, device: torch.device, tolerance: float
 ) -> list[Case]:
     everyone = [*ours, *peers]
-    steps: list[Step] = [_agreeing(contestant.make(), everyone[0]) for contestant in everyone]
+    steps: list[Step] = [_agreeing(contestant.make(), everyone[0], tolerance) for contestant in everyone]
     seconds = alternate(steps, rounds, device)
     del steps
     peaks = [peak_bytes(contestant.make, device) for contestant in everyone]
@@ -85,9 +93,9 @@ def _compare(
     ]
 
 
-def _agreeing(step: Callable[[], torch.Tensor], reference: Contestant) -> Step:
+def _agreeing(step: Callable[[], torch.Tensor], reference: Contestant, tolerance: float) -> Step:
     loss, expected = float(step()), float(reference.make()())
-    assert abs(loss - expected) <= TOLERANCE * abs(expected), f"losses differ: {loss} and {expected}"
+    assert abs(loss - expected) <= tolerance * abs(expected), f"losses differ: {loss} and {expected}"
     return step
 
 
@@ -117,17 +125,18 @@ def _ours(
 
 
 def _peers(
-    folder: Path, shape: Shape, batch: dict[str, torch.Tensor], device: torch.device, compiled: bool
+    folder: Path, shape: Shape, batch: dict[str, torch.Tensor], device: torch.device, compiled: bool, low: bool
 ) -> list[Contestant]:
     executable: Executable = load(folder, device)
 
     def contestant(chunked: bool, through_compile: bool) -> Contestant:
         def make() -> Callable[[], torch.Tensor]:
             weights = initial_store(executable.build, SEED, device)
-            step = peer_step(shape, weights, 1e-4, chunked=chunked, compiled=through_compile, device=device)
+            step = peer_step(shape, weights, 1e-4, chunked=chunked, compiled=through_compile, device=device, low=low)
             return lambda: step(batch["tokens"], batch["target"])
 
         name = ("compiled" if through_compile else "eager") + (", chunked loss" if chunked else "")
+        name += ", autocast" if low else ""
         return Contestant(name, make)
 
     losses = (False, True) if has_chunked_loss() else (False,)

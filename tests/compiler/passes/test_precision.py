@@ -36,9 +36,8 @@ def floats(node: Node) -> set[DType]:
     return {out.dtype for out in node.outs if out.dtype.is_float}
 
 
-@pytest.mark.parametrize(("file", "model"), LANGUAGE)
-def test_every_operator_has_the_type_that_it_declares(file: str, model: str) -> None:
-    graph = gradients(file, model)
+def holds_declared_types(graph: Graph) -> None:
+    """Each operator reads and gives the types that its declaration asks for."""
     check(graph, GRADIENT, "the typed graph")
     for node in graph:
         rule = REGISTRY[node.op].precision
@@ -52,6 +51,20 @@ def test_every_operator_has_the_type_that_it_declares(file: str, model: str) -> 
     for name, use in graph.outputs.items():
         assert use.dtype is DType.F32, f"{name} leaves the graph"
     assert {node.outs[0].dtype for node in graph.nodes("parameter")} == {DType.F32}
+
+
+@pytest.mark.parametrize(("file", "model"), LANGUAGE)
+def test_every_operator_has_the_type_that_it_declares(file: str, model: str) -> None:
+    holds_declared_types(gradients(file, model))
+
+
+def test_a_lost_cast_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def narrow(_typing: object, dtype: DType) -> DType:
+        return dtype
+
+    monkeypatch.setattr("partita.compiler.passes.precision._Typing._wide", narrow)
+    with pytest.raises(AssertionError):
+        holds_declared_types(gradients("gpt2", "GPT2"))
 
 
 @pytest.mark.parametrize(("file", "model"), LANGUAGE)
