@@ -36,7 +36,7 @@ from .passes.guard import SCALED_LOSS
 from .passes.inline import Inline
 from .passes.microbatch import Microbatch
 from .passes.offsets import Offsets
-from .passes.precision import AssignPrecision
+from .passes.precision import AssignPrecision, unused
 from .passes.rematerialize import Rematerialize
 from .passes.route import Route
 from .passes.scale import ScaleLoss
@@ -142,7 +142,11 @@ def step_graph(spec: Spec, recipe: Recipe, after: After | None = None, device: s
 
 def step_graphs(spec: Spec, recipe: Recipe, device: str = "cpu") -> dict[str, Graph]:
     """The program of each update of a step, by name, in the order in which they run. Raises SpecError."""
-    return {turn.program: step_graph(spec, turn, device=device) for turn in recipe.turns}
+    steps = {turn.program: step_graph(spec, turn, device=device) for turn in recipe.turns}
+    idle = [set(unused(step, recipe.precision.overrides)) for step in steps.values()]
+    for pattern in sorted(set[str].intersection(*idle)):
+        raise SpecError(Diagnostic("E0916", f"`precision` names `{pattern}`, and no part of the model is called so"))
+    return steps
 
 
 def evaluate_graph(spec: Spec, recipe: Recipe) -> Graph:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from .arguments import add_spec, add_which, sets_of
+from .casts import Reason, reasons
 from .figures import BlockFigures, Figures, figures
 from .numbers import bytes_text, compact
 from .specs import bind, step_of
@@ -24,6 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_spec(parser)
     add_which(parser)
     parser.add_argument("--json", action="store_true", help="all figures, exactly, as JSON")
+    parser.add_argument("--precision", action="store_true", help="every cast of a recipe's step, and why it is there")
     parser.add_argument(
         "--depth", type=int, default=DEPTH, metavar="N", help=f"levels inside a block (default {DEPTH})"
     )
@@ -32,12 +36,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints the table or the JSON."""
     bound = bind(options.spec, sets_of(options), options.size, options.model, options.recipe)
+    if options.precision:
+        print_casts(reasons(step_of(bound)), as_json=options.json)
+        return 0
     found = figures(bound.model, step_of(bound), bound.assumed)
     if options.json:
         print(json.dumps(found.to_json(), indent=1))
     else:
         print_figures(found, options.depth, _console())
     return 0
+
+
+def print_casts(found: Sequence[Reason], *, as_json: bool) -> None:
+    """One cast a line: the value, its types, how often, and why."""
+    if as_json:
+        casts = [{**asdict(one), "before": one.before.value, "after": one.after.value} for one in found]
+        print(json.dumps(casts, indent=1))
+        return
+    width = max((len(one.value) for one in found), default=0)
+    for one in found:
+        print(f"{one.value:{width}}  {one.before.value:>4} → {one.after.value:4}  once {one.often}: {one.why}")
+    print(f"{len(found)} casts" if found else "every value has one type: no casts")
 
 
 def _console() -> Console:

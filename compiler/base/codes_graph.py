@@ -42,6 +42,12 @@ ENTRIES: tuple[Entry, ...] = (
         "its row with. What cannot be is refused: the result would depend on how rows were packed.",
     ),
     Entry(
+        code="E0916",
+        title="a precision of what is not there",
+        what="A pattern of the section `precision` names no part of any graph that a step runs.",
+        why="A misspelt path would compute its part in the type of all the rest.",
+    ),
+    Entry(
         code="E0921",
         title="a foreign kernel that was not allowed",
         what="The model needs code of a package to be computed: a kernel without a body, so without another meaning.",

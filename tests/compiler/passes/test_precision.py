@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from partita.compiler.base.diagnostic import SpecError
 from partita.compiler.ir.graph import Graph
 from partita.compiler.ir.levels import GRADIENT, LOSS
 from partita.compiler.ir.types import DType, Node, Phase
@@ -14,7 +17,8 @@ from partita.compiler.passes.inline import Inline
 from partita.compiler.passes.offsets import Offsets
 from partita.compiler.passes.precision import AssignPrecision, unused
 from partita.compiler.passes.simplify import Simplify
-from partita.compiler.pipeline import elaborate_loss, step_graph
+from partita.compiler.pipeline import elaborate_loss, step_graph, step_graphs
+from partita.tools.casts import reasons
 from samples.recipes import recipe_over
 
 LANGUAGE = [
@@ -116,3 +120,19 @@ def test_a_pattern_that_names_nothing_is_found() -> None:
 def test_one_type_needs_no_cast() -> None:
     graph = gradients("gpt2", "GPT2", AssignPrecision())
     assert not [node for node in graph.nodes("cast") if node.uses[0].dtype.is_float]
+
+
+def test_a_recipe_that_names_nothing_is_refused() -> None:
+    spec, recipe = recipe_over("llama3", "Llama3", "f32")
+    wrong = replace(recipe, precision=replace(recipe.precision, overrides=(("heda.*", DType.BF16),)))
+    with pytest.raises(SpecError, match="E0916"):
+        step_graphs(spec, wrong)
+
+
+def test_every_cast_has_a_reason() -> None:
+    spec, recipe = recipe_over("llama3", "Llama3", "mixed(compute = bf16)", microbatches=2)
+    found = {one.value: one for one in reasons(step_graph(spec, recipe))}
+    assert found["head.w"].why.startswith("head.dot")
+    assert (found["head.w"].after, found["head.w"].often) == (DType.BF16, "a step")
+    assert found["grad/head.w"].why == "gradients are added up in f32"
+    assert found["grad/head.w"].often == "a microbatch"
