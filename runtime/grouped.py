@@ -36,7 +36,7 @@ def _dot(x: torch.Tensor, w: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     rows = _taken(x, order)
     found = x.new_empty(*x.shape[:3], w.shape[-1])
     for group, begin, end in _bounds(ids, w.shape[1]):
-        _product(rows[:, begin:end].flatten(1, 2), w[:, group], found[:, begin:end].view(x.shape[0], -1, w.shape[-1]))
+        _product(rows[:, begin:end].flatten(1, 2), w[:, group], found[:, begin:end].flatten(1, 2))
     if order is None:
         return found
     del rows

@@ -24,7 +24,7 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 def own_device(name: str | None) -> torch.device:
     """The device of this process: of several on a host, under torchrun, each has the GPU of its local rank."""
     device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+    if device.type == "cuda" and ":" not in str(device) and "LOCAL_RANK" in os.environ:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     return device

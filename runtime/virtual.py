@@ -183,10 +183,10 @@ class Cluster:
             if name not in stores[0]:
                 continue
             whole = torch.empty(item.shape, dtype=stores[0][name].dtype)
-            seen: dict[tuple[int, ...], torch.Tensor] = {}
+            seen: dict[object, torch.Tensor] = {}
             for rank, store in enumerate(stores):
                 offsets, sizes = self.build.part_of(item, rank)
-                first = seen.setdefault(offsets, store[name])
+                first = seen.setdefault((offsets, sizes), store[name])
                 if not torch.equal(first, store[name]) and not bool(first.isnan().any()):
                     raise ClusterError(f"device {rank} holds another {name} than a device with the same part")
                 _view(whole, offsets, sizes).copy_(store[name])

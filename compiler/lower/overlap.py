@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from ...runtime.program import Collective, Instruction, Run, Wait
+from ...runtime.program import Allocate, Collective, Free, Instruction, Local, Run, Wait
 from ..ir.types import DType, Node
 from .listing import Key, Listing
 from .segment import stands_alone
@@ -81,8 +81,10 @@ def bucketed(instructions: Sequence[Instruction]) -> list[Instruction]:
     found: list[Instruction] = []
     open_: dict[tuple[object, ...], Collective] = {}
     for instruction in instructions:
+        touched = _touched(instruction)
         if isinstance(instruction, Collective) and instruction.kind == "all_reduce":
             key = (instruction.axis, instruction.reduction, instruction.dtype)
+            open_ = {k: one for k, one in open_.items() if k == key or not touched & {*one.inputs, *one.outputs}}
             before = open_.get(key)
             if before is not None and _bytes(before) + _bytes(instruction) <= BUCKET_BYTES:
                 found.remove(before)
@@ -91,11 +93,22 @@ def bucketed(instructions: Sequence[Instruction]) -> list[Instruction]:
                 open_[key] = instruction
             found.append(open_[key])
             continue
-        if isinstance(instruction, Wait | Run):
-            touched = {*(instruction.buffers if isinstance(instruction, Wait) else instruction.inputs)}
-            open_ = {key: one for key, one in open_.items() if not touched & {*one.inputs, *one.outputs}}
+        open_ = {key: one for key, one in open_.items() if not touched & {*one.inputs, *one.outputs}}
         found.append(instruction)
     return found
+
+
+def _touched(instruction: Instruction) -> set[str]:
+    """The buffers that an instruction reads, frees or waits for."""
+    match instruction:
+        case Run() | Collective():
+            return {*instruction.inputs}
+        case Local():
+            return {instruction.input}
+        case Wait() | Free():
+            return {*instruction.buffers}
+        case Allocate():
+            return set()
 
 
 def _bytes(collective: Collective) -> int:
@@ -118,7 +131,9 @@ def ahead(instructions: Sequence[Instruction]) -> list[Instruction]:
     found = list(instructions)
     made = {name for i in instructions if isinstance(i, Run | Collective) for name in i.outputs}
     for position, gather in enumerate(instructions):
-        if not isinstance(gather, Collective) or gather.kind != "all_gather" or made & {*gather.inputs}:
+        if not isinstance(gather, Collective) or gather.kind != "all_gather":
+            continue
+        if gather.frees or made & {*gather.inputs}:
             continue
         reader = _reader(instructions[position:], gather.outputs)
         if reader is not None and reader.layer:

@@ -32,17 +32,17 @@ def localize(graph: Graph, mesh: Mesh, coordinate: Coordinate) -> Graph:
 
 def starts(local: Graph, graph: Graph, mesh: Mesh, coordinate: Coordinate) -> dict[str, int]:
     """For each `start` of a local graph, by its dim's name, where the device's part begins in a microbatch's whole."""
-    sizes = _sizes(graph)
+    sizes = sizes_of(graph)
     found: dict[str, int] = {}
     for node in local.nodes("start"):
         dim = attributes.dim(node.attrs, "dim")
-        base, axes = _cut_name(dim.name, mesh)
+        base, axes = cut_name(dim.name, mesh)
         whole = mesh.size(axes[0]) if base == DEVICE else sizes.get(base, 0)
         found[dim.name] = part(whole, axes, mesh, coordinate)[0]
     return found
 
 
-def _cut_name(name: str, mesh: Mesh) -> tuple[str, tuple[str, ...]]:
+def cut_name(name: str, mesh: Mesh) -> tuple[str, tuple[str, ...]]:
     """`T/data/tensor` as T and its axes."""
     pieces = name.split("/")
     at = len(pieces)
@@ -51,7 +51,8 @@ def _cut_name(name: str, mesh: Mesh) -> tuple[str, tuple[str, ...]]:
     return "/".join(pieces[:at]), tuple(pieces[at:])
 
 
-def _sizes(graph: Graph) -> dict[str, int]:
+def sizes_of(graph: Graph) -> dict[str, int]:
+    """Every dim's size by its name (0 where it is free)."""
     found: dict[str, int] = {}
     for node in graph:
         dims = [d for use in node.uses for d in use.dims] + [d for out in node.outs for d in out.dims]
