@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from .base.diagnostic import Diagnostic, Diagnostics, SpecError
+from .cost.cluster import H100_NODES, Cluster
 from .cost.flops import parameter_count, works
 from .cost.memory import step_memory
 from .cost.roofline import Machine, step_time
@@ -24,11 +25,15 @@ from .elaborate.loss import elaborate_loss
 from .elaborate.models import BATCH, elaborate_model
 from .elaborate.recipe import Recipe, plain
 from .ir.graph import Graph
-from .ir.levels import LOSS, MODEL
+from .ir.layout import Layout, Mesh
+from .ir.levels import LOSS, MODEL, PARTITIONED
 from .ir.types import DType, Phase
 from .language.parse import read_source
 from .ops.foreign import BACKWARD, FOREIGN, package_of
+from .partition.choices import Wishes
+from .partition.decide import decide
 from .passes import Pass, run_passes
+from .passes import check as check_graph
 from .passes.differentiate import Differentiate
 from .passes.documents import Documents
 from .passes.fuse_loss import FuseLoss
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
     from ..runtime.program import Build
     from .lower.footprint import Footprint
 
+PREDICT = "predict"  # the program that one device runs
 After = Callable[[Pass, Graph], None]
 
 # What a device computes again rather than keeps: see `passes/rematerialize.py`.
@@ -227,16 +233,41 @@ def compile_recipe(
     device: str = "cpu",
     machine: Machine | None = None,
     dump: Sequence[str] = (),
+    mesh: Mesh | None = None,
+    wishes: Wishes | None = None,
+    cluster: Cluster = H100_NODES,
 ) -> Build:
-    """The build folder of a recipe: programs to train, evaluate and predict. Raises SpecError, OSError."""
+    """The build folder of a recipe: programs to train, evaluate and predict. Raises SpecError, OSError.
+
+    On a mesh, training and evaluation are laid out on it as the wishes and the cluster's prices say.
+    """
     from .lower.build import lower
+    from .lower.outside import ALONE
+    from .lower.spread import spread
 
     steps = step_graphs(spec, recipe, device)
-    graphs = {**steps, "evaluate": evaluate_graph(spec, recipe), "predict": predict_graph(spec, recipe)}
+    graphs = {**steps, "evaluate": evaluate_graph(spec, recipe), PREDICT: predict_graph(spec, recipe)}
     packages = foreign_packages(graphs.values(), recipe.kernels)
     foretold = predictions(steps, recipe, machine)
-    record = {**plain(recipe), "sees_ahead": foresight(graphs["predict"])}
-    return lower(graphs, record, foretold, folder, device=device, dump=dump, kernels=packages)
+    record = {**plain(recipe), "sees_ahead": foresight(graphs[PREDICT])}
+    lying = ALONE
+    if mesh is not None and mesh.devices > 1:
+        graphs, lying = spread(laid_out(graphs, mesh, wishes or Wishes(), cluster), mesh)
+    return lower(graphs, record, foretold, folder, device=device, dump=dump, kernels=packages, spread=lying)
+
+
+def laid_out(
+    graphs: Mapping[str, Graph], mesh: Mesh, wishes: Wishes, cluster: Cluster = H100_NODES
+) -> dict[str, Graph]:
+    """A build's graphs on a mesh, all but `predict`, with their parameters and states where the first has laid them."""
+    found = dict(graphs)
+    leaves: dict[str, Layout] = {}
+    for name, graph in graphs.items():
+        if name != PREDICT:
+            found[name] = decide(graph, mesh, cluster, replace(wishes, leaves=dict(leaves))).graph
+            check_graph(found[name], PARTITIONED, "the partitioned graph")
+            leaves |= {n.id: n.layouts[0] for n in found[name] if n.op in ("parameter", "state")}
+    return found
 
 
 def step_footprint(spec: Spec, recipe: Recipe, *, device: str = "cpu") -> Footprint:

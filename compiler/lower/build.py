@@ -17,10 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...runtime.program import Build, is_step, to_json
+from ...runtime.program import Build, Program, is_step, to_json
 from ..ir.graph import Graph
 from .footprint import ROUNDING_BYTES, Footprint, footprint, held_of
-from .outside import ALONE, Spread, parameters_of, states_of
+from .outside import ALONE, NO_WHOLES, Spread, parameters_of, states_of
 from .program import Library, lower_graph
 
 MANIFEST = "manifest.json"
@@ -86,7 +86,7 @@ def _built(
 ) -> tuple[Build, Library]:
     library = Library(device)
     programs, *variants = [
-        {name: lower_graph(g, library, _wanted(dump, name, g), spread) for name, g in local.items()}
+        {name: _program(name, graph, library, dump, spread) for name, graph in local.items()}
         for local in (graphs, *spread.variants)
     ]
     name = next(iter(graphs.values())).name
@@ -97,8 +97,9 @@ def _built(
     return build, library
 
 
-def _wanted(dump: Sequence[str], name: str, graph: Graph) -> list[str]:
-    return [one for one in dump if one in graph] if is_step(name) else []
+def _program(name: str, graph: Graph, library: Library, dump: Sequence[str], spread: Spread) -> Program:
+    wanted = [one for one in dump if one in graph] if is_step(name) else []
+    return lower_graph(graph, library, wanted, spread.mesh.names, spread.wholes.get(name, NO_WHOLES))
 
 
 def _footprint(build: Build, name: str, library: Library, threads: int | None = None, rank: int = 0) -> Footprint:

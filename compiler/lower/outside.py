@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import cast
 
 import torch
@@ -31,17 +32,21 @@ class Whole:
     layout: Layout
 
 
+Wholes = Mapping[str, Whole]
+NO_WHOLES: Wholes = MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class Spread:
     """How a build lies on a mesh.
 
-    wholes    of the leaves that are cut, by node id
+    wholes    of the leaves that are cut, by program and node id
     variants  the local graphs of the devices that differ from rank 0, by program
     classes   what each rank runs: 0 for the graphs of rank 0, n for `variants[n - 1]`; empty where all are alike
     """
 
     mesh: Mesh = ONE_DEVICE
-    wholes: Mapping[str, Whole] = field(default_factory=dict[str, Whole])
+    wholes: Mapping[str, Wholes] = field(default_factory=dict[str, Wholes])
     variants: tuple[Mapping[str, Graph], ...] = ()
     classes: tuple[int, ...] = ()
 
@@ -58,7 +63,7 @@ def argument_name(node: Node) -> str:
     return node.op if node.op in RUNTIME_SCALARS else node.id
 
 
-def inputs_of(found: Listing, spread: Spread = ALONE) -> list[Input]:
+def inputs_of(found: Listing, wholes: Wholes = NO_WHOLES) -> list[Input]:
     """What the data and the runtime give."""
     inputs: dict[str, Input] = {}
     for node in found.nodes:
@@ -68,7 +73,7 @@ def inputs_of(found: Listing, spread: Spread = ALONE) -> list[Input]:
         assert node.op != "input" or name not in inputs, f"two inputs are called {name}"
         source = "data" if node.op == "input" else name
         below = cast(Dim | None, node.attrs.get("below"))
-        whole = spread.wholes.get(node.id)
+        whole = wholes.get(node.id)
         inputs[name] = Input(
             name=name,
             shape=tuple(shape(out.dims)),
@@ -93,19 +98,25 @@ def initializer(value: object) -> Initializer:
     return Initializer(str(kind), tuple(float(cast(float, a)) for a in arguments))
 
 
+def found_whole(found: Mapping[str, Parameter] | Mapping[str, State], node: Node) -> Whole | None:
+    """What another program said already of a tensor that this one has whole."""
+    known = found.get(node.id)
+    return None if known is None else Whole(known.shape, known.layout)
+
+
 def parameters_of(graphs: Mapping[str, Graph], spread: Spread = ALONE) -> tuple[Parameter, ...]:
     """Every parameter of any graph, once, as it is over all devices. It is trained if a step trains it."""
     found: dict[str, Parameter] = {}
     steps = [graph for name, graph in graphs.items() if is_step(name)] or list(graphs.values())
     trained = {node.id for graph in steps for node in graph.nodes("parameter") if node.attrs["trained"]}
-    for graph in graphs.values():
+    for name, graph in graphs.items():
         for node in graph.nodes("parameter"):
             out = node.outs[0]
-            whole = spread.wholes.get(node.id) or Whole(tuple(shape(out.dims)), ())
+            whole = spread.wholes.get(name, NO_WHOLES).get(node.id) or found_whole(found, node) or Whole(tuple(shape(out.dims)), ())
             found[node.id] = Parameter(
                 name=node.id,
                 shape=whole.shape,
-                dims=tuple(name.partition("/")[0] for name in names(out.dims)),
+                dims=tuple(dim.partition("/")[0] for dim in names(out.dims)),
                 dtype=out.dtype.value,
                 initializer=initializer(node.attrs["init"]),
                 trained=node.id in trained,
@@ -117,10 +128,10 @@ def parameters_of(graphs: Mapping[str, Graph], spread: Spread = ALONE) -> tuple[
 def states_of(graphs: Mapping[str, Graph], spread: Spread = ALONE) -> tuple[State, ...]:
     """Every state of any graph, once, as it is over all devices."""
     found: dict[str, State] = {}
-    for graph in graphs.values():
+    for name, graph in graphs.items():
         for node in graph.nodes("state"):
             out = node.outs[0]
-            whole = spread.wholes.get(node.id) or Whole(tuple(shape(out.dims)), ())
+            whole = spread.wholes.get(name, NO_WHOLES).get(node.id) or found_whole(found, node) or Whole(tuple(shape(out.dims)), ())
             start = initializer(node.attrs["init"])
             found[node.id] = State(node.id, whole.shape, out.dtype.value, start, whole.layout)
     return tuple(found.values())

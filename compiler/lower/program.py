@@ -21,7 +21,7 @@ from .fuse import listing
 from .kernels import ARGUMENTS
 from .listing import Listing
 from .modules import Argument, Module, emit, finish, identifier
-from .outside import ALONE, Spread, argument_name, inputs_of
+from .outside import NO_WHOLES, Wholes, argument_name, inputs_of
 from .overlap import issue_early, overlapped
 from .segment import Segment, cut, literals, signature
 
@@ -78,23 +78,30 @@ def layouts(arguments: Sequence[Argument]) -> tuple[object, ...]:
     )
 
 
-def lower_graph(graph: Graph, library: Library, dump: Sequence[str] = (), spread: Spread = ALONE) -> Program:
+def lower_graph(
+    graph: Graph,
+    library: Library,
+    dump: Sequence[str] = (),
+    axes: Sequence[str] = (),
+    wholes: Wholes = NO_WHOLES,
+) -> Program:
     """The program of one device's graph, whose dims are all bound.
 
-    `dump` names values (node ids) to add to the outputs; `spread` says of what the leaves are parts.
+    `dump` names values (node ids) to add to the outputs; `axes` are those of the mesh that it is a device of, and
+    `wholes` says of what its leaves are parts.
     """
     for name in dump:
         assert name in graph, f"no value is called {name}"
-    return _Walk(issue_early(listing(graph, dump), spread.mesh.names), library, spread).program()
+    return _Walk(issue_early(listing(graph, dump), axes), library, axes, wholes).program()
 
 
 class _Walk:
     """One pass over the segments."""
 
-    def __init__(self, found: Listing, library: Library, spread: Spread) -> None:
+    def __init__(self, found: Listing, library: Library, axes: Sequence[str], wholes: Wholes) -> None:
         self.listing = found
         self.library = library
-        self.spread = spread
+        self.axes, self.wholes = axes, wholes
         self.nodes = found.index()
         self.asked = found.asked()
         self.live: dict[Key, torch.Tensor] = {}
@@ -104,7 +111,7 @@ class _Walk:
 
     def program(self) -> Program:
         """The instructions and what they need from outside."""
-        segments = cut(self.listing, self.spread.mesh.names)
+        segments = cut(self.listing, self.axes)
         self.last = {key: i for i, segment in enumerate(segments) for key in segment.inputs}
         for node in self.listing.nodes:
             if node.op in ARGUMENTS:
@@ -125,7 +132,7 @@ class _Walk:
                 self._instruct(position, segment, segment.alone)
         self._land(list(self.flying), phase)
         return Program(
-            inputs=tuple(inputs_of(self.listing, self.spread)),
+            inputs=tuple(inputs_of(self.listing, self.wholes)),
             prepare=overlapped(self.lists[Phase.PREPARE]),
             microbatch=overlapped((*self.lists[Phase.FORWARD], *self.lists[Phase.BACKWARD])),
             update=overlapped(self.lists[Phase.UPDATE]),

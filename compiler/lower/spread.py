@@ -32,10 +32,10 @@ def spread(graphs: Mapping[str, Graph], mesh: Mesh) -> tuple[dict[str, Graph], S
             kinds[key] = len(local)
             local.append(_local(laid, mesh, coordinate))
         classes.append(kinds[key])
-    wholes = {name: whole for graph in laid.values() for name, whole in _wholes(graph, mesh).items()}
+    wholes = {name: _wholes(graph, mesh) for name, graph in laid.items()}
     for some in local:
         for name, graph in some.items():
-            wholes |= _starts(graph, laid[name], mesh)
+            wholes[name] |= _starts(graph, laid[name], mesh)
     variants = tuple(local[1:])
     lying = Spread(runtime.Mesh(mesh.axes), wholes, variants, tuple(classes) if variants else ())
     return {**graphs, **local[0]}, lying

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
 
-from ..ir.layout import Axes, Mesh, Reduction, largest_part
+from ..ir.layout import Axes, Layout, Mesh, Reduction, largest_part
 from ..ir.types import Node, Phase
 from ..ops.definition import Role
 from ..ops.registry import REGISTRY
@@ -26,10 +26,12 @@ DATA = "data"
 
 @dataclass(frozen=True)
 class Wishes:
-    """pins: dim name -> the axes that cut it. zero: the stage, or None where the solver may choose."""
+    """pins: dim name -> the axes that cut it. zero: the stage, or None where the solver may choose. leaves: parameters
+    and states, by id, that lie already as another graph of the build has laid them."""
 
     pins: Mapping[str, Axes] = field(default_factory=dict[str, Axes])
     zero: int | None = None
+    leaves: Mapping[str, Layout] = field(default_factory=dict[str, Layout])
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,10 @@ def choices(folded: Folded, mesh: Mesh, wishes: Wishes) -> Choices:
         if node.op == "assign":  # it takes what it writes to as that lies
             strategies = [(every[name][0],) * len(mesh.axes)]
         strategies = _stage(node, name in copies, strategies, mesh, wishes)
+        if node.id in wishes.leaves:
+            lies = tuple(map(wishes.leaves[node.id].on, mesh.names))
+            every_way = product(options(node), repeat=len(mesh.axes))
+            strategies = [one for one in every_way if tuple(option.results[0] for option in one) == lies]
         found[name] = tuple(strategies)
     return _together(folded, found)
 

@@ -40,7 +40,7 @@ class SpreadMLP:
                 different.append(graph)
         classes = tuple(different.index(graph) for graph in local)
         variants = tuple({"step": graph} for graph in different[1:])
-        return local[0], Spread(self.mesh, self.wholes, variants, classes if variants else ())
+        return local[0], Spread(self.mesh, {"step": self.wholes}, variants, classes if variants else ())
 
     @cached_property
     def wholes(self) -> dict[str, Whole]:
