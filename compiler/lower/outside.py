@@ -109,10 +109,10 @@ def parameters_of(graphs: Mapping[str, Graph], spread: Spread = ALONE) -> tuple[
     found: dict[str, Parameter] = {}
     steps = [graph for name, graph in graphs.items() if is_step(name)] or list(graphs.values())
     trained = {node.id for graph in steps for node in graph.nodes("parameter") if node.attrs["trained"]}
-    for name, graph in graphs.items():
+    for program, graph in graphs.items():
         for node in graph.nodes("parameter"):
             out = node.outs[0]
-            whole = spread.wholes.get(name, NO_WHOLES).get(node.id) or found_whole(found, node) or Whole(tuple(shape(out.dims)), ())
+            whole = spread.wholes.get(program, NO_WHOLES).get(node.id) or found_whole(found, node) or Whole(tuple(shape(out.dims)), ())
             found[node.id] = Parameter(
                 name=node.id,
                 shape=whole.shape,
@@ -128,10 +128,10 @@ def parameters_of(graphs: Mapping[str, Graph], spread: Spread = ALONE) -> tuple[
 def states_of(graphs: Mapping[str, Graph], spread: Spread = ALONE) -> tuple[State, ...]:
     """Every state of any graph, once, as it is over all devices."""
     found: dict[str, State] = {}
-    for name, graph in graphs.items():
+    for program, graph in graphs.items():
         for node in graph.nodes("state"):
             out = node.outs[0]
-            whole = spread.wholes.get(name, NO_WHOLES).get(node.id) or found_whole(found, node) or Whole(tuple(shape(out.dims)), ())
+            whole = spread.wholes.get(program, NO_WHOLES).get(node.id) or found_whole(found, node) or Whole(tuple(shape(out.dims)), ())
             start = initializer(node.attrs["init"])
             found[node.id] = State(node.id, whole.shape, out.dtype.value, start, whole.layout)
     return tuple(found.values())
