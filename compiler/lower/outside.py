@@ -98,10 +98,11 @@ def initializer(value: object) -> Initializer:
     return Initializer(str(kind), tuple(float(cast(float, a)) for a in arguments))
 
 
-def found_whole(found: Mapping[str, Parameter] | Mapping[str, State], node: Node) -> Whole | None:
-    """What another program said already of a tensor that this one has whole."""
-    known = found.get(node.id)
-    return None if known is None else Whole(known.shape, known.layout)
+def _whole(spread: Spread, program: str, node: Node, known: Parameter | State | None) -> Whole:
+    """A tensor over all devices: as this program has it cut, as another said already, or whole."""
+    if node.id in spread.wholes.get(program, NO_WHOLES):
+        return spread.wholes[program][node.id]
+    return Whole(known.shape, known.layout) if known else Whole(tuple(shape(node.outs[0].dims)), ())
 
 
 def parameters_of(graphs: Mapping[str, Graph], spread: Spread = ALONE) -> tuple[Parameter, ...]:
@@ -112,7 +113,7 @@ def parameters_of(graphs: Mapping[str, Graph], spread: Spread = ALONE) -> tuple[
     for program, graph in graphs.items():
         for node in graph.nodes("parameter"):
             out = node.outs[0]
-            whole = spread.wholes.get(program, NO_WHOLES).get(node.id) or found_whole(found, node) or Whole(tuple(shape(out.dims)), ())
+            whole = _whole(spread, program, node, found.get(node.id))
             found[node.id] = Parameter(
                 name=node.id,
                 shape=whole.shape,
@@ -131,7 +132,7 @@ def states_of(graphs: Mapping[str, Graph], spread: Spread = ALONE) -> tuple[Stat
     for program, graph in graphs.items():
         for node in graph.nodes("state"):
             out = node.outs[0]
-            whole = spread.wholes.get(program, NO_WHOLES).get(node.id) or found_whole(found, node) or Whole(tuple(shape(out.dims)), ())
+            whole = _whole(spread, program, node, found.get(node.id))
             start = initializer(node.attrs["init"])
             found[node.id] = State(node.id, whole.shape, out.dtype.value, start, whole.layout)
     return tuple(found.values())
