@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from partita.compiler.base.diagnostic import SpecError
+from partita.compiler.base.diagnostic import SpecError, render_all
+from partita.compiler.elaborate.check import check_text
 from partita.compiler.elaborate.models import ModelFacts, Request, elaborate_model, open_model
 from partita.compiler.ir.graph import Graph
 from partita.compiler.ir.levels import MODEL
@@ -11,7 +14,7 @@ from partita.compiler.ir.types import Layer, Phase
 from partita.compiler.ir.verify import verify
 from partita.compiler.ops.check import check_node
 from partita.compiler.passes.inline import Inline
-from samples.spec_texts import model_spec, text_spec
+from samples.spec_texts import ROOT, model_spec, text_spec
 from samples.zoo import DIMS
 
 
@@ -19,6 +22,12 @@ from samples.zoo import DIMS
 def test_graphs_are_sound(file: str, model: str):
     graph, _ = elaborate_model(model_spec(file), model)
     assert list(verify(graph, MODEL, check_node)) == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "specs/models").glob("*.partita")), ids=lambda path: path.stem)
+def test_nothing_is_wrong_with_a_file(path: Path):
+    """All its models in all their sizes, its recipes and its weight maps."""
+    assert render_all(check_text(path.read_text("utf-8"), str(path))) == ""
 
 
 def test_gpt3_175b_by_its_dims():
