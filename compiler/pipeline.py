@@ -271,10 +271,15 @@ def laid_out(
 
 
 def step_footprint(spec: Spec, recipe: Recipe, *, device: str = "cpu") -> Footprint:
-    """What a recipe's step occupies when it runs: the peak, its owners, and its course. Raises SpecError."""
+    """What a recipe's step occupies when it runs: the peak, its owners, and its course. Raises SpecError.
+
+    Of several updates that take turns, the one that reaches highest.
+    """
     from .lower.build import graph_footprint
 
-    return graph_footprint(step_graph(spec, recipe, device=device), device)
+    steps = step_graphs(spec, recipe, device)
+    found = [graph_footprint(step, device) for step in steps.values()]
+    return max(found, key=lambda one: one.memory.peak_bytes)
 
 
 def module(

@@ -35,7 +35,8 @@ def _copy(graph: Graph) -> GraphBuilder:
     builder = GraphBuilder(graph.name, graph.microbatches)
     builder.extend(graph)
     for name, use in graph.outputs.items():
-        builder.output(name, use)
+        if not name.startswith("grad/"):  # the update alone reads gradients
+            builder.output(name, use)
     for key, body in graph.bodies.items():
         builder.body(key, body)
     return builder

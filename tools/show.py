@@ -1,4 +1,7 @@
-"""`partita show`: a model's parameters, FLOPs a token and memory, whole and by block."""
+"""`partita show`: a model's parameters, FLOPs a token and memory, whole and by block.
+
+`--memory` lowers the step, to tell its peak to the byte: torch is loaded for that alone.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,25 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from .arguments import add_spec, add_which, sets_of
+from ..compiler import pipeline
+from .arguments import add_spec, add_which, sets_of, write_text
 from .casts import Reason, reasons
+from .fault import CommandFault
 from .figures import BlockFigures, Figures, figures
 from .numbers import bytes_text, compact
-from .specs import bind, step_of
+from .occupied import print_occupied, to_json
+from .specs import Bound, bind, step_of
+from .timeline import timeline
+
+if TYPE_CHECKING:
+    from ..compiler.lower.footprint import Footprint
 
 EXAMPLE = "partita show specs/models/gpt2.partita --size small"
 DEPTH = 1  # levels below a chain's layer (or below the model)
@@ -31,14 +43,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--depth", type=int, default=DEPTH, metavar="N", help=f"levels inside a block (default {DEPTH})"
     )
+    parser.add_argument("--memory", action="store_true", help="what occupies the device at the peak of a step")
+    parser.add_argument("-o", "--out", metavar="FILE", help="with --memory: a picture of it over time, as .svg")
+    parser.add_argument("--device", metavar="NAME", default="cpu", help="with --memory: cpu or cuda (default cpu)")
 
 
 def run(options: argparse.Namespace) -> int:
     """Prints the table or the JSON."""
+    if options.out is not None and (not options.memory or not options.out.endswith(".svg")):
+        raise CommandFault("-o names the picture of --memory, a file that ends in .svg", "--memory -o memory.svg")
     bound = bind(options.spec, sets_of(options), options.size, options.model, options.recipe)
     if options.precision:
         print_casts(reasons(step_of(bound)), as_json=options.json)
         return 0
+    if options.memory:
+        return show_memory(options, bound)
     found = figures(bound.model, step_of(bound), bound.assumed)
     if options.json:
         print(json.dumps(found.to_json(), indent=1))
@@ -57,6 +76,34 @@ def print_casts(found: Sequence[Reason], *, as_json: bool) -> None:
     for one in found:
         print(f"{one.value:{width}}  {one.before.value:>4} → {one.after.value:4}  once {one.often}: {one.why}")
     print(f"{len(found)} casts" if found else "every value has one type: no casts")
+
+
+def show_memory(options: argparse.Namespace, bound: Bound) -> int:
+    """The peak by owner and layer, and its picture."""
+    found = footprint_of(bound, options.device)
+    if options.json:
+        print(json.dumps(to_json(bound.model.name, found), indent=1))
+    else:
+        print_occupied(bound.model.name, found, _console())
+    if options.out is not None:
+        try:
+            write_text(Path(options.out), timeline(bound.model.name, found))
+        except OSError as fault:
+            raise CommandFault(f"cannot write {options.out}: {fault.strerror}", exit_code=1) from fault
+        if not options.json:
+            print(options.out)
+    return 0
+
+
+def footprint_of(bound: Bound, device: str) -> Footprint:
+    """The step's course on a device, once it is lowered."""
+    from ..compiler.lower.build import graph_footprint  # loads torch
+
+    if device not in ("cpu", "cuda"):
+        raise CommandFault(f"`--device {device}`: cpu or cuda")
+    if bound.recipe is not None:
+        return pipeline.step_footprint(bound.spec, bound.recipe, device=device)
+    return graph_footprint(step_of(bound), device)
 
 
 def _console() -> Console:

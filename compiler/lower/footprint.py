@@ -55,12 +55,14 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """How high one instruction reaches, and what stays behind it."""
+    """How high one instruction reaches, whose that is, and what stays behind it. `layer`: the one that it works on."""
 
     phase: str
     what: str
     peak_bytes: int
     left_bytes: int
+    owners: Mapping[Owner, int]
+    layer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +192,14 @@ class _Walk:
     alive: dict[int, _Block] = field(default_factory=dict[int, _Block])
     flying: dict[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     total: int = 0
+    shared: Counter[Owner] = field(default_factory=Counter[Owner])
     made: int = 0
     moments: int = 0
     peak: int = -1
     at: int = -1
     place: str = ""
     high: int = 0
+    owners: Mapping[Owner, int] = field(default_factory=dict[Owner, int])
     seen: tuple[_Block, ...] = ()
     levels: list[Level] = field(default_factory=list[Level])
     gradients: frozenset[str] = frozenset()
@@ -232,6 +236,7 @@ class _Walk:
         self.made += 1
         self.alive[self.made] = _Block(rounded, owner, path)
         self.total += rounded
+        self.shared[owner] += rounded
         return self.made
 
     def _bind(self, name: str, memory: int) -> None:
@@ -250,13 +255,16 @@ class _Walk:
     def _release(self, memories: Iterable[int]) -> None:
         for memory in memories:
             if self.named[memory] <= 0 and memory in self.alive:
-                self.total -= self.alive.pop(memory).bytes
+                block = self.alive.pop(memory)
+                self.total -= block.bytes
+                self.shared[block.owner] -= block.bytes
 
     def _mark(self, place: str, workspace: int = 0) -> None:
         """Here the sum stands at its highest for a moment."""
         workspace = -(-workspace // self.rounding_bytes) * self.rounding_bytes
         reached = self.total + workspace
-        self.high = max(self.high, reached)
+        if reached > self.high:
+            self.high, self.owners = reached, {**self.shared, Owner.WORKSPACE: self.shared[Owner.WORKSPACE] + workspace}
         if reached > self.peak:
             self.peak, self.at, self.place = reached, self.moments, place
         if self.moments == self.wanted:
@@ -275,9 +283,9 @@ class _Walk:
 
     def _all(self, phase: str, instructions: Sequence[Instruction]) -> None:
         for instruction in instructions:
-            self.high = self.total
+            self.high, self.owners, layer = self.total, dict(self.shared), ""
             if isinstance(instruction, Run):
-                what = instruction.module
+                what, layer = instruction.module, instruction.layer
                 self._call(instruction)
             elif isinstance(instruction, Allocate):
                 what = instruction.buffer
@@ -295,7 +303,7 @@ class _Walk:
             else:
                 what = instruction.kind
                 self._send(instruction)
-            self.levels.append(Level(phase, what, self.high, self.total))
+            self.levels.append(Level(phase, what, self.high, self.total, self.owners, layer))
 
     def _send(self, sent: Collective | Local) -> None:
         """A collective's operands and what it stages live until they are waited for."""
