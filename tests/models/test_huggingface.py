@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from oracles.hugging_face import theirs
-from oracles.hugging_face_models import DECODERS, OTHERS
+from oracles.hugging_face_models import DECODERS, OTHERS, parts
 from oracles.lowered import run_lowered
 from oracles.probes import probed
 from oracles.values import Array, leaf_values
@@ -51,7 +51,7 @@ class Case:
 
     def loss(self) -> Graph:
         """Ours, with the outputs `loss` and `logits`."""
-        spec, recipe = recipe_over(self.file, self.model, self.width, model=called(self.model))
+        spec, recipe = recipe_over(self.file, parts(self.model)[0], self.width, model=called(self.model))
         graph, _ = elaborate_loss(spec, recipe)
         builder = GraphBuilder(graph.name)
         builder.extend(graph)
@@ -75,7 +75,7 @@ def called(model: str) -> str:
 
 def case(model: str, width: str) -> Case:
     other = theirs(model, WIDTHS[width][0])
-    dims = DIMS[DECODERS[model].file, model]
+    dims = DIMS[DECODERS[model].file, parts(model)[0]]
     rows = torch.randint(dims["V"], (dims["batch"], dims["T"] + 1), generator=torch.Generator().manual_seed(3))
     tokens, target = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
     loss_of = cross_entropy_of(target)
@@ -117,8 +117,9 @@ def test_lowered_program(one: Case) -> None:
 
 
 def test_module_under_autograd(one: Case) -> None:
-    dims, options, dtype = DIMS[one.file, one.model], DECODERS[one.model].options, WIDTHS[one.width][1]
-    net = module(model_spec(one.file), one.model, dims=dims, options=options, dtype=dtype)
+    model, size = parts(one.model)
+    dims, options, dtype = DIMS[one.file, model], DECODERS[one.model].options, WIDTHS[one.width][1]
+    net = module(model_spec(one.file), model, size=size, dims=dims, options=options, dtype=dtype)
     net.load_state_dict(dict(one.parameters))
     outputs = net(one.tokens)
     logits = outputs["logits"] if isinstance(outputs, dict) else outputs  # some export values beside

@@ -23,7 +23,7 @@ from samples.spec_texts import model_spec
 from samples.zoo import DIMS
 from torch.overrides import TorchFunctionMode
 
-from .hugging_face_models import DECODERS, OTHERS, Other
+from .hugging_face_models import DECODERS, OTHERS, Other, parts
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 import transformers
@@ -73,9 +73,9 @@ class Theirs:
 
 def tiny_map(model: str) -> WeightMap:
     """The weight map of a model in its tiny size."""
-    other = {**DECODERS, **OTHERS}[model]
-    dims = {**DIMS[other.file, model], **other.dims}
-    return from_plain(weight_map(model_spec(other.file), model, dims=dims, options=other.options).plain())
+    other, (name, size) = {**DECODERS, **OTHERS}[model], parts(model)
+    dims = {**DIMS[other.file, name], **other.dims}
+    return from_plain(weight_map(model_spec(other.file), name, size=size, dims=dims, options=other.options).plain())
 
 
 def theirs(model: str, dtype: torch.dtype) -> Theirs:

@@ -59,12 +59,20 @@ class Other:
     given: Callable[[dict[str, Array]], None] = _nothing
 
 
-#: Next-token models by ours' name.
+
+def parts(key: str) -> tuple[str, str | None]:
+    """`Llama3.1B` as the model and the row of its sizes that says which options it has; the dims are tiny anyway."""
+    model, _, size = key.partition(".")
+    return model, size or None
+
+
+#: Next-token models by ours' name, some also by a row of their sizes.
 DECODERS: Mapping[str, Other] = MappingProxyType(
     {
         "GPT2": Other("gpt2", options={"drop": 0}),
         "Llama3": Other("llama3"),
         "Llama31": Other("llama3"),
+        "Llama32.1B": Other("llama3"),
         "Gemma2": Other("gemma2", ready=lambda net: net.set_attn_implementation("eager")),  # the one that caps scores
         "Mixtral": Other("mixtral", ready=lambda net: net.set_experts_implementation("eager")),  # it knows float64
         "BLOOM": Other("bloom"),
@@ -72,8 +80,10 @@ DECODERS: Mapping[str, Other] = MappingProxyType(
         "Llama": Other("llama"),
         "Mistral": Other("mistral", options={"window": 3}),
         "OPT": Other("opt", options={"drop": 0}),
+        "OPT.350M": Other("opt", options={"drop": 0}),
         "Pythia": Other("pythia"),
         "Qwen2": Other("qwen2"),
+        "Qwen2.7B": Other("qwen2"),
         "Qwen3": Other("qwen3"),
         "Qwen3MoE": Other("qwen3", ready=lambda net: net.set_experts_implementation("eager")),
     }
