@@ -106,13 +106,13 @@ def _inherited(frame: Frame, spec: Spec, decl: s.Weights) -> tuple[s.WeightEntry
     """A map's entries behind those of the map that it extends; an entry of a name takes the place of the base's."""
     found, open_ = decl.entries, [decl]
     while open_[-1].base is not None:
-        name = open_[-1].base
-        base = _find(spec, name.text, None)
+        wanted = open_[-1].base
+        base = _find(spec, wanted.model.text, wanted.size.text if wanted.size else None)
         if base is None:
-            hint = did_you_mean(name.text, [one.model.text for one in _declared(spec)])
-            raise frame.fault("E0800", f"there is no weight map of {name} for all its sizes", name.span, hint=hint)
+            hint = did_you_mean(wanted.model.text, [one.model.text for one in _declared(spec)])
+            raise frame.fault("E0800", f"there is no weight map of {wanted.text}", wanted.span, hint=hint)
         if any(base is one for one in open_):
-            raise frame.fault("E0312", f"the weight map of {name} extends itself", name.span)
+            raise frame.fault("E0312", f"the weight map of {wanted.text} extends itself", wanted.span)
         open_.append(base)
         found = (*_without(base.entries, set(_names(found))), *found)
     return found

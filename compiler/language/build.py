@@ -291,11 +291,11 @@ class Builder:
 
     # ---- weight maps
 
-    def weights(
-        self, span: Span, model: Token, size: Any, source: Token, base: Token | None, *entries: Any
-    ) -> s.Weights:
-        name, known = self._name(model), self._maybe_name(base)
-        return s.Weights(span, name, size, self._string(source), known, self._listed(span, *entries))
+    def weights(self, span: Span, model: Token, size: Any, source: Token, base: Any, *entries: Any) -> s.Weights:
+        return s.Weights(span, self._name(model), size, self._string(source), base, self._listed(span, *entries))
+
+    def wbase(self, span: Span, model: Token, size: Any) -> s.WeightBase:
+        return s.WeightBase(span, self._name(model), size)
 
     def wfor(self, span: Span, index: Token, dim: s.Dim, *entries: Any) -> s.WeightFor:
         return s.WeightFor(span, self._name(index), dim, self._listed(span, *entries))

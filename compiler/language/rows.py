@@ -236,7 +236,7 @@ def _weights(node: s.Weights | s.WeightMap | s.WeightSkip | s.WeightFor | s.Weig
     match node:
         case s.Weights():
             size = f".{node.size}" if node.size else ""
-            base = f" extends {node.base}" if node.base else ""
+            base = f" extends {node.base.text}" if node.base else ""
             head = f"weights {node.model}{size} {t.quoted(node.source.value)}{base}"
             return _braces(node, head, node.entries, (node.base or node.source).span.end)
         case s.WeightConfig():

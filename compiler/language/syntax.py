@@ -542,8 +542,20 @@ class Weights(Node):
     model: Name
     size: Name | None
     source: String
-    base: Name | None
+    base: WeightBase | None
     entries: tuple[WeightEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightBase(Node):
+    """`extends Llama`, `extends DeepSeek.V2`: the map of a model, or of one of its sizes"""
+
+    model: Name
+    size: Name | None
+
+    @property
+    def text(self) -> str:
+        return f"{self.model}.{self.size}" if self.size else self.model.text
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,8 @@ def tiny_map(model: str) -> WeightMap:
 def theirs(model: str, dtype: torch.dtype) -> Theirs:
     """A model in its tiny size, its weights drawn so that no part of it is nearly idle."""
     other, weights = {**DECODERS, **OTHERS}[model], tiny_map(model)
-    with _exactly(dtype), _quiet():
+    with _exactly(dtype), _quiet(), torch.random.fork_rng():
+        torch.manual_seed(7)
         net = make(weights.config, other).to(dtype)
     other.ready(net)
     generator = torch.Generator().manual_seed(7)

@@ -59,7 +59,6 @@ class Other:
     given: Callable[[dict[str, Array]], None] = _nothing
 
 
-
 def parts(key: str) -> tuple[str, str | None]:
     """`Llama3.1B` as the model and the row of its sizes that says which options it has; the dims are tiny anyway."""
     model, _, size = key.partition(".")
@@ -76,6 +75,8 @@ DECODERS: Mapping[str, Other] = MappingProxyType(
         "Gemma2": Other("gemma2", ready=lambda net: net.set_attn_implementation("eager")),  # the one that caps scores
         "Mixtral": Other("mixtral", ready=lambda net: net.set_experts_implementation("eager")),  # it knows float64
         "BLOOM": Other("bloom"),
+        "DeepSeek": Other("deepseek", ready=lambda net: net.set_experts_implementation("eager")),
+        "DeepSeek.V2": Other("deepseek", ready=lambda net: net.set_experts_implementation("eager")),
         "GPT": Other("gpt", options={"drop": 0}),
         "Llama": Other("llama"),
         "Mistral": Other("mistral", options={"window": 3}),

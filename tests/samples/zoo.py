@@ -13,7 +13,7 @@ from .spec_texts import model_spec
 
 _TEXT = {"L": 2, "V": 13, "T": 6, "batch": 2}
 _VIEW = {"D": 8, "H": 2, "F": 10}
-_LATENT = {"D": 8, "H": 2, "K": 3, "N": 4, "W": 5, "Z": 6, "Q": 7}
+_LATENT = {"D": 8, "H": 2, "K": 2, "N": 4, "W": 5, "Z": 6, "Q": 7}
 _IMAGE = {"L": 2, "C": 3, "Y": 4, "X": 6, "P": 2, "Q": 3, "batch": 2}
 
 #: The dims of each model, by (file, model).
@@ -26,7 +26,7 @@ DIMS: Mapping[tuple[str, str], Mapping[str, int]] = MappingProxyType(
         ("bloom", "BLOOM"): {**_TEXT, "D": 6, "H": 3, "F": 24},
         ("clip", "CLIP"): {**_IMAGE, **_VIEW, "W": 12, "J": 3, "U": 14, "V": 13, "N": 9, "Z": 5, "T": 6},
         ("convnext", "ConvNeXt"): {**dict.fromkeys("ABLM", 1), "C": 4, "N": 3, "I": 2, "Y": 32, "X": 32, "batch": 1},
-        ("deepseek", "DeepSeek"): {**_TEXT, "L": 3, "A": 1, "F": 10, "U": 4, "E": 32, "C": 6, **_LATENT},
+        ("deepseek", "DeepSeek"): {**_TEXT, "L": 3, "A": 1, "F": 10, "U": 4, "E": 32, "C": 8, **_LATENT},
         ("falcon", "Falcon"): {**_TEXT, "D": 16, "H": 4, "G": 2, "F": 10},
         ("gan", "GAN"): {"C": 2, "Y": 8, "X": 4, "Z": 3, "A": 2, "batch": 2},
         ("gemma2", "Gemma2"): {**_TEXT, "D": 8, "H": 4, "G": 2, "K": 6, "F": 10},
