@@ -141,7 +141,7 @@ def test_interpreter(model: str) -> None:
 def test_other_models(model: str, width: str) -> None:
     """Encoders and images: the outputs, and the gradients of their sum weighed by random numbers."""
     single, dtype, most = WIDTHS[width]
-    graph = probed(tiny_model(OTHERS[model].file, model, dtype, training=False, **OTHERS[model].dims))
+    graph = probed(tiny_model(OTHERS[model].file, model, dtype, size=None, training=False, **OTHERS[model].dims))
     other = theirs(model, single)
     values = {**leaf_values(graph), **{name: tensor.numpy() for name, tensor in other.weights().items()}}
     OTHERS[model].given(values)

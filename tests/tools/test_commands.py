@@ -162,8 +162,8 @@ TOUR = str(ROOT / "specs/recipes/tour.partita")
 def test_passes_run_the_recipes_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["passes", TOUR, "--brief"]) == 0
     said = re.findall(r"^# (.*): \d+ nodes$", capsys.readouterr().out, re.MULTILINE)
-    own = ["inline", "offsets", "simplify", "differentiate", "precision", "rematerialize", "update", "microbatch"]
-    own.append("simplify")
+    own = ["inline", "offsets", "route", "simplify", "differentiate", "precision", "fuse_loss", "rematerialize"]
+    own += ["update", "microbatch", "simplify"]
     assert said == ["as it comes", *(f"after {name}" for name in own)]
     for words in ([], ["--run", ",".join(own)]):
         assert main(["passes", TOUR, "--last", *words]) == 0
