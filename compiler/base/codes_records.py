@@ -160,7 +160,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         code="E0415",
         title="how long is a row?",
-        what="`rows` names a dim that `dims` does not bind.",
+        what="`rows` names a dim that `dims` does not bind, or an input of the model has a dim of no size.",
         why="The model leaves the dim free, so the recipe must give it a size.",
         bad=_recipe("dims = [S = 128]"),
         mended=_recipe("dims = [T = 128]"),
@@ -189,7 +189,8 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         code="E0419",
         title="a column unlike the input that reads it",
-        what="The data writes other axes for a column than the model's signature, or noise for ids.",
+        what="The data writes other axes for a column than the model's signature, or noise for ids; or its rows are "
+        "not what the model reads.",
         why="The model's signature says what it reads; the record can only repeat it.",
         bad=_recipe('data { read = text("data/*.txt"), rows = chunk(T), target = next(tokens), tokens = noise(T) }'),
         mended=_recipe(),

@@ -22,7 +22,7 @@ from .frame import Arguments, Fault, Frame
 from .functions import checked
 from .load import Module, brought_by_std
 from .primitives import not_yet
-from .values import UNKNOWN, Absent, Chain, Initialiser, Instance, Parameter, Primitive, Value, describe
+from .values import UNKNOWN, Absent, Chain, Initialiser, Instance, Parameter, Primitive, Value, describe, is_free
 
 MAX_ELEMENTS = 2**62
 STEPS_OF_A_BLOCK = 20  # about what it costs to make one, in expressions
@@ -288,6 +288,8 @@ def initialiser(frame: Frame, expr: s.Expr) -> Initialiser:
     value = frame.evaluate(expr)
     if isinstance(value, Initialiser):
         return value
+    if frame.context.probing and (value is UNKNOWN or is_free(value)):
+        return Initialiser("zeros")
     if isinstance(value, Primitive) and value.name in ("zeros", "ones", "kaiming"):
         return Initialiser(value.name)
     if isinstance(value, Primitive) and value.name == "normal":

@@ -19,7 +19,7 @@ from . import statements
 from .foreign import call_foreign, is_foreign
 from .frame import STEPS_OF_AN_APPLICATION, Arguments, Fault, Frame
 from .kernels import call_kernel, is_kernel
-from .values import UNKNOWN, Function, Primitive, Value, describe, is_number, show_dims
+from .values import UNKNOWN, Function, Primitive, Value, describe, is_free, is_number, show_dims
 
 # ---- dims
 
@@ -61,8 +61,17 @@ def _formal_axes(
         raise frame.fault("E0207", "a function takes dims in its brackets", item.span)
     unknown = isinstance(item, s.DimRef) and item.name not in frame.dims and not is_number(frame.names.get(item.name))
     if unknown and isinstance(item, s.DimRef):
+        if frame.names.get(item.name) is UNKNOWN:  # reported, or an option that nobody gave yet
+            return _unknown_axis(frame, item)
         raise d.unknown_dim(frame, item.name, item.span, _rename_hint(item.name, items, bound, args))
     return d.axes(frame, item, formal.name.text)
+
+
+def _unknown_axis(frame: Frame, item: s.DimRef) -> Dims:
+    """What a dim of unknown size is while probing. Raises Fault."""
+    if not frame.context.probing:
+        raise Fault
+    return d.axes(frame, item)
 
 
 def _rename_hint(name: str, items: Sequence[s.ViewItem], bound: Mapping[str, Dims], args: Arguments) -> str | None:
@@ -128,6 +137,8 @@ def checked(frame: Frame, option: s.Option, value: Value, span: Span) -> Value:
         raise frame.fault(
             "E0309", f"there is no type `{wanted}`", option.type.span, expected="int, float, bool, text or fn"
         )
+    if not fits and frame.context.probing and is_free(value):
+        return UNKNOWN
     if not fits:
         words = {
             "fn": "a function",

@@ -4,13 +4,13 @@
 `use models.llama3` a model that comes with it, if no file beside the spec is called so. Nothing else can be reached, so
 a spec never reads outside its folder; what comes with Partita uses only what comes with it. Own names come first, then
 those of the files used, the nearest first; two files used that both declare a name leave it to be written with its
-file: `other.Linear`.
+file: `other.Linear`. A file of the standard library sees its siblings without a `use`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -99,7 +99,7 @@ def load(source: Source, search: Search | None = None) -> tuple[Spec | None, lis
     The spec is None if anything could not be read.
     """
     loader = _Loader(search or beside(source))
-    main = loader.module((Path(source.path).stem,), source, is_std=False)
+    main = loader.of_std(source) if _in_std(source) else loader.module((Path(source.path).stem,), source, is_std=False)
     if loader.sink.errors:
         return None, list(loader.sink)
     modules = tuple(reachable(main))
@@ -130,6 +130,15 @@ def std_sources() -> Iterator[Source]:
     found = sorted((item for item in root.iterdir() if item.name.endswith(SUFFIX)), key=lambda item: item.name)
     for item in found:
         yield Source(f"specs/{STD}/{item.name}", item.read_text("utf-8"))
+
+
+def _in_std(source: Source) -> bool:
+    """Whether a text is a file of the standard library that was opened for itself."""
+    path = Path(source.path)
+    if path.parent.name != STD or path.suffix != SUFFIX:
+        return False
+    with resources.as_file(resources.files("partita.specs").joinpath(STD)) as folder:
+        return path.resolve().parent == folder.resolve()
 
 
 @cache
@@ -165,6 +174,11 @@ class _Loader:
 
     def module(self, key: tuple[str, ...], source: Source, is_std: bool) -> Module:
         return self._module(key, parse(source), is_std)
+
+    def of_std(self, source: Source) -> Module:
+        """A file of the standard library: it sees the others as if it were one of them."""
+        alone = self.module((Path(source.path).stem,), source, is_std=True)
+        return replace(alone, uses=(*alone.uses, self._std((STD,))))
 
     def _module(self, key: tuple[str, ...], parsed: Parsed, is_std: bool) -> Module:
         self.sink.extend(parsed.diagnostics)

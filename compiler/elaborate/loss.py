@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..base.diagnostic import Diagnostics, SpecError, did_you_mean
+from ..base.diagnostic import Diagnostics, Label, SpecError, did_you_mean
 from ..ir.graph import Graph, GraphBuilder
 from ..ir.types import Use
 from . import arithmetic as a
@@ -43,6 +43,7 @@ def elaborate_loss(
     made = open_model(spec, chosen.name, request)
     frame = Frame(made.context, made.writer, spec.main, "the loss", "loss", dims=dict(made.frame.dims), open=True)
     try:
+        _check_sizes(frame, made, recipe)
         columns = {**made.inputs, **Columns(made, frame).read(recipe.columns)}
         frame.names.update({**columns, **export_taps(made), **made.outputs})
         loss = _scalar(frame, frame.evaluate(recipe.loss), recipe)
@@ -53,6 +54,23 @@ def elaborate_loss(
     made.context.sink.raise_if_errors()
     graph = made.writer.finish(made.instance.name, {"loss": loss})
     return _of_turn(graph, recipe), made.facts
+
+
+def _check_sizes(frame: Frame, made: Elaborated, recipe: Recipe) -> None:
+    """Report inputs whose size nobody says, and inputs that read a stream of ids and are not rows of it."""
+    rows, place = recipe.rows, recipe.model.span
+    streams = {column.name for column in recipe.columns if column.rule in ("read", "next")} if rows else set[str]()
+    ports = {port.name.text: Label(port.span, "it stands here") for port in made.instance.decl.signature.ports}
+    for name, use in made.inputs.items():
+        own = tuple(dim for dim in use.dims if dim not in frame.dims[BATCH])
+        free = ", ".join(dim.name for dim in own if dim.size is None)
+        if free:
+            title = f"how large is {free}? the model's input `{name}` leaves it free, and `dims` does not bind it"
+            raise frame.fault("E0415", title, place, others=(ports[name],), hint=f"dims = [{free} = …]")
+        if rows is not None and name in streams and [dim.size for dim in own] != [rows.length]:
+            title = f"a row of the data is {rows.length} ids, the model reads `{name}` as {show_dims(own)}"
+            hint = None if len(own) == 1 else "the batch is in front of every input and is not written"
+            raise frame.fault("E0419", title, place, others=(ports[name],), hint=hint)
 
 
 def _scalar(frame: Frame, value: Value, recipe: Recipe) -> Use:

@@ -24,7 +24,7 @@ from .expressions import EXPRESSIONS
 from .frame import Budget, Context, Fault, Frame, Rules
 from .load import Module, Spec
 from .primitives import PRIMITIVES, gaussian, not_yet
-from .sizes import BATCH, SizeRow, base_dims, bind_model_dims, bind_model_options, size_row, sizes_of
+from .sizes import BATCH, SizeRow, base_dims, batch_is_carried, bind_model_dims, bind_model_options, size_row, sizes_of
 from .trace import Trace
 from .values import Chain, Initialiser, Instance, Value, describe, function_text
 from .writer import DimNames, Writer
@@ -148,6 +148,7 @@ def _open(context: Context, model: str | None, request: Request, apply: bool) ->
     name = layers[0][0].name.text if layers else decl.name.text
     instance = Instance(decl, module, "", decl.name.span, frame.names, frame.dims)
     row = size_row(frame, decl, request.size, request.asked)
+    batch_is_carried(frame, decl, row, request.dims)
     bind_model_dims(frame, decl, row, {**base_dims(frame, layers), **request.dims})
     bind_model_options(frame, decl, layers, row, request.options)
     declarations(frame, instance, set())

@@ -18,7 +18,7 @@ from . import arithmetic as a
 from . import dims as d
 from . import structure, windows
 from .frame import Arguments, Fault, Frame
-from .values import UNKNOWN, Initialiser, Value, describe, is_number, show_dims
+from .values import UNKNOWN, Initialiser, Value, describe, is_free, is_number, show_dims
 from .views import need_axes
 
 
@@ -250,6 +250,8 @@ def _initialiser(frame: Frame, this: PrimitiveCall) -> Value:
     low, high = counts
     values = [value for value, _ in this.args.positional]
     operands(frame, this, min(max(len(values), low), high))
+    if frame.context.probing:  # what options and sizes decide is not known yet
+        values = [1.0 if value is UNKNOWN or is_free(value) else value for value in values]
     numbers = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if UNKNOWN in values:
         raise Fault
@@ -267,7 +269,7 @@ def _top(frame: Frame, this: PrimitiveCall) -> Value:
         raise frame.fault("E0207", f"`top` looks along a single axis, not {show_dims(over)}", this.span)
     use = _tensor(frame, value, spans[0])
     need_axes(frame, use, over, spans[0], _short(spans[0]))
-    if k is UNKNOWN:
+    if k is UNKNOWN or (frame.context.probing and is_free(k)):
         raise Fault
     if not isinstance(k, int) or isinstance(k, bool):
         raise frame.fault("E0303", f"`top` takes a whole number of the compile time, this is {describe(k)}", spans[1])

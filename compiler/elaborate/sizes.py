@@ -20,6 +20,7 @@ from .load import Module
 from .values import Value
 
 BATCH = "batch"
+_BATCHES = frozenset({"b", "bs", "bsz", "batch_size", "batchsize"})  # what others call it
 Derived = list[tuple[s.Derived, Module]]
 
 
@@ -110,6 +111,22 @@ def bind_model_dims(frame: Frame, decl: s.Model, row: SizeRow | None, given: Map
     for name in ports:
         if name not in frame.dims and name not in local:
             frame.dims[name] = (d.fresh(frame, name, None, decl.signature.span),)
+
+
+def batch_is_carried(frame: Frame, decl: s.Model, row: SizeRow | None, given: Mapping[str, int]) -> None:
+    """Report `tokens[B, T] -> logits[B, T, V]`, where B is nothing but the batch, in front of every value anyhow."""
+    heads = [port.dims[0] if port.dims else None for port in decl.signature.ports]
+    heads += [out.dims[0] if out.dims else None for out in decl.signature.outs]
+    names = {dim.name if isinstance(dim, s.DimRef) else "" for dim in heads}
+    name = next(iter(names)) if len(names) == 1 else ""
+    inside = {part.name for part in s.walk(decl.body) if isinstance(part, s.DimRef | s.Ref)}
+    if name.lower() not in _BATCHES or name in inside or name in given or (row is not None and name in row.cells):
+        return
+    port = decl.signature.ports[0]
+    title = "the batch is carried through every model: its inputs and outputs do not name it"
+    rest = ", ".join(dim.span.text for dim in (port.dims or ())[1:])
+    hint = f"leave {name} out of the inputs and outputs: {port.name}[{rest}]"
+    raise frame.fault("E0202", title, port.span, hint=hint)
 
 
 def base_dims(frame: Frame, layers: Derived) -> dict[str, int]:

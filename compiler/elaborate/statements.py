@@ -111,6 +111,19 @@ def give_up(frame: Frame, statement: s.Statement) -> None:
     for name in names:
         if name.text not in frame.dims:
             frame.names[name.text] = UNKNOWN
+    _give_up_dims(frame, statement)
+
+
+def _give_up_dims(frame: Frame, statement: s.Statement) -> None:
+    """Names that an arrow would have made: a dim while probing, where sizes are free anyhow; else they stay silent."""
+    for arrow in (part for part in s.walk(statement) if isinstance(part, s.DimArrow)):
+        for part in s.walk(arrow.target):
+            if not isinstance(part, s.DimRef) or part.name in frame.dims or part.name in frame.names:
+                continue
+            if frame.context.probing:
+                frame.dims[part.name] = (d.fresh(frame, part.name, None, part.span),)
+            else:
+                frame.names[part.name] = UNKNOWN
 
 
 def _assign(frame: Frame, statement: s.Assign) -> None:

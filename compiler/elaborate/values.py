@@ -134,6 +134,11 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def is_free(value: Value) -> bool:
+    """Whether a value is a number that free sizes leave open until they are known; so it seems while probing."""
+    return isinstance(value, Use) and not value.dims
+
+
 def describe(value: Value) -> str:
     """What a value is, in a message."""
     if isinstance(value, Use):
