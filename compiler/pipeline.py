@@ -155,6 +155,14 @@ def step_graphs(spec: Spec, recipe: Recipe, device: str = "cpu") -> dict[str, Gr
     return steps
 
 
+def rounded_graph(spec: Spec, recipe: Recipe) -> Graph:
+    """The loss and the gradients of one microbatch in the recipe's types, before any update. Raises SpecError."""
+    rows = replace(recipe, batch=recipe.rows_per_microbatch, microbatches=1)
+    loss, _ = elaborate_loss(spec, rows)
+    passes = [*rows_passes(rows), *forward_passes(kernels=rows.kernels, gradients=True), Differentiate()]
+    return run_passes(loss, [*passes, precision_pass(rows), Simplify()], LOSS)
+
+
 def evaluate_graph(spec: Spec, recipe: Recipe) -> Graph:
     """The loss alone, on one microbatch's rows, nothing dropped. Raises SpecError."""
     rows = replace(recipe, batch=recipe.rows_per_microbatch, microbatches=1)

@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Third parties that only some parts may know.
 HOMES: dict[str, tuple[str, ...]] = {
-    "torch": ("compiler.lower", "runtime", "tools.bench", "tools.sample"),
+    "torch": ("compiler.lower", "runtime", "tools.audit", "tools.bench", "tools.sample"),
     "lark": ("compiler.language",),
     "networkx": ("compiler.ir.graph",),
     "graphviz": ("tools.render",),

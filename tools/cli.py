@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "import": ("import_", "make a checkpoint of others' weights"),
         "export": ("export", "write a checkpoint's weights for others"),
         "passes": ("passes", "run passes and print the graph after each"),
+        "audit": ("audit", "say where the error of a precision arises, node by node"),
         "bench": ("bench.command", "measure against other implementations"),
         "lsp": ("lsp.command", "serve editors: diagnostics, hover, completion"),
         "docs": ("reference.command", "write the reference pages from their sources"),
