@@ -168,7 +168,7 @@ def _cpu_forward(e: Emitter, q: fx.Node, k: fx.Node, v: fx.Node, options: Option
     return e.calls(op, q, k, v, 0.0, options.causal, **_masked(options), scale=options.scale)
 
 
-# Below this many queries the CPU kernel's backward goes 32 rows at a time, and products of 32 rows cost more in bfloat16
+# Below this many queries the CPU kernel's backward goes 32 rows at a time; products of 32 rows cost more in bfloat16
 # than in float32: 65 ms against 24 ms, casts included, for 8 rows of 8 heads of 128 queries (torch 2.13, AVX-512 BF16).
 FEW_QUERIES = 192
 
