@@ -126,6 +126,15 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def read_summary(path: Path) -> Summary:
+    """The summary of the run that a metrics file is of; it has come to its end."""
+    found = [line for line in read_metrics(path) if line["kind"] == "summary"]
+    assert found, f"{path} has no summary"
+    fields = {key: value for key, value in found[-1].items() if key not in ("kind", "step")}
+    held_out = fields.pop("held_out")
+    return Summary(**fields, held_out=None if held_out is None else EvalRecord(**held_out))
+
+
 def _drop_after(path: Path, step: int) -> None:
     """Keep the lines up to a step (no summary): what a resumed run will write again."""
     kept = [line for line in read_metrics(path) if line.get("step", 0) <= step and line.get("kind") != "summary"]

@@ -26,9 +26,9 @@ from .feed import Executable, open_feeds, step_data
 from .finite import first_bad
 from .memory import measure_peak
 from .mesh import Place, highest, join_mesh, leads
-from .metrics import EvalRecord, Metrics, StepRecord, Summary, bits_per_byte
+from .metrics import EvalRecord, Metrics, StepRecord, Summary, bits_per_byte, read_summary
 from .process import Leave, leave_on_signals, own_device, process_group
-from .program import ProgramFormatError
+from .program import Build, ProgramFormatError
 from .recipe import Training, from_plain
 from .state import Store, empty_store, initial_store, parameter_count
 
@@ -369,6 +369,13 @@ class _Run:
 def _scale(outputs: dict[str, torch.Tensor]) -> float:
     """The scale that the loss had; without one, no smaller one can help."""
     return float(outputs["loss_scale"]) if "loss_scale" in outputs else 0.0
+
+
+def result_of(build: Build, folder: Path) -> Result:
+    """How a run that other processes ran to its end ended: what they wrote down in its folder."""
+    training = from_plain(build.recipe)
+    saved = checkpoint.checkpoints(checkpoint_folder(training, folder))
+    return Result(read_summary(_inside(folder, training.log.metrics)), saved[-1] if saved else None, 0)
 
 
 def _due(step: int, every: int) -> bool:

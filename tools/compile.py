@@ -23,6 +23,7 @@ from .arguments import add_kernels, add_spec, kernels_of, sets_of
 from .fault import CommandFault
 from .numbers import bytes_text, compact, seconds_text
 from .specs import open_spec, recipe_of
+from .spread import Devices, add_mesh, devices_of
 
 EXAMPLE = "partita compile specs/recipes/docs_demo.partita -o out/demo/build"
 
@@ -34,6 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", metavar="DIR", help="the build folder (default: out/RECIPE/build)")
     parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu or cuda (default cpu)")
     add_kernels(parser)
+    add_mesh(parser)
     parser.add_argument("--dump", metavar="PATH", action="append", default=[], help="keep a named value as an output")
 
 
@@ -41,7 +43,8 @@ def run(options: argparse.Namespace) -> int:
     """Compiles; says what is foretold."""
     spec, recipe = recipe_for(options)
     folder = Path(options.out or f"out/{recipe.name}/build")
-    build = compile_recipe(spec, recipe, folder, measure(options.device), tuple(options.dump))
+    rates, devices = measure(options.device), devices_of(options)
+    build = compile_recipe(spec, recipe, folder, rates, tuple(options.dump), devices)
     print(f"{folder}  {foretold(build)}")
     return 0
 
@@ -57,7 +60,9 @@ def recipe_for(options: argparse.Namespace) -> tuple[Spec, Recipe]:
     return spec, replace(recipe, kernels=kernels_of(options))
 
 
-def compile_recipe(spec: Spec, recipe: Recipe, folder: Path, rates: Rates, dump: tuple[str, ...] = ()) -> Build:
+def compile_recipe(
+    spec: Spec, recipe: Recipe, folder: Path, rates: Rates, dump: tuple[str, ...] = (), devices: Devices | None = None
+) -> Build:
     """Writes the build folder. Raises SpecError; then nothing was written."""
     if dump:
         _known(dump, pipeline.step_graph(spec, recipe))
@@ -69,7 +74,10 @@ def compile_recipe(spec: Spec, recipe: Recipe, folder: Path, rates: Rates, dump:
     )
     device = rates.device.partition(":")[0]
     try:
-        build = pipeline.compile_recipe(spec, recipe, folder, device=device, machine=machine, dump=dump)
+        devices = devices or Devices()
+        build = pipeline.compile_recipe(
+            spec, recipe, folder, device=device, machine=machine, dump=dump, mesh=devices.mesh, wishes=devices.wishes
+        )
     except OSError as fault:
         raise CommandFault(f"cannot write {folder}: {fault.strerror}", exit_code=1) from fault
     warn(idle(recipe, [item.name for item in build.parameters if item.trained]))

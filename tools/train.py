@@ -12,6 +12,7 @@ from ..compiler.elaborate.recipe import Recipe
 from ..runtime import train as runtime
 from ..runtime.machine import Rates, measure
 from ..runtime.metrics import StepRecord
+from ..runtime.program import Build
 from .arguments import add_kernels, add_spec, sets_of
 from .compile import compile_recipe, recipe_for
 from .fold import fold
@@ -20,6 +21,7 @@ from .progress import TrainingDisplay, Yardstick, comparison, evaluation_words
 from .render import draw, to_dot
 from .sample import sample_text
 from .specs import bind, drawn_model
+from .spread import add_mesh, devices_of, run_words
 
 EXAMPLE = "partita train specs/recipes/docs_demo.partita --set steps=200 --out out/demo"
 FULL_PICTURE = 400  # nodes: a larger graph is drawn folded
@@ -35,6 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-root", metavar="DIR", help="where the data's paths begin, instead of the spec's folder")
     parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu or cuda (default cpu)")
     add_kernels(parser)
+    add_mesh(parser)
     parser.add_argument(
         "--dump", metavar="PATH", action="append", default=[], help="write a named value of the first step"
     )
@@ -53,9 +56,13 @@ def run(options: argparse.Namespace) -> int:
 def train(options: argparse.Namespace, spec: Spec, recipe: Recipe, beside: Path, rates: Rates) -> int:
     """Trains the build that lies `beside`; it takes its place in the run's folder when the run has really begun."""
     folder = beside.parent.parent
-    build = compile_recipe(spec, recipe, beside, rates, tuple(options.dump))
+    devices = devices_of(options)
+    build = compile_recipe(spec, recipe, beside, rates, tuple(options.dump), devices)
     display = TrainingDisplay(Yardstick(build.predictions["step_flops"], rates.flops_per_s))
     display.say(f"{recipe.name}: {build.name}, {build.predictions['parameters']:,.0f} parameters, {recipe.steps} steps")
+
+    if devices.count > 1:
+        return train_on_mesh(options, recipe, build, beside)
 
     def begun(record: StepRecord) -> None:
         adopt(beside, folder / "build")
@@ -82,6 +89,18 @@ def train(options: argparse.Namespace, spec: Spec, recipe: Recipe, beside: Path,
     if result.exit_code == 0:
         conclude(options, recipe, folder, result)
     return result.exit_code
+
+
+def train_on_mesh(options: argparse.Namespace, recipe: Recipe, build: Build, beside: Path) -> int:
+    """Starts a process for each device of the mesh; the first of them speaks."""
+    from ..runtime.launch import launch  # torchrun's agent takes half a second to load
+
+    folder = beside.parent.parent
+    code = launch(beside, build.mesh.size, run_words(options, folder, recipe.kernels))
+    adopt(beside, folder / "build")
+    if code == 0:
+        conclude(options, recipe, folder, runtime.result_of(build, folder))
+    return code
 
 
 def adopt(beside: Path, build: Path) -> None:
