@@ -20,6 +20,7 @@ from .metrics import EvalRecord, StepRecord
 from .train import Options, train
 
 LINES = 20  # of a whole run
+LOST = "Connection"  # what gloo says of when another process is gone
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 
 
@@ -39,12 +40,15 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     try:
         return train(Path(given.build), options).exit_code
-    except RuntimeFault as fault:
+    except (RuntimeFault, RuntimeError) as fault:
         if ERROR_FILE in os.environ:
             get_error_handler().record_exception(fault)
-        else:
+            if isinstance(fault, RuntimeFault) or LOST in str(fault):
+                return 1  # whoever started us says why
+        elif isinstance(fault, RuntimeFault):
             print(fault, file=sys.stderr)
-        return 1
+            return 1
+        raise
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -54,8 +54,16 @@ def launch(build: Path, count: int, arguments: Sequence[str]) -> int:
 
 
 def fault_of(failures: Mapping[int, ProcessFailure]) -> RuntimeFault:
-    """Which process it was and why: one that was killed before one that failed, for the others then miss it."""
-    rank, failure = min(failures.items(), key=lambda item: (item[1].exitcode >= 0, item[1].timestamp, item[0]))
+    """Which process it was and why: one that was killed before one that failed, for the others then miss it.
+
+    Those that got SIGTERM are the ones that the agent ended.
+    """
+
+    def order(item: tuple[int, ProcessFailure]) -> tuple[bool, bool, int, int]:
+        rank, failure = item
+        return failure.exitcode == -signal.SIGTERM, failure.exitcode >= 0, int(failure.timestamp), rank
+
+    rank, failure = min(failures.items(), key=order)
     if failure.exitcode < 0:
         why = f"it was killed by {failure.signal_name()}"
         hint = "SIGKILL often means that memory ran out" if failure.signal_name() == "SIGKILL" else None

@@ -1,0 +1,48 @@
+"""A small recipe compiled for a mesh, and trained in real processes or in this one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from partita.compiler.ir.layout import Mesh
+from partita.compiler.partition.choices import Wishes
+from partita.compiler.pipeline import compile_recipe
+from partita.runtime.metrics import read_metrics
+from partita.runtime.program import Build
+from partita.runtime.train import Options, train
+from partita.tools.specs import open_spec, recipe_of
+
+from .processes import ROOT, run_processes
+
+SPEC = ROOT.parent / "specs" / "recipes" / "tour.partita"
+
+
+def compiled(folder: Path, axes: Mapping[str, int], steps: int, zero: int | None = None) -> tuple[Path, Build]:
+    """The recipe for a mesh: rows over `data`, the vocabulary over `tensor`."""
+    spec = open_spec(str(SPEC))
+    recipe = recipe_of(spec, (("steps", str(steps)), ("checkpoint.every", "2"), ("checkpoint.keep", "9")), None, None)
+    assert recipe is not None, "a train record"
+    pins = {"batch": ("data",) if "data" in axes else (), "V": ("tensor",) if "tensor" in axes else ()}
+    mesh = Mesh(tuple(axes.items()))
+    build = compile_recipe(spec, recipe, folder, mesh=mesh, wishes=Wishes(pins, zero))
+    return folder, build
+
+
+def trained(build: str | Path, run: str | Path, resume: bool = False) -> dict[str, torch.Tensor]:
+    """In this process, alone or one of a mesh: the losses of the whole run's steps."""
+    train(Path(build), Options(Path(run), resume=resume, measure_memory=False, device="cpu"))
+    return losses(Path(run))
+
+
+def losses(run: Path) -> dict[str, torch.Tensor]:
+    """Of every step that was written down."""
+    lines = [line for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "step"]
+    return {str(line["step"]): torch.tensor(line["loss"], dtype=torch.float64) for line in lines}
+
+
+def trained_together(folder: Path, build: Path, run: Path, count: int, resume: bool = False) -> dict[str, torch.Tensor]:
+    """The same in processes of their own."""
+    run_processes(folder, count, "oracles.training:trained", build=str(build), run=str(run), resume=resume)
+    return losses(run)

@@ -1,0 +1,91 @@
+"""Training on meshes: the losses of one device, checkpoints that go from mesh to mesh, processes that are killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from oracles.training import compiled, losses, trained, trained_together
+
+Losses = dict[str, torch.Tensor]
+
+
+def assert_close(found: Losses, wanted: Losses) -> None:
+    """Float32 losses that differ by the order of sums alone."""
+    assert found.keys() == wanted.keys()
+    for step, loss in wanted.items():
+        torch.testing.assert_close(found[step], loss, rtol=2e-6, atol=0, msg=f"step {step}")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Losses:
+    folder = tmp_path_factory.mktemp("alone")
+    return trained(compiled(folder / "build", {}, 6)[0], folder / "run")
+
+
+def test_a_run_goes_from_mesh_to_mesh_to_one_device(tmp_path: Path, alone: Losses) -> None:
+    run = tmp_path / "run"
+    data, built = compiled(tmp_path / "data", {"data": 2}, 2, zero=3)
+    assert any("shard" in cut for item in built.parameters for cut in item.layout), "ZeRO 3 shards parameters"
+    trained_together(tmp_path / "first", data, run, 2)
+    tensor, built = compiled(tmp_path / "tensor", {"tensor": 2}, 4)
+    assert any("shard" in cut for item in built.parameters for cut in item.layout), "the vocabulary is cut"
+    trained_together(tmp_path / "second", tensor, run, 2, resume=True)
+    assert_close(trained(compiled(tmp_path / "one", {}, 6)[0], run, resume=True), alone)
+
+
+def launch(*words: str) -> subprocess.CompletedProcess[str]:
+    paths = os.pathsep.join(p for p in sys.path if p)
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    script = (
+        "import sys; from pathlib import Path; from partita.runtime.launch import launch;"
+        "from partita.tools.cli import guarded;"
+        "sys.exit(guarded(lambda: launch(Path(sys.argv[1]), 2, sys.argv[2:])))"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", script, *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+KILLER = """
+import os, signal
+from partita.runtime import train
+number, rank = {number}, os.environ.get("RANK")
+step = train._Run._step
+def stepped(self):
+    step(self)
+    if self.done == {step} and rank == "{rank}" and not self.options.resume:
+        os.kill({target}, number)
+train._Run._step = stepped
+"""
+
+
+def killer(folder: Path, number: int, step: int, rank: int, target: str) -> None:
+    """A sitecustomize that sends a signal after a step."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(KILLER.format(number=number, step=step, rank=rank, target=target))
+
+
+def test_a_killed_process_ends_all_and_the_run_goes_on(
+    tmp_path: Path, alone: Losses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, run = compiled(tmp_path / "build", {"data": 2}, 6)[0], tmp_path / "run"
+    killer(tmp_path / "site", signal.SIGKILL, 3, 1, "os.getpid()")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    ended = launch(str(build), "--run", str(run), "--device", "cpu")
+    assert ended.returncode == 1, ended.stderr
+    assert re.search(r"E0532.*rank 1 .*SIGKILL", ended.stderr), ended.stderr
+    ended = launch(str(build), "--run", str(run), "--device", "cpu", "--resume")
+    assert ended.returncode == 0, ended.stderr
+    assert_close(losses(run), alone)
