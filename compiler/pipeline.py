@@ -23,7 +23,7 @@ from .elaborate.causality import foresight
 from .elaborate.load import Spec, load
 from .elaborate.loss import elaborate_loss
 from .elaborate.models import BATCH, elaborate_model
-from .elaborate.recipe import Recipe, plain
+from .elaborate.recipe import Plan, Recipe, plain
 from .ir.graph import Graph
 from .ir.layout import Layout, Mesh
 from .ir.levels import LOSS, MODEL, PARTITIONED
@@ -31,7 +31,7 @@ from .ir.types import DType, Phase
 from .language.parse import read_source
 from .ops.foreign import BACKWARD, FOREIGN, package_of
 from .partition.choices import Wishes
-from .partition.decide import decide
+from .partition.decide import Decision, decide
 from .passes import Pass, run_passes
 from .passes import check as check_graph
 from .passes.differentiate import Differentiate
@@ -109,7 +109,7 @@ def precision_pass(recipe: Recipe) -> AssignPrecision:
     return AssignPrecision(recipe.precision.compute, recipe.precision.params, recipe.precision.overrides)
 
 
-def step_passes(spec: Spec, recipe: Recipe, device: str = "cpu") -> list[Pass]:
+def step_passes(spec: Spec, recipe: Recipe, device: str = "cpu", fuse_loss: bool = True) -> list[Pass]:
     """What makes a loss into a training step: gradients, what is computed again, the update, microbatches."""
     cut = (BATCH,) if recipe.microbatches > 1 else ()
     types, scale = recipe.precision, recipe.precision.scale
@@ -120,7 +120,7 @@ def step_passes(spec: Spec, recipe: Recipe, device: str = "cpu") -> list[Pass]:
         *([] if scale is None else [ScaleLoss(scale.start, label)]),
         Differentiate("loss" if scale is None else SCALED_LOSS),
         precision_pass(recipe),
-        FuseLoss(ROWS_AT_ONCE[device], recipe.microbatches),
+        *([FuseLoss(ROWS_AT_ONCE[device], recipe.microbatches)] if fuse_loss else []),
         Rematerialize(RECOMPUTE[device]),
         Update(
             recipe.optimizer,
@@ -144,6 +144,43 @@ def step_graph(spec: Spec, recipe: Recipe, after: After | None = None, device: s
     turn = recipe.turns[0]
     loss, _ = elaborate_loss(spec, turn)
     return run_passes(loss, step_passes(spec, turn, device), LOSS, after)
+
+
+def unfused_step(spec: Spec, recipe: Recipe, device: str = "cpu") -> Graph:
+    """The step of a recipe that is one turn, its loss apart from the head: so both can be cut along the vocabulary."""
+    loss, _ = elaborate_loss(spec, recipe)
+    return run_passes(loss, step_passes(spec, recipe, device, fuse_loss=False), LOSS)
+
+
+def partitioned_step(
+    spec: Spec, recipe: Recipe, plan: Plan, *, cluster: Cluster = H100_NODES, device: str = "cpu"
+) -> Decision:
+    """The training step laid out on the plan's mesh, its loss fused with the head where that takes less time.
+
+    Raises SpecError where a wish cannot be fulfilled.
+    """
+    turn = recipe.turns[0]
+    steps = [step_graph(spec, turn, device=device), unfused_step(spec, turn, device)]
+    return partitioned(steps, Mesh(plan.mesh), wishes_of(plan), cluster, plan.budget_bytes)
+
+
+def wishes_of(plan: Plan) -> Wishes:
+    """What a plan asks of layouts."""
+    pins: dict[str, tuple[str, ...]] = {}
+    for dim, axis in plan.pins:
+        pins[dim] = pins.get(dim, ()) + (() if axis is None else (axis,))
+    return Wishes(pins, plan.zero)
+
+
+def partitioned(
+    ways: Sequence[Graph], mesh: Mesh, wishes: Wishes, cluster: Cluster = H100_NODES, memory_bytes: int | None = None
+) -> Decision:
+    """Of graphs that compute the same, the one that takes least time, laid out. Raises SpecError."""
+    different = [graph for at, graph in enumerate(ways) if all(len(graph) != len(other) for other in ways[:at])]
+    decisions = [decide(graph, mesh, cluster, wishes, memory_bytes) for graph in different]
+    best = min(decisions, key=lambda decision: decision.solution.seconds)
+    check_graph(best.graph, PARTITIONED, "the partitioned graph")
+    return best
 
 
 def step_graphs(spec: Spec, recipe: Recipe, device: str = "cpu") -> dict[str, Graph]:
@@ -247,7 +284,8 @@ def compile_recipe(
 ) -> Build:
     """The build folder of a recipe: programs to train, evaluate and predict. Raises SpecError, OSError.
 
-    On a mesh, training and evaluation are laid out on it as the wishes and the cluster's prices say.
+    On a mesh (the recipe's plan's, or the one given), training and evaluation are laid out on it as the wishes and the
+    cluster's prices say.
     """
     from .lower.build import lower
     from .lower.outside import ALONE
@@ -259,22 +297,28 @@ def compile_recipe(
     foretold = predictions(steps, recipe, machine)
     record = {**plain(recipe), "sees_ahead": foresight(graphs[PREDICT])}
     lying = ALONE
-    if mesh is not None and mesh.devices > 1:
-        graphs, lying = spread(laid_out(graphs, mesh, wishes or Wishes(), cluster), mesh)
+    plan = recipe.plan or Plan()
+    mesh, wishes = mesh or Mesh(plan.mesh), wishes or wishes_of(plan)
+    if mesh.devices > 1:
+        ways = {name: [graph] for name, graph in graphs.items() if name != PREDICT}
+        for turn in recipe.turns:
+            ways[turn.program].append(unfused_step(spec, turn, device))
+        laid = laid_out(ways, mesh, wishes, cluster, plan.budget_bytes)
+        graphs, lying = spread({**laid, PREDICT: graphs[PREDICT]}, mesh)
     return lower(graphs, record, foretold, folder, device=device, dump=dump, kernels=packages, spread=lying)
 
 
 def laid_out(
-    graphs: Mapping[str, Graph], mesh: Mesh, wishes: Wishes, cluster: Cluster = H100_NODES
-) -> dict[str, Graph]:
-    """A build's graphs on a mesh, all but `predict`, with their parameters and states where the first has laid them."""
-    found = dict(graphs)
+    graphs: Mapping[str, Sequence[Graph]], mesh: Mesh, wishes: Wishes, cluster: Cluster = H100_NODES,
+    memory_bytes: int | None = None,
+) -> dict[str, Graph]:  # fmt: skip
+    """A build's graphs on a mesh, each the best of its ways, with parameters and states where the first has laid them."""
+    found: dict[str, Graph] = {}
     leaves: dict[str, Layout] = {}
-    for name, graph in graphs.items():
-        if name != PREDICT:
-            found[name] = decide(graph, mesh, cluster, replace(wishes, leaves=dict(leaves))).graph
-            check_graph(found[name], PARTITIONED, "the partitioned graph")
-            leaves |= {n.id: n.layouts[0] for n in found[name] if n.op in ("parameter", "state")}
+    for name, ways in graphs.items():
+        here = replace(wishes, leaves=dict(leaves))
+        found[name] = partitioned(ways, mesh, here, cluster, memory_bytes).graph
+        leaves |= {n.id: n.layouts[0] for n in found[name] if n.op in ("parameter", "state")}
     return found
 
 

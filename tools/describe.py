@@ -198,6 +198,10 @@ PHRASES: Mapping[str, Callable[[Node], str]] = MappingProxyType(
         "split": lambda n: f"split {_names(n.attrs.get('dim'))} into {_names(n.attrs.get('parts'))}",
         "attention": _attention,
         "attention_backward": _attention,
+        **dict.fromkeys(
+            ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "shard", "partial"),
+            lambda n: f"{n.op.replace('_', '-')} over {n.attrs.get('axis')}",
+        ),
         "assign": lambda n: f"write to {n.attrs.get('target')}",
     }
 )

@@ -10,6 +10,7 @@ from ..compiler.ir.parse import parse_graph
 from .arguments import add_spec, add_which, read_text, sets_of
 from .fault import CommandFault
 from .fold import fold
+from .mesh import add_mesh, decision_of, plan_of
 from .picture import picture
 from .render import FORMATS, draw, to_dot
 from .specs import bind, drawn_model, step_of
@@ -23,8 +24,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_spec(parser)
     add_which(parser)
     parser.add_argument(
-        "--stage", choices=("model", "step"), default="model", help="the forward graph, or the whole step"
+        "--stage",
+        choices=("model", "step", "partitioned"),
+        default="model",
+        help="the forward graph, the whole step, or the step laid out on a mesh",
     )
+    add_mesh(parser)
     parser.add_argument("--fold", action="store_true", help="one box for a block, a chain of layers drawn once")
     parser.add_argument("-o", "--out", metavar="FILE", help="a name that ends in .svg, .png, .pdf or .dot")
 
@@ -49,4 +54,9 @@ def graph_of(options: argparse.Namespace) -> Graph:
     if options.spec.endswith(".graph"):
         return parse_graph(read_text(options.spec).text, options.spec)
     bound = bind(options.spec, sets_of(options), options.size, options.model, options.recipe)
+    if options.stage == "partitioned":
+        plan = plan_of(options, bound)
+        if plan is None:
+            raise CommandFault("a partitioned step needs a mesh", "--mesh data=2,tensor=2")
+        return decision_of(bound, plan).graph
     return step_of(bound) if options.stage == "step" else drawn_model(bound)

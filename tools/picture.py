@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ..compiler.ir.graph import Graph
+from ..compiler.ir.levels import RELAYOUTS
 from ..compiler.ir.types import Layer, Node, Phase
 from ..compiler.ops.offsets import start_operands
 from .describe import computes, dims_text, own_name, short_name
@@ -30,7 +31,8 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One box. `inside` is what it computes; `name` and `note` stand outside, at its side."""
+    """One box. `inside` is what it computes; `name` and `note` stand outside, at its side; `axis` is that of the mesh
+    which a collective runs along."""
 
     key: str
     inside: str
@@ -40,6 +42,7 @@ class Box:
     phase: Phase
     frame: tuple[str, ...]
     tooltip: str
+    axis: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +176,9 @@ def note_of(node: Node, asked: tuple[str, ...]) -> str:
     """What stands under the name: other names under which it is asked for, and its dims."""
     named = name_of(node, asked, node.path)
     aliases = [name for name in asked if name != named]
-    notes = [f"output {' '.join(aliases)}" if aliases else "", dims_text(node.outs[0].dims) if node.outs else ""]
+    layout = node.layouts[0].text(node.outs[0].dims) if node.layouts else ""
+    shape = layout or (dims_text(node.outs[0].dims) if node.outs else "")
+    notes = [f"output {' '.join(aliases)}" if aliases else "", shape]
     return " ".join(note for note in notes if note)
 
 
@@ -193,6 +198,7 @@ def _box(node: Node, staged: bool, asked: tuple[str, ...], label: bool) -> Box:
         phase=node.phase,
         frame=frame_of(node, staged)[:1] if staged else frame_of(node, staged),
         tooltip=f"{node.id}: {node.op}{where}",
+        axis=str(node.attrs["axis"]) if node.op in RELAYOUTS else "",
     )
 
 

@@ -24,7 +24,8 @@ def probe_step(model: Graph) -> Graph:
     with b.within(phase=Phase.UPDATE):
         for name in trained_parameters(model):
             kind = step[name].outs[0]
-            gradient = b.one("accumulate", step.outputs[f"grad/{name}"])
+            with b.within(phase=Phase.BACKWARD):
+                gradient = b.one("accumulate", step.outputs[f"grad/{name}"])
             for role in ("m", "v"):
                 b.state(f"adamw.{role}/{name}", kind.dims, kind.dtype, of=name, role=role)
             b("assign", gradient, target=name)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from html import escape
+from itertools import cycle
 from pathlib import Path
 from types import MappingProxyType
 
@@ -49,6 +50,7 @@ PHASE_COLOURS: Mapping[Phase, tuple[str, str]] = MappingProxyType(
         Phase.UPDATE: ("#cfeee2", "#00795a"),
     }
 )
+AXIS_COLOURS = (("#f0e442", "#8a8000"), ("#e3c6ee", "#7b3294"), ("#c9d6a3", "#5a7a10"), ("#f7c3c8", "#a01c2b"))
 PHASE_TINTS: Mapping[str, str] = MappingProxyType(
     {"phase prepare": "#f7f8f9", "phase forward": "#f3f9fd", "phase backward": "#fef6f2", "phase update": "#f2fbf8"}
 )
@@ -90,9 +92,10 @@ def to_dot(picture: Picture) -> str:
 
 def _fill(source: graphviz.Digraph, picture: Picture, key: tuple[str, ...], staged: bool) -> None:
     """The boxes of a frame, then the frames inside it."""
+    axes = _axis_colours(picture)
     for box in picture.boxes:
         if box.frame == key:
-            source.node(_id(box.key), _label(box, staged), tooltip=graphviz.escape(box.tooltip))
+            source.node(_id(box.key), _label(box, staged, axes), tooltip=graphviz.escape(box.tooltip))
     for frame in picture.frames:
         if frame.key[:-1] == key:
             inner = graphviz.Digraph(_id("cluster " + " / ".join(frame.key)))
@@ -109,8 +112,15 @@ def _frame_style(frame: Frame) -> dict[str, str]:
     return style | filled | {"tooltip": graphviz.escape(frame.label)}
 
 
-def _label(box: Box, staged: bool) -> str:
+def _axis_colours(picture: Picture) -> dict[str, tuple[str, str]]:
+    """A colour for each axis of the mesh, in the order in which they occur."""
+    axes = dict.fromkeys(box.axis for box in picture.boxes if box.axis)
+    return dict(zip(axes, cycle(AXIS_COLOURS), strict=False))
+
+
+def _label(box: Box, staged: bool, axes: Mapping[str, tuple[str, str]]) -> str:
     fill, border = PHASE_COLOURS[box.phase] if staged else KIND_COLOURS[box.kind]
+    fill, border = axes.get(box.axis, (fill, border))
     thickness = 2 if box.kind in (Kind.PARAMETER, Kind.STATE, Kind.OUTPUT) else 1
     rounded = ' STYLE="ROUNDED"' if box.kind in (Kind.COMPUTED, Kind.OUTPUT) else ""
     width = width_pt(box.inside, TEXT) + 2 * (PADDING + thickness)
@@ -132,6 +142,7 @@ def _heading(picture: Picture, staged: bool) -> str:
     """The title, and under it what the colours mean."""
     if staged:
         used = [(p.value, PHASE_COLOURS[p]) for p in Phase if any(b.phase is p for b in picture.boxes)]
+        used += [(f"over {axis}", colours) for axis, colours in _axis_colours(picture).items()]
     else:
         used = [(k.value, KIND_COLOURS[k]) for k in Kind if any(b.kind is k for b in picture.boxes)]
     swatch = '<TD BORDER="1" WIDTH="18" HEIGHT="12" COLOR="{}" BGCOLOR="{}"></TD><TD ALIGN="LEFT" WIDTH="{}">{}</TD>'

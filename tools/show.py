@@ -22,6 +22,7 @@ from .arguments import add_spec, add_which, sets_of, write_text
 from .casts import Reason, reasons
 from .fault import CommandFault
 from .figures import BlockFigures, Figures, figures
+from .mesh import add_mesh, decision_of, mesh_json, plan_of, print_mesh
 from .numbers import bytes_text, compact
 from .occupied import print_occupied, to_json
 from .specs import Bound, bind, step_of
@@ -38,6 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     add_spec(parser)
     add_which(parser)
+    add_mesh(parser)
     parser.add_argument("--json", action="store_true", help="all figures, exactly, as JSON")
     parser.add_argument("--precision", action="store_true", help="every cast of a recipe's step, and why it is there")
     parser.add_argument(
@@ -59,10 +61,16 @@ def run(options: argparse.Namespace) -> int:
     if options.memory:
         return show_memory(options, bound)
     found = figures(bound.model, step_of(bound), bound.assumed)
+    plan = plan_of(options, bound)
+    decision = None if plan is None else decision_of(bound, plan)
     if options.json:
-        print(json.dumps(found.to_json(), indent=1))
-    else:
-        print_figures(found, options.depth, _console())
+        laid = {} if decision is None else {"device": mesh_json(decision)}
+        print(json.dumps({**found.to_json(), **laid}, indent=1))
+        return 0
+    console = _console()
+    print_figures(found, options.depth, console)
+    if decision is not None:
+        print_mesh(decision, console)
     return 0
 
 

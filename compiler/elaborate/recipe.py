@@ -230,6 +230,17 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """mesh: the axes with their sizes, the first outermost. pins: (dim, axis), a dim that no axis cuts with None.
+    zero: the stage of ZeRO over the axis `data`; None: the compiler chooses. budget_bytes: of a device's memory."""
+
+    mesh: tuple[tuple[str, int], ...] = ()
+    pins: tuple[tuple[str, str | None], ...] = ()
+    zero: int | None = None
+    budget_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """A `train` record.
 
@@ -244,6 +255,7 @@ class Recipe:
                   (the loss the record's own, where it has one), and `turns` gives a recipe for each
     update        of a recipe that is one of several turns, its name; `repeat` how often it runs in a step
     start         a checkpoint whose parameters the training begins with, in `folder`, which is the spec's
+    plan          the mesh that it is laid out on, and what the layout must keep to
     kernels       packages whose foreign kernels may run: never the record's, always the user's word
     """
 
@@ -268,6 +280,7 @@ class Recipe:
     log: Log = Log()
     sample: Sample | None = None
     cluster: str | None = None
+    plan: Plan | None = None
     params: tuple[Pattern, ...] = (Pattern("*"),)
     updates: tuple[Turn, ...] = ()
     update: str = ""

@@ -17,6 +17,7 @@ from ..language import syntax as s
 from .kinds import Applied, Named, Setting, Word, forms_of, one_of, show
 from .load import Spec
 from .merge import parse_set
+from .plan import read_plan
 from .precision import read_precision
 from .recipe import (
     Checkpoints,
@@ -107,6 +108,7 @@ class _Reading:
             log=_log(self.section.section("log")),
             sample=_sample(self.section.section("generate")),
             cluster=_word(self.section.values.get("cluster")),
+            plan=read_plan(self.section.section("plan"), self.sink),
         )  # fmt: skip
 
     def _get(self, key: str, kind: type[T]) -> T | None:

@@ -285,14 +285,16 @@ PLAN_KEYS = (
     Key("mesh", _DEGREES, "how many devices along each axis"),
     Key("pin", Anything("a list such as [H -> tensor, L -> pipe]"), "dims fixed to axes"),
     Key("budget", Amount(Dimension.BYTES), "of memory, on each device"),
-    Key("micro", Count(1), "microbatches"),
-    Key("stages", ListOf(Count(0)), "layers of each pipeline stage"),
-    Key("schedule", Choice(noun="a schedule's name"), "of the pipeline"),
+    Key("zero", Count(0), "the stage of ZeRO over the axis `data`: 1 states, 2 gradients, 3 parameters"),
+    Key("micro", Count(1), "microbatches", built=False),
+    Key("stages", ListOf(Count(0)), "layers of each pipeline stage", built=False),
+    Key("schedule", Choice(noun="a schedule's name"), "of the pipeline", built=False),
     Key(
         "keep",
         None,
         "what is stored, recomputed or offloaded",
         section=Schema("keep", (), patterns=Choice(("store", "recompute", "offload"))),
+        built=False,
     ),
 )
 
@@ -320,7 +322,7 @@ TRAIN = Schema(
         Key("log", None, "what is written down", section=LOG),
         Key("generate", None, "the sample that is drawn at the end", section=GENERATE),
         Key("cluster", Choice(noun="a cluster's name"), "the machines that it is planned for", built=False),
-        Key("plan", None, "what the planner must keep to", section=Schema("plan", PLAN_KEYS), built=False),
+        Key("plan", None, "what the planner must keep to", section=Schema("plan", PLAN_KEYS)),
         Key("export", None, "weights written for others", section=EXPORT, built=False),
         Key("trace", None, "a profile of some steps", section=TRACE, built=False),
     ),

@@ -6,6 +6,7 @@ partitioned graph and the choice behind it, for figures and explanations.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -98,7 +99,7 @@ def _check_pin(graph: Graph, mesh: Mesh, dim: Dim, axes: Axes) -> None:
         size *= mesh.size(axis)
     have = dim.size or 0
     if have < size:
-        hint = f"an axis of {_largest_divisor(have, size)} would do, or pin another dim"
+        hint = f"an axis of {math.gcd(have, size)} would do, or pin another dim"
         raise SpecError(
             Diagnostic("E0942", f"`{dim} -> {axes[0]}`: {dim} = {have} cannot be cut over {size} devices", hint=hint)
         )
@@ -110,10 +111,6 @@ def _check_pin(graph: Graph, mesh: Mesh, dim: Dim, axes: Axes) -> None:
         raise SpecError(
             Diagnostic("E0942", f"`{dim} -> {axes[0]}`: `{named[0].id}` ({named[0].op}) needs {dim} whole", hint=hint)
         )
-
-
-def _largest_divisor(have: int, most: int) -> int:
-    return next((n for n in range(min(have, most), 0, -1) if most % n == 0), 1)
 
 
 def _too_large(folded: Folded, chosen: Choices, program: Program, limit: int) -> Diagnostic:

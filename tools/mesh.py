@@ -1,0 +1,121 @@
+"""`--mesh`, `--pin` and `--zero`: what a command lays out, on which devices, and what each of them holds and sends.
+
+In: the command line's words, or the recipe's plan. Out: a partitioned graph with the choice behind it, and its figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+from rich.console import Console
+
+from ..compiler import pipeline
+from ..compiler.base.diagnostic import Diagnostic, SpecError
+from ..compiler.cost.account import account
+from ..compiler.elaborate.recipe import Plan
+from ..compiler.ir.layout import Mesh
+from ..compiler.partition.decide import Decision
+from .numbers import bytes_text
+from .specs import Bound, step_of
+
+
+def add_mesh(parser: argparse.ArgumentParser) -> None:
+    """--mesh, --pin and --zero."""
+    parser.add_argument("--mesh", metavar="AXIS=SIZE,…", help="lay the step out on devices: data=2,tensor=4")
+    parser.add_argument(
+        "--pin", metavar="DIM=AXIS", action="append", default=[], help="cut a dim by an axis (none: by no axis)"
+    )
+    parser.add_argument("--zero", type=int, choices=range(4), help="the stage of ZeRO over the axis `data`")
+
+
+def plan_of(options: argparse.Namespace, bound: Bound) -> Plan | None:
+    """What is to be laid out: the command line's words over the recipe's plan; None where nothing is asked."""
+    own = bound.recipe.plan if bound.recipe is not None else None
+    if options.mesh is None and (own is None or not own.mesh):
+        if options.pin or options.zero is not None:
+            raise SpecError(Diagnostic("E0944", "pins and a ZeRO stage need a mesh", hint="--mesh data=2,tensor=2"))
+        return None
+    plan = own or Plan()
+    if options.mesh is not None:
+        plan = replace(plan, mesh=mesh_axes(options.mesh))
+    pins = tuple(_pin(word) for word in options.pin)
+    return replace(plan, pins=(*plan.pins, *pins), zero=plan.zero if options.zero is None else options.zero)
+
+
+def mesh_axes(text: str) -> tuple[tuple[str, int], ...]:
+    """`data=2,tensor=4` as axes. Raises SpecError E0944."""
+    axes: list[tuple[str, int]] = []
+    for word in text.split(","):
+        name, equals, size = (piece.strip() for piece in word.partition("="))
+        good = equals and name.isidentifier() and size.isdecimal() and 0 < int(size) < 1 << 20
+        if not good or name in dict(axes):
+            said = "stands there twice" if good else "is not AXIS=SIZE"
+            raise SpecError(Diagnostic("E0944", f"`{word.strip()}` {said}", hint="for instance --mesh data=2,tensor=4"))
+        axes.append((name, int(size)))
+    return tuple(axes)
+
+
+def _pin(word: str) -> tuple[str, str | None]:
+    dim, equals, axis = (piece.strip() for piece in word.partition("="))
+    if not equals or not dim or not axis:
+        raise SpecError(Diagnostic("E0944", f"`--pin {word}` is not DIM=AXIS", hint="for instance --pin H=tensor"))
+    return dim, None if axis == "none" else axis
+
+
+def decision_of(bound: Bound, plan: Plan) -> Decision:
+    """The step of a spec laid out as planned."""
+    if bound.recipe is None:
+        wishes = pipeline.wishes_of(plan)
+        return pipeline.partitioned([step_of(bound)], Mesh(plan.mesh), wishes, memory_bytes=plan.budget_bytes)
+    return pipeline.partitioned_step(bound.spec, bound.recipe, plan)
+
+
+def mesh_json(decision: Decision) -> dict[str, object]:
+    """A device's figures, exactly."""
+    found = account(decision.graph, decision.mesh)
+    return {
+        "mesh": dict(decision.mesh.axes),
+        "parameter_bytes": found.parameter_bytes,
+        "gradient_bytes": found.gradient_bytes,
+        "state_bytes": found.state_bytes,
+        "activation_bytes": found.activation_bytes,
+        "sent_bytes": dict(found.sent_bytes),
+        "messages": dict(found.messages),
+        "seconds": decision.solution.seconds,
+        "gap": decision.solution.gap,
+    }
+
+
+def print_mesh(decision: Decision, console: Console) -> None:
+    """What one device holds and sends in a step."""
+    found = account(decision.graph, decision.mesh)
+    console.print(f"\non {decision.mesh}, each device", highlight=False)
+    held = {
+        "parameters": found.parameter_bytes,
+        "gradients": found.gradient_bytes,
+        "optimizer states": found.state_bytes,
+        "activations": found.activation_bytes,
+    }
+    console.print("  holds " + ", ".join(f"{name} {bytes_text(size)}" for name, size in held.items()), soft_wrap=True)
+    for axis, size in found.sent_bytes.items():
+        console.print(f"  sends along {axis} {bytes_text(size)} a step, in {found.messages[axis]} messages")
+    uneven = uneven_dims(decision)
+    if uneven:
+        console.print(f"  uneven: {', '.join(uneven)}", soft_wrap=True)
+
+
+def uneven_dims(decision: Decision) -> list[str]:
+    """Dims whose parts differ, and by how much the largest is longer than an even one."""
+    found: dict[str, None] = {}
+    for node in decision.graph:
+        for out, layout in zip(node.outs, node.layouts, strict=True):
+            for dim, axes in zip(out.dims, layout.shards, strict=True):
+                parts = 1
+                for axis in axes:
+                    parts *= decision.mesh.size(axis)
+                size = dim.size or 0
+                if size % parts:
+                    more = 100 * (-(-size // parts) * parts / size - 1)
+                    found[f"{dim} = {size} over {parts} (the longest part {more:.2g}% over an even one)"] = None
+    return list(found)
