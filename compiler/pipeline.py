@@ -30,7 +30,7 @@ from .ir.levels import LOSS, MODEL, PARTITIONED
 from .ir.types import DType, Phase
 from .language.parse import read_source
 from .ops.foreign import BACKWARD, FOREIGN, package_of
-from .partition.choices import Wishes
+from .partition.choices import DATA, Wishes
 from .partition.decide import Decision, decide
 from .passes import Pass, run_passes
 from .passes import check as check_graph
@@ -176,11 +176,20 @@ def partitioned(
     ways: Sequence[Graph], mesh: Mesh, wishes: Wishes, cluster: Cluster = H100_NODES, memory_bytes: int | None = None
 ) -> Decision:
     """Of graphs that compute the same, the one that takes least time, laid out. Raises SpecError."""
+    wishes = _with_batch(ways[0], mesh, wishes)
     different = [graph for at, graph in enumerate(ways) if all(len(graph) != len(other) for other in ways[:at])]
     decisions = [decide(graph, mesh, cluster, wishes, memory_bytes) for graph in different]
     best = min(decisions, key=lambda decision: decision.solution.seconds)
     check_graph(best.graph, PARTITIONED, "the partitioned graph")
     return best
+
+
+def _with_batch(graph: Graph, mesh: Mesh, wishes: Wishes) -> Wishes:
+    """The axis `data` cuts the batch, where it is long enough and nothing else was asked for."""
+    batch = graph.dims().get(BATCH)
+    if batch is None or BATCH in wishes.pins or DATA not in mesh.names or (batch.size or 0) < mesh.size(DATA):
+        return wishes
+    return replace(wishes, pins={**wishes.pins, BATCH: (DATA,)})
 
 
 def step_graphs(spec: Spec, recipe: Recipe, device: str = "cpu") -> dict[str, Graph]:
@@ -312,7 +321,7 @@ def laid_out(
     graphs: Mapping[str, Sequence[Graph]], mesh: Mesh, wishes: Wishes, cluster: Cluster = H100_NODES,
     memory_bytes: int | None = None,
 ) -> dict[str, Graph]:  # fmt: skip
-    """A build's graphs on a mesh, each the best of its ways, with parameters and states where the first has laid them."""
+    """A build's graphs on a mesh, each the best of its ways; parameters and states lie where the first has laid them."""
     found: dict[str, Graph] = {}
     leaves: dict[str, Layout] = {}
     for name, ways in graphs.items():
