@@ -321,7 +321,7 @@ def laid_out(
     graphs: Mapping[str, Sequence[Graph]], mesh: Mesh, wishes: Wishes, cluster: Cluster = H100_NODES,
     memory_bytes: int | None = None,
 ) -> dict[str, Graph]:  # fmt: skip
-    """A build's graphs on a mesh, each the best of its ways; parameters and states lie where the first has laid them."""
+    """A build's graphs on a mesh, each the best of its ways; parameters and states lie as the first has laid them."""
     found: dict[str, Graph] = {}
     leaves: dict[str, Layout] = {}
     for name, ways in graphs.items():
