@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "render": ("draw", "draw a model, or its whole training step"),
         "compile": ("compile", "write the build folder that trains a model"),
         "train": ("train", "train a model"),
+        "launch": ("launch", "write the job file that runs a build on several hosts"),
         "generate": ("generate", "sample text from a trained model"),
         "import": ("import_", "make a checkpoint of others' weights"),
         "export": ("export", "write a checkpoint's weights for others"),
