@@ -67,19 +67,6 @@ class Mesh:
 ONE_DEVICE = Mesh()
 
 
-def mesh_of(text: str) -> Mesh:
-    """`data=2,tensor=4` as a mesh. Raises `ValueError` that says what is wrong."""
-    axes: list[tuple[str, int]] = []
-    for word in text.split(","):
-        name, equals, size = (part.strip() for part in word.partition("="))
-        if not equals or not name.isidentifier() or not size.isdecimal() or int(size) < 1:
-            raise ValueError(f"{word.strip()!r} is not AXIS=SIZE")
-        if name in dict(axes):
-            raise ValueError(f"the axis {name} stands there twice")
-        axes.append((name, int(size)))
-    return Mesh(tuple(axes))
-
-
 def chunk(size: int, parts: int, index: int) -> tuple[int, int]:
     """(offset, size) of part `index` of a dim: [min(i·c, n), min((i + 1)·c, n)) with c = ceil(n / k)."""
     each = -(-size // parts)

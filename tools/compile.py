@@ -21,9 +21,9 @@ from ..runtime.machine import Rates, measure
 from ..runtime.program import Build
 from .arguments import add_kernels, add_spec, kernels_of, sets_of
 from .fault import CommandFault
+from .mesh import add_mesh, plan_of
 from .numbers import bytes_text, compact, seconds_text
 from .specs import open_spec, recipe_of
-from .spread import Devices, add_mesh, devices_of
 
 EXAMPLE = "partita compile specs/recipes/docs_demo.partita -o out/demo/build"
 
@@ -43,8 +43,7 @@ def run(options: argparse.Namespace) -> int:
     """Compiles; says what is foretold."""
     spec, recipe = recipe_for(options)
     folder = Path(options.out or f"out/{recipe.name}/build")
-    rates, devices = measure(options.device), devices_of(options)
-    build = compile_recipe(spec, recipe, folder, rates, tuple(options.dump), devices)
+    build = compile_recipe(spec, recipe, folder, measure(options.device), tuple(options.dump))
     print(f"{folder}  {foretold(build)}")
     return 0
 
@@ -57,12 +56,10 @@ def recipe_for(options: argparse.Namespace) -> tuple[Spec, Recipe]:
         raise CommandFault(
             f"{options.spec} has no recipe", "declare `train NAME { … }`, or name a file in specs/recipes"
         )
-    return spec, replace(recipe, kernels=kernels_of(options))
+    return spec, replace(recipe, kernels=kernels_of(options), plan=plan_of(options, recipe))
 
 
-def compile_recipe(
-    spec: Spec, recipe: Recipe, folder: Path, rates: Rates, dump: tuple[str, ...] = (), devices: Devices | None = None
-) -> Build:
+def compile_recipe(spec: Spec, recipe: Recipe, folder: Path, rates: Rates, dump: tuple[str, ...] = ()) -> Build:
     """Writes the build folder. Raises SpecError; then nothing was written."""
     if dump:
         _known(dump, pipeline.step_graph(spec, recipe))
@@ -74,10 +71,7 @@ def compile_recipe(
     )
     device = rates.device.partition(":")[0]
     try:
-        devices = devices or Devices()
-        build = pipeline.compile_recipe(
-            spec, recipe, folder, device=device, machine=machine, dump=dump, mesh=devices.mesh, wishes=devices.wishes
-        )
+        build = pipeline.compile_recipe(spec, recipe, folder, device=device, machine=machine, dump=dump)
     except OSError as fault:
         raise CommandFault(f"cannot write {folder}: {fault.strerror}", exit_code=1) from fault
     warn(idle(recipe, [item.name for item in build.parameters if item.trained]))

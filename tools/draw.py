@@ -55,7 +55,7 @@ def graph_of(options: argparse.Namespace) -> Graph:
         return parse_graph(read_text(options.spec).text, options.spec)
     bound = bind(options.spec, sets_of(options), options.size, options.model, options.recipe)
     if options.stage == "partitioned":
-        plan = plan_of(options, bound)
+        plan = plan_of(options, bound.recipe)
         if plan is None:
             raise CommandFault("a partitioned step needs a mesh", "--mesh data=2,tensor=2")
         return decision_of(bound, plan).graph

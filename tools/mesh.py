@@ -13,7 +13,7 @@ from rich.console import Console
 from ..compiler import pipeline
 from ..compiler.base.diagnostic import Diagnostic, SpecError
 from ..compiler.cost.account import account
-from ..compiler.elaborate.recipe import Plan
+from ..compiler.elaborate.recipe import Plan, Recipe
 from ..compiler.ir.layout import Mesh
 from ..compiler.partition.decide import Decision
 from .numbers import bytes_text
@@ -29,9 +29,9 @@ def add_mesh(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--zero", type=int, choices=range(4), help="the stage of ZeRO over the axis `data`")
 
 
-def plan_of(options: argparse.Namespace, bound: Bound) -> Plan | None:
+def plan_of(options: argparse.Namespace, recipe: Recipe | None) -> Plan | None:
     """What is to be laid out: the command line's words over the recipe's plan; None where nothing is asked."""
-    own = bound.recipe.plan if bound.recipe is not None else None
+    own = recipe.plan if recipe is not None else None
     if options.mesh is None and (own is None or not own.mesh):
         if options.pin or options.zero is not None:
             raise SpecError(Diagnostic("E0944", "pins and a ZeRO stage need a mesh", hint="--mesh data=2,tensor=2"))

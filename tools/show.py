@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     if options.memory:
         return show_memory(options, bound)
     found = figures(bound.model, step_of(bound), bound.assumed)
-    plan = plan_of(options, bound)
+    plan = plan_of(options, bound.recipe)
     decision = None if plan is None else decision_of(bound, plan)
     if options.json:
         laid = {} if decision is None else {"device": mesh_json(decision)}

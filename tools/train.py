@@ -16,12 +16,12 @@ from ..runtime.program import Build
 from .arguments import add_kernels, add_spec, sets_of
 from .compile import compile_recipe, recipe_for
 from .fold import fold
+from .mesh import add_mesh
 from .picture import picture
 from .progress import TrainingDisplay, Yardstick, comparison, evaluation_words
 from .render import draw, to_dot
 from .sample import sample_text
 from .specs import bind, drawn_model
-from .spread import add_mesh, devices_of, run_words
 
 EXAMPLE = "partita train specs/recipes/docs_demo.partita --set steps=200 --out out/demo"
 FULL_PICTURE = 400  # nodes: a larger graph is drawn folded
@@ -56,12 +56,11 @@ def run(options: argparse.Namespace) -> int:
 def train(options: argparse.Namespace, spec: Spec, recipe: Recipe, beside: Path, rates: Rates) -> int:
     """Trains the build that lies `beside`; it takes its place in the run's folder when the run has really begun."""
     folder = beside.parent.parent
-    devices = devices_of(options)
-    build = compile_recipe(spec, recipe, beside, rates, tuple(options.dump), devices)
+    build = compile_recipe(spec, recipe, beside, rates, tuple(options.dump))
     display = TrainingDisplay(Yardstick(build.predictions["step_flops"], rates.flops_per_s))
     display.say(f"{recipe.name}: {build.name}, {build.predictions['parameters']:,.0f} parameters, {recipe.steps} steps")
 
-    if devices.count > 1:
+    if build.mesh.size > 1:
         return train_on_mesh(options, recipe, build, beside)
 
     def begun(record: StepRecord) -> None:
@@ -101,6 +100,16 @@ def train_on_mesh(options: argparse.Namespace, recipe: Recipe, build: Build, bes
     if code == 0:
         conclude(options, recipe, folder, runtime.result_of(build, folder))
     return code
+
+
+def run_words(options: argparse.Namespace, folder: Path, kernels: tuple[str, ...]) -> list[str]:
+    """The command line of each process, behind the build's folder."""
+    words = ["--run", str(folder), "--device", options.device]
+    words += ["--resume"] if options.resume else []
+    words += ["--overwrite"] if options.overwrite else []
+    words += ["--data-root", options.data_root] if options.data_root else []
+    words += [word for name in options.dump for word in ("--dump", f"dump/{name}")]
+    return words + [word for name in kernels for word in ("--kernels", name)]
 
 
 def adopt(beside: Path, build: Path) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from partita.runtime.layout import Mesh, chunk, mesh_of, part
+from partita.runtime.layout import Mesh, chunk, part
 
 AXES = st.lists(st.integers(1, 4), max_size=3).map(lambda sizes: Mesh(tuple(zip("abc", sizes, strict=False))))
 
@@ -43,10 +42,3 @@ def test_parts_cover_a_tensor_once(mesh: Mesh, shape: list[int], data: st.DataOb
             view = view.narrow(at, offset, size)
         view += 1
     assert bool((seen == copies).all())
-
-
-def test_a_mesh_as_text() -> None:
-    assert mesh_of("data=2, tensor=4") == Mesh((("data", 2), ("tensor", 4)))
-    for text in ("", "data", "data=0", "data=2,data=3", "2=2", "data=x"):
-        with pytest.raises(ValueError, match=r"AXIS|twice"):
-            mesh_of(text)
