@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "fmt": ("fmt", "rewrite specs in their canonical form"),
         "show": ("show", "parameters, FLOPs and memory of a model, by block"),
         "render": ("draw", "draw a model, or its whole training step"),
+        "explain": ("explain", "say why a value lies on a mesh as it does"),
         "compile": ("compile", "write the build folder that trains a model"),
         "train": ("train", "train a model"),
         "launch": ("launch", "write the job file that runs a build on several hosts"),

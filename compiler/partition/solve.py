@@ -262,22 +262,25 @@ class Program:
 
     # ---- solving
 
-    def solve(self) -> Solution:
-        """The best choice. Raises Infeasible where none fits the memory.
+    def solve(self, made: Mapping[ClassId, Strategy] | None = None) -> Solution:
+        """The best choice, some of it `made` already. Raises Infeasible where none fits the memory.
 
         What the relaxation leaves undecided is decided with the rest kept; where that costs more than a thousandth
         over the relaxation's bound, everything is decided anew.
         """
         import numpy as np  # late: loading scipy takes longer than checking a spec
 
-        relaxed = self._milp(np.zeros(len(self.costs)), False)
+        low = np.zeros(len(self.costs))
+        for name, strategy in (made or {}).items():
+            low[self.first[name] + self.choices[name].index(strategy)] = 1
+        relaxed = self._milp(low, False)
         if relaxed.x is None:
             raise Infeasible
         best = relaxed
         if not self._is_whole(relaxed.x):
             best = self._milp(self._decided(relaxed.x), True)
             if best.x is None or best.fun > relaxed.fun * (1 + _GOOD):
-                best = self._milp(np.zeros(len(self.costs)), True)
+                best = self._milp(low, True)
         if best.x is None:
             raise Infeasible
         gap = max(0.0, 1 - relaxed.fun / best.fun) if best.fun > 0 else 0.0

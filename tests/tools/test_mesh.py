@@ -1,0 +1,64 @@
+"""--mesh: what a device holds and sends, the picture with layouts, the reasons for a layout, and words that are none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from partita.tools.cli import main
+from samples.spec_texts import ROOT
+
+TOUR = str(ROOT / "specs/recipes/tour.partita")
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(list(words)) == 0
+    return capsys.readouterr().out
+
+
+def test_show_says_what_each_device_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = json.loads(said(capsys, "show", TOUR, "--mesh", "data=1", "--json"))["device"]
+    for stage, held in enumerate((1.0, 0.5, 0.5, 0.5)):
+        found = json.loads(said(capsys, "show", TOUR, "--mesh", "data=2", "--zero", str(stage), "--json"))["device"]
+        assert found["state_bytes"] == held * whole["state_bytes"]
+        assert found["parameter_bytes"] == (0.5 if stage == 3 else 1) * whole["parameter_bytes"]
+        assert found["sent_bytes"]["data"] > 0
+        assert found["gap"] < 1e-3
+    text = said(capsys, "show", TOUR, "--mesh", "data=3,tensor=2", "--pin", "V=tensor")
+    assert "on data 3 × tensor 2, each device" in text
+    assert "sends along tensor" in text
+    assert "uneven: batch = 4 over 3" in text
+
+
+def test_render_draws_layouts_and_collectives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "step.dot"
+    words = ("--mesh", "data=2,tensor=2", "--pin", "V=tensor", "-o", str(out))
+    said(capsys, "render", TOUR, "--stage", "partitioned", *words)
+    text = out.read_text()
+    assert "all-reduce over tensor" in text
+    assert "[batch:data T V:tensor]" in text
+    assert "over data" in text and "over tensor" in text  # the legend of colours
+
+
+def test_explain_gives_alternatives_and_their_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "explain", TOUR, "head.dot", "--mesh", "data=2,tensor=2")
+    assert "head.dot: dot  specs/std/linear.partita:6" in text.replace(str(ROOT) + "/", "")
+    assert "[batch:data T V]" in text.splitlines()[1]
+    assert "tensor cuts V" in text and " ms " in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--mesh", "data"], "`data` is not AXIS=SIZE"),
+        (["--mesh", "data=2,data=2"], "`data=2` stands there twice"),
+        (["--mesh", "data=0"], "`data=0` is not AXIS=SIZE"),
+        (["--zero", "1"], "need a mesh"),
+        (["--mesh", "data=2", "--pin", "V"], "`--pin V` is not DIM=AXIS"),
+        (["--mesh", "data=2", "--pin", "V=tensor"], "the mesh has no axis tensor"),
+    ],
+)
+def test_words_that_are_no_mesh(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", TOUR, *words]) == 2
+    assert message in capsys.readouterr().err
