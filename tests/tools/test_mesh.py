@@ -1,4 +1,4 @@
-"""--mesh: what a device holds and sends, the picture with layouts, the reasons for a layout, and words that are none."""
+"""--mesh: what a device holds and sends, the picture with layouts, the reasons for one, and words that are no mesh."""
 
 from __future__ import annotations
 
