@@ -15,7 +15,13 @@ BASE = {"compiler.base"}
 IR = BASE | {"compiler.ir"}
 OPS = IR | {"compiler.ops"}
 MIDDLE = OPS | {"compiler.language"}
-PASSES = MIDDLE | {"compiler.elaborate", "compiler.interpret", "compiler.cost", "compiler.partition"}
+PASSES = MIDDLE | {
+    "compiler.elaborate",
+    "compiler.interpret",
+    "compiler.cost",
+    "compiler.partition",
+    "compiler.schedule",
+}
 LOWER = PASSES | {"compiler.passes", "compiler.plan", "runtime.program", "runtime.layout"}
 EVERYTHING = LOWER | {"compiler.lower", "compiler.pipeline", "compiler.api", "runtime"}
 ALLOWED: dict[str, set[str]] = {
@@ -28,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "compiler.interpret_mesh": OPS | {"compiler.interpret"},
     "compiler.partition": OPS | {"compiler.cost"},
     "compiler.cost": OPS | {"runtime.program"},
+    "compiler.schedule": OPS | {"compiler.cost"},
     "compiler.passes": PASSES,
     "compiler.plan": PASSES | {"compiler.passes"},
     "compiler.lower": LOWER | {"runtime.kernels", "runtime.random"},

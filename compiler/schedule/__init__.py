@@ -1,0 +1,1 @@
+"""Pipeline schedules as data: written, proven, priced, and chosen. Knows neither torch nor processes."""
