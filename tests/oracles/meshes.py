@@ -19,7 +19,7 @@ from partita.compiler.partition.strategies import Strategy, is_legal, options
 from partita.compiler.passes import check
 from partita.compiler.passes.localize import localize, starts
 
-from .values import Array, error, leaf_values, run, spread
+from .values import Array, error, leaf_values, microbatches_of, run, spread
 
 
 def random_strategies(graph: Graph, mesh: Mesh, seed: int) -> dict[str, Strategy]:
@@ -51,7 +51,9 @@ def local_graphs(graph: Graph, mesh: Mesh) -> dict[Coordinate, tuple[Graph, dict
 
 def run_on_mesh(partitioned: Graph, mesh: Mesh, values: Mapping[str, Array]) -> dict[str, Array]:
     """Whole outputs and writes of all devices together."""
-    return interpret_mesh(partitioned, mesh, local_graphs(partitioned, mesh), values)
+    parts = None if partitioned.microbatches == 1 else microbatches_of(partitioned, values)
+    leaves = {name: value for name, value in values.items() if parts is None or name not in parts[0]}
+    return interpret_mesh(partitioned, mesh, local_graphs(partitioned, mesh), leaves, microbatches=parts)
 
 
 def assert_same_on_mesh(before: Graph, partitioned: Graph, mesh: Mesh) -> None:

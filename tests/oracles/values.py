@@ -42,9 +42,13 @@ def run(graph: Graph, values: Mapping[str, Array]) -> dict[str, Array]:
     """
     if graph.microbatches == 1:
         return interpret(graph, values)
+    return interpret(graph, values, microbatches=microbatches_of(graph, values))
+
+
+def microbatches_of(graph: Graph, values: Mapping[str, Array]) -> list[dict[str, Array]]:
+    """The inputs of each microbatch."""
     inputs = graph.nodes("input")
-    parts = [{node.id: _part(node, values[node.id], at) for node in inputs} for at in range(graph.microbatches)]
-    return interpret(graph, values, microbatches=parts)
+    return [{node.id: _part(node, values[node.id], at) for node in inputs} for at in range(graph.microbatches)]
 
 
 def _part(node: Node, value: Array, number: int) -> Array:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from generators.graphs import graphs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles.meshes import assert_same_on_mesh, laid_at_random
+from oracles.meshes import assert_same_on_mesh, laid_at_random, run_on_mesh
 from oracles.properties import at_level
+from oracles.values import error, leaf_values, run
+from partita.compiler.base.diagnostic import SpecError
 from partita.compiler.ir.graph import Graph
 from partita.compiler.ir.layout import Mesh
 from partita.compiler.ir.levels import STEP
+from partita.compiler.passes.microbatch import Microbatch
 
 SIZES = ((1,), (2,), (3,), (5,), (1, 1), (2, 1), (2, 2), (2, 3), (3, 2), (2, 2, 2))
 meshes = st.sampled_from(SIZES).map(lambda sizes: Mesh(tuple(zip(("data", "tensor", "context"), sizes, strict=False))))
@@ -20,3 +23,17 @@ meshes = st.sampled_from(SIZES).map(lambda sizes: Mesh(tuple(zip(("data", "tenso
 def test_any_legal_layout_computes_the_same(graph: Graph, mesh: Mesh, seed: int) -> None:
     step = at_level(graph, STEP)
     assert_same_on_mesh(step, laid_at_random(step, mesh, seed), mesh)
+
+
+@settings(max_examples=20, deadline=None)
+@given(graphs(batch=4), meshes, st.integers(0, 2**32 - 1))
+def test_microbatches_add_up_on_every_device(graph: Graph, mesh: Mesh, seed: int) -> None:
+    whole = at_level(graph, STEP)
+    try:
+        parts = Microbatch(2)(whole)
+    except SpecError:  # it mixes the rows of a batch
+        return
+    values, wanted = leaf_values(whole), run(whole, leaf_values(whole))
+    found = run_on_mesh(laid_at_random(parts, mesh, seed), mesh, values)
+    errors = {name: error(found[name], value) for name, value in wanted.items() if name not in graph.outputs}
+    assert all(size <= 1e-8 for size in errors.values()), errors
