@@ -156,7 +156,8 @@ def _level(row: BlockFigures) -> int:
 
 def _cells(row: BlockFigures, level: int, found: Figures) -> list[str]:
     parts = row.path.split(".")
-    last = parts[-1] if not parts[-1].isdecimal() else f"{parts[-2]} ×{row.layers}"
+    single = f"{parts[-2]} {parts[-1]}" if len(parts) > 1 else row.path  # a layer or a member unlike the others
+    last = parts[-1] if not parts[-1].isdecimal() else f"{parts[-2]} ×{row.layers}" if row.layers > 1 else single
     name = "  " * (level - 1) + last if row.path else found.name
     share = row.parameters / found.parameters if found.parameters else 0.0
     return [

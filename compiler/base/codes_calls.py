@@ -292,10 +292,4 @@ ENTRIES: tuple[Entry, ...] = (
             "}\n"
         ),
     ),
-    Entry(
-        code="E0399",
-        title="not lowered yet",
-        what="The language has this, and this version of the compiler cannot compile it.",
-        why="It is parsed and formatted; a later version compiles it.",
-    ),
 )

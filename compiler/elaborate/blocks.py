@@ -21,7 +21,6 @@ from .expressions import arguments
 from .frame import Arguments, Fault, Frame
 from .functions import checked
 from .load import Module, brought_by_std
-from .primitives import not_yet
 from .values import UNKNOWN, Absent, Chain, Initialiser, Instance, Parameter, Primitive, Value, describe, is_free
 
 MAX_ELEMENTS = 2**62
@@ -88,7 +87,7 @@ def find_block(frame: Frame, name: s.QName) -> tuple[s.Block, Module]:
         hint = f"functions are not made, they are applied: y = {last}(x)"
         raise frame.fault("E0105", f"`{last}` is a function, not a block", name.span, hint=hint)
     if not isinstance(decl, s.Block):
-        raise not_yet(frame, "a model within a model", name.span)
+        raise frame.fault("E0105", f"`{last}` is a model, a block is needed here", name.span)
     return decl, home
 
 
@@ -110,7 +109,7 @@ def make_block(frame: Frame, choice: Choice, path: str, bank: Dims = (), layer: 
         _bind_dims(inner, instance, choice.dims)
         _bind_options(frame, inner, decl.options, choice)
         late = signature_names(decl) - set(inner.dims)
-        declarations(inner, instance, late)
+        instance.later = declarations(inner, instance, decl.body, late)
     finally:
         making.pop()
     return instance
@@ -125,7 +124,6 @@ def signature_names(decl: s.Block | s.Model) -> set[str]:
 
 def _bind_dims(inner: Frame, instance: Instance, given: dict[str, Dims]) -> None:
     """Each formal in order. A dim that another formal has taken is made anew inside, and relabelled at the boundary."""
-    taken: set[Dim] = set()
     for formal in instance.decl.formals if isinstance(instance.decl, s.Block) else ():
         name = formal.name.text
         outer = given.get(name)
@@ -133,17 +131,28 @@ def _bind_dims(inner: Frame, instance: Instance, given: dict[str, Dims]) -> None
             _checks_first(inner, instance, given)
             assert formal.default is not None, "nothing is missing"
             outer = d.axes(inner, formal.default, name)
-        axes: list[Dim] = []
-        for dim in outer:
-            own = dim
-            if dim in taken:
-                called = name if len(outer) == 1 else dim.name.rsplit(".", 1)[-1]
-                own = inner.output.dims.fresh(called, dim.size, inner.path)
-                if name in given:
-                    instance.boundary[own] = dim
-            taken.add(own)
-            axes.append(own)
-        inner.dims[name] = tuple(axes)
+        _bind_axes(inner, instance, name, outer, name in given)
+
+
+def bind_axes(inner: Frame, instance: Instance, given: Mapping[str, Dims]) -> None:
+    """Dims by name, bound to what their maker means."""
+    for name, axes in given.items():
+        _bind_axes(inner, instance, name, axes, True)
+
+
+def _bind_axes(inner: Frame, instance: Instance, name: str, outer: Dims, given: bool) -> None:
+    taken = {dim for axes in inner.dims.values() for dim in axes}
+    axes: list[Dim] = []
+    for dim in outer:
+        own = dim
+        if dim in taken:
+            called = name if len(outer) == 1 else dim.name.rsplit(".", 1)[-1]
+            own = inner.output.dims.fresh(called, dim.size, inner.path)
+            if given:
+                instance.boundary[own] = dim
+        taken.add(own)
+        axes.append(own)
+    inner.dims[name] = tuple(axes)
 
 
 def _checks_first(inner: Frame, instance: Instance, given: dict[str, Dims]) -> None:
@@ -195,15 +204,15 @@ def bind_options(
 # ---- declarations of a body
 
 
-def declarations(inner: Frame, instance: Instance, late: set[str]) -> None:
-    """Read what a body declares; keep what needs a call."""
-    decl = instance.decl
-    assigned = {t.text for st in decl.body.statements if isinstance(st, s.Assign) for t in st.targets}
+def declarations(inner: Frame, instance: Instance, body: s.Body, late: set[str]) -> list[s.Statement]:
+    """Read what a body declares into an instance; gives what needs a call. `late` are names that only a call binds."""
+    assigned = {t.text for st in body.statements if isinstance(st, s.Assign) for t in st.targets}
     inits: list[s.Init] = []
-    for statement in decl.body.statements:
+    later: list[s.Statement] = []
+    for statement in body.statements:
         try:
             if isinstance(statement, s.DimDef | s.Check) and not _ready(statement, late | assigned):
-                instance.later.append(statement)
+                later.append(statement)
                 late |= _defines(statement)
             elif isinstance(statement, s.DimDef | s.Check):
                 statements.run_statement(inner, statement)
@@ -218,13 +227,14 @@ def declarations(inner: Frame, instance: Instance, late: set[str]) -> None:
             elif isinstance(statement, s.Init):
                 inits.append(statement)
             elif not isinstance(statement, s.Sizes):
-                instance.later.append(statement)
+                later.append(statement)
         except Fault:
             if isinstance(statement, s.Check):
                 raise
             statements.give_up(inner, statement)
     for init in inits:
         initialise(inner, init)
+    return later
 
 
 def _ready(statement: s.DimDef | s.Check, late: set[str]) -> bool:
@@ -332,8 +342,9 @@ def _all(instance: Instance | Chain, states: bool) -> Iterator[tuple[str, Parame
         made = [list(_all(template, states)) for template in instance.templates]
         for index, kind in enumerate(instance.kinds):
             at = len(instance.templates[kind].path)
-            for path, parameter, _ in made[kind]:
-                yield f"{instance.path}.{index}{path[at:]}", parameter, Layer(instance.path, index)
+            for path, parameter, inside in made[kind]:
+                layer = inside if instance.is_bank else Layer(instance.path, index)
+                yield f"{instance.path}.{index}{path[at:]}", parameter, layer
         return
     own = {one.path: one for one in (instance.states if states else instance.parameters)}
     for value in instance.names.values():

@@ -7,7 +7,7 @@ under its own name, it is called otherwise inside and gets its name back at the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..base.diagnostic import Label, did_you_mean
 from ..base.span import Span
@@ -18,11 +18,13 @@ from . import dims as d
 from . import statements
 from .frame import STEPS_OF_AN_APPLICATION, Arguments, Frame
 from .misfit import result_misfit
+from .sizes import BATCH
 from .structure import arranged
 from .values import Instance, Value, describe, show_dims
 from .views import check_limit
 
 Given = dict[str, tuple[Value, Span]]
+Results = list[tuple[Value, Span]] | None
 
 
 @dataclass(slots=True)
@@ -97,6 +99,8 @@ def _apply_alone(frame: Frame, instance: Instance, items: tuple[s.ViewItem, ...]
     inner.carried = boundary.carried
     outs = instance.decl.signature.outs
     results = statements.run_body(inner, instance.later, _name_of_result(instance))
+    if instance.extensions:
+        results = _extended(inner, instance, results)
     if results is None:
         raise inner.fault("E0112", f"{title} returns nothing", instance.decl.name.span)
     if len(results) != len(outs):
@@ -109,10 +113,22 @@ def _apply_alone(frame: Frame, instance: Instance, items: tuple[s.ViewItem, ...]
     return values[0] if len(values) == 1 else values
 
 
+def _extended(inner: Frame, instance: Instance, results: Results) -> Results:
+    """What derived models make of the results, which they find under their names in the signature."""
+    outs = [out.name.text for out in instance.decl.signature.outs if out.name is not None]
+    shown = [name for name in outs if name not in inner.names] if len(outs) == len(results or ()) else []
+    for more in instance.extensions:
+        given = zip(outs, results or (), strict=False)
+        inner.names.update({name: value for name, (value, _) in given if name in shown})
+        frame = replace(inner, module=more.module, title=more.title)
+        results = statements.run_body(frame, more.statements, _name_of_result(instance)) or results
+    return results
+
+
 def _name_of_result(instance: Instance) -> str | None:
     """A model's only output names the node that gives it."""
     outs = instance.decl.signature.outs
-    single = isinstance(instance.decl, s.Model) and len(outs) == 1
+    single = instance.is_root and len(outs) == 1
     return outs[0].name.text if single and outs[0].name is not None else None
 
 
@@ -248,8 +264,9 @@ def _relabelled(
             "E0203", title, at, expected=show_dims(tuple(names)), found=show_dims(value.dims),
             hint=_same_size(lacking[0], value), others=(Label(port.span, "its signature"),),
         )  # fmt: skip
-    whole = isinstance(instance.decl, s.Model)  # a model's text knows every dim by its name
-    known = set() if whole else {dim for dims in inner.dims.values() for dim in dims}
+    batch = inner.dims.get(BATCH, ()) if isinstance(instance.decl, s.Model) else ()  # which is no dim of a block
+    named = () if instance.is_root else inner.dims.values()  # the model's text knows every dim by its name
+    known = {dim for dims in named for dim in dims if dim not in batch}
     for dim in value.dims:
         if dim in names:
             continue
@@ -278,7 +295,7 @@ def _result(
     allowed = {*wanted, *boundary.carried, *inner.bank}
     if set(wanted) - set(use.dims) or set(use.dims) - allowed:
         raise result_misfit(inner, out, use, wanted, allowed, at)
-    if isinstance(instance.decl, s.Model):
+    if instance.is_root:
         order = (*(dim for dim in use.dims if dim not in wanted), *wanted)
         use = arranged(inner, use, order, out.span, out.name.text if out.name is not None else None)
     back = {own: outer for outer, own in boundary.apart.items()} | instance.boundary

@@ -2,7 +2,7 @@
 
 A chain's layer is elaborated once for each distinct choice of options, with placeholders for what it carries, and
 stamped: the cost of 96 layers is that of one and 96 copies of its nodes. A bank needs nothing of the kind: its
-parameters have the dim in front, and everything else follows by name.
+parameters have the dim in front, and everything else follows by name; `bank e in E of …` makes its members apart.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from ..ir.types import Dim, Layer, Node, Use
 from ..language import syntax as s
 from . import arithmetic as a
 from . import dims as d
-from .blocks import Choice, all_parameters, choose, make_block
+from . import submodels
+from .bank import apply_bank
+from .blocks import all_parameters
 from .calls import Given, apply_instance, bind_ports
 from .frame import MAX_NODES, Arguments, Frame
-from .primitives import not_yet
 from .structure import arranged
+from .submodels import Choice, choose
 from .values import Absent, Chain, Function, Instance, Primitive, Value, function_text, show_dims
 from .writer import Region, Writer
 
@@ -34,13 +36,11 @@ def make(frame: Frame, statement: s.Instance) -> Instance | Chain | Absent:
     name = statement.name.text
     path = f"{frame.path}.{name}" if frame.path else name
     if statement.repeat is None:
-        return make_block(frame, choose(frame, statement.constructor), path, frame.bank, frame.layer)
+        return submodels.make(frame, choose(frame, statement.constructor), path, frame.bank, frame.layer)
     dim = _count(frame, statement.repeat, name)
-    if statement.repeat.kind == "chain":
+    if statement.repeat.kind == "chain" or statement.repeat.index is not None:
         return _chain(frame, statement, statement.repeat, path, dim)
-    if statement.repeat.index is not None:
-        raise not_yet(frame, "a bank whose members differ", statement.repeat.span)
-    return make_block(frame, choose(frame, statement.constructor), path, (*frame.bank, dim), frame.layer)
+    return submodels.make(frame, choose(frame, statement.constructor), path, (*frame.bank, dim), frame.layer)
 
 
 def _count(frame: Frame, repeat: s.Repeat, name: str) -> Dim:
@@ -57,6 +57,7 @@ def _count(frame: Frame, repeat: s.Repeat, name: str) -> Dim:
 
 def _chain(frame: Frame, statement: s.Instance, repeat: s.Repeat, path: str, dim: Dim) -> Chain:
     count = 1 if dim.size is None else dim.size
+    is_bank = repeat.kind == "bank"
 
     def chosen(index: int) -> tuple[Frame, Choice]:
         if repeat.index is None:
@@ -65,9 +66,10 @@ def _chain(frame: Frame, statement: s.Instance, repeat: s.Repeat, path: str, dim
         return layer, choose(layer, statement.constructor)
 
     def made(layer: Frame, choice: Choice, index: int) -> Instance:
-        return make_block(layer, choice, f"{path}.{index}", frame.bank, Layer(path, index))
+        place = frame.layer if is_bank else Layer(path, index)
+        return submodels.make(layer, choice, f"{path}.{index}", frame.bank, place)
 
-    chain = Chain(path, dim, [], [], lambda index: made(*chosen(index), index))
+    chain = Chain(path, dim, [], [], lambda index: made(*chosen(index), index), is_bank)
     if repeat.index is None:
         chain.templates.append(chain.make(0))
         chain.kinds = [0] * count
@@ -76,7 +78,7 @@ def _chain(frame: Frame, statement: s.Instance, repeat: s.Repeat, path: str, dim
     for index in range(count):
         frame.context.spend(frame, repeat.span)
         layer, choice = chosen(index)
-        key = _key(choice, index)
+        key = index if is_bank else _key(choice, index)
         if key not in known:
             known[key] = len(chain.templates)
             chain.templates.append(made(layer, choice, index))
@@ -88,7 +90,8 @@ def _key(choice: Choice, index: int) -> object:
     """Layers with equal keys are alike."""
     values = [*choice.args.positional, *choice.args.named.values()]
     texts = tuple(_text(value, index) for value, _ in values)
-    return tuple(choice.dims.items()), tuple(choice.args.named), texts
+    row = choice.model.row if isinstance(choice, submodels.ModelChoice) else None
+    return choice.written.name.text, row, tuple(choice.dims.items()), tuple(choice.args.named), texts
 
 
 def _text(value: Value, index: int) -> object:
@@ -104,6 +107,8 @@ def call(frame: Frame, instance: Instance | Chain, items: tuple[s.ViewItem, ...]
     """Apply an instance or a chain of them."""
     if isinstance(instance, Instance):
         return apply_instance(frame, instance, items, bind_ports(frame, instance, args, span), span)
+    if instance.is_bank:
+        return apply_bank(frame, instance, items, bind_ports(frame, instance.templates[0], args, span), span)
     first = instance.templates[0]
     outs = len(first.decl.signature.outs)
     given = bind_ports(frame, first, args, span)

@@ -89,7 +89,7 @@ class Context:
     kernels: dict[Any, Any] = field(default_factory=dict[Any, Any])  # kernels.py's memory of bodies
     meetings: dict[str, tuple[Span, Dims, Dims]] = field(default_factory=dict[str, "tuple[Span, Dims, Dims]"])
     made: set[int] = field(default_factory=set[int])  # ids of the blocks and functions in use
-    making: list[s.Block] = field(default_factory=list[s.Block])  # blocks being made, outermost first
+    making: list[s.Block | s.Model] = field(default_factory=list[Any])  # what is being made, outermost first
     states: set[str] = field(default_factory=set[str])  # ids of the states that blocks declare
     advanced: set[str] = field(default_factory=set[str])  # ids of the states that `next` has changed
     budget: Budget = field(default_factory=Budget)

@@ -52,7 +52,7 @@ def elaborate_loss(
     except Fault:
         raise SpecError(made.context.sink.items) from None
     made.context.sink.raise_if_errors()
-    graph = made.writer.finish(made.instance.name, {"loss": loss})
+    graph = made.writer.finish(made.facts.model, {"loss": loss})
     return _of_turn(graph, recipe), made.facts
 
 

@@ -8,7 +8,7 @@ everything that is wrong.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ..base.diagnostic import Diagnostic, Label, SpecError, did_you_mean
 from ..base.span import Span
@@ -17,13 +17,13 @@ from ..ir.types import Dim, DType, Node, Phase, TensorType, Use
 from ..language import syntax as s
 from . import chain, functions, primitives, scan
 from . import dims as d
-from .adapt import adapt
-from .blocks import all_parameters, all_states, declarations, initialise
+from .blocks import all_parameters, all_states, declarations
 from .calls import Given, apply_instance
+from .derived import Named, extend, named
 from .expressions import EXPRESSIONS
 from .frame import Budget, Context, Fault, Frame, Rules
 from .load import Module, Spec
-from .primitives import PRIMITIVES, gaussian, not_yet
+from .primitives import PRIMITIVES, gaussian
 from .sizes import BATCH, SizeRow, base_dims, batch_is_carried, bind_model_dims, bind_model_options, size_row, sizes_of
 from .trace import Trace
 from .values import Chain, Initialiser, Instance, Value, describe, function_text
@@ -112,7 +112,7 @@ def elaborate_model(
     made = open_model(spec, model, Request(size, dims or {}, options or {}, training, dtype))
     taps = export_taps(made)
     made.context.sink.raise_if_errors()
-    return made.writer.finish(made.instance.name, {**made.outputs, **taps}), made.facts
+    return made.writer.finish(made.facts.model, {**made.outputs, **taps}), made.facts
 
 
 def open_model(spec: Spec, model: str | None, request: Request) -> Elaborated:
@@ -142,18 +142,19 @@ def _guarded(context: Context, model: str | None, request: Request, apply: bool)
 
 
 def _open(context: Context, model: str | None, request: Request, apply: bool) -> Elaborated:
-    decl, module, layers = _find_model(context.spec, model)
+    found = _find_model(context.spec, model)
+    decl, module, layers = found.decl, found.module, found.layers
+    assert decl is not None, "a model that was found"
     writer = Writer(context.dims)
     frame = Frame(context, writer, module, f"model {decl.name}")
-    name = layers[0][0].name.text if layers else decl.name.text
     instance = Instance(decl, module, "", decl.name.span, frame.names, frame.dims)
-    row = size_row(frame, decl, request.size, request.asked)
+    row = size_row(frame, found.sized, request.size or found.row, request.asked)
     batch_is_carried(frame, decl, row, request.dims)
-    bind_model_dims(frame, decl, row, {**base_dims(frame, layers), **request.dims})
+    bind_model_dims(frame, decl, layers, row, {**base_dims(frame, layers), **request.dims})
     bind_model_options(frame, decl, layers, row, request.options)
-    declarations(frame, instance, set())
+    instance.later = declarations(frame, instance, decl.body, set())
     for derived, home in reversed(layers):
-        _derived_body(frame, derived, home, instance)
+        extend(frame, derived, home, instance)
     total = _write_parameters(frame, writer, instance) if apply else 0
     context.sink.raise_if_errors()
     ports = [p for p in decl.signature.ports if p.default is None or p.name.text in request.brought]
@@ -164,8 +165,8 @@ def _open(context: Context, model: str | None, request: Request, apply: bool) ->
         value = _apply(frame, instance, given, decl.name.span)
         context.sink.raise_if_errors()
         outputs = _outputs(decl, value)
-    facts = _facts(name, row, total, frame, instance, inputs, outputs, writer)
-    return Elaborated(context, writer, frame, instance, inputs, outputs, facts, sizes_of(decl))
+    facts = _facts(found.name.text, row, total, frame, instance, inputs, outputs, writer)
+    return Elaborated(context, writer, frame, instance, inputs, outputs, facts, sizes_of(found.sized))
 
 
 def _apply(frame: Frame, instance: Instance, given: Given, span: Span) -> Value:
@@ -182,30 +183,22 @@ def _apply(frame: Frame, instance: Instance, given: Given, span: Span) -> Value:
 
 def lineage(spec: Spec, model: str | None) -> list[s.Model | s.Derived]:
     """A model and those that it is derived from, in this order. Raises SpecError."""
-    decl, _, layers = _find_model(spec, model)
-    return [*(derived for derived, _ in layers), decl]
+    found = _find_model(spec, model)
+    assert found.decl is not None, "a model that was found"
+    return [*(derived for derived, _ in found.layers), found.decl]
 
 
-def _find_model(spec: Spec, name: str | None) -> tuple[s.Model, Module, list[tuple[s.Derived, Module]]]:
-    """The model, and the derived ones between it and the name, outermost first."""
+def _find_model(spec: Spec, name: str | None) -> Named:
+    """The model of a name, or the spec's first. Raises SpecError."""
     models = spec.models
     if not models:
         raise SpecError(Diagnostic("E0110", "the spec declares no model"))
     chosen = name if name is not None else next(iter(models))
-    layers: list[tuple[s.Derived, Module]] = []
-    module = spec.main
-    while True:
-        found = [pair for pair in module.find(chosen) if isinstance(pair[0], s.Model | s.Derived)]
-        if not found:
-            raise SpecError(_no_model(chosen, models, layers))
-        decl, module = found[0]
-        if isinstance(decl, s.Model):
-            return decl, module, layers
-        if any(decl is known for known, _ in layers) or not isinstance(decl, s.Derived):
-            sink = Diagnostic("E0312", f"{chosen} is derived from itself")
-            raise SpecError(sink)
-        layers.append((decl, module))
-        chosen = decl.base.name.parts[-1].text
+    span = spec.main.file.span
+    found = named(spec.main, s.QName(span, (s.Name(span, chosen),)))
+    if found is None or found.decl is None:
+        raise SpecError(_no_model(found.missing if found else chosen, models, found.layers if found else []))
+    return found
 
 
 def _no_model(name: str, models: Mapping[str, object], layers: Sequence[tuple[s.Derived, Module]]) -> Diagnostic:
@@ -216,18 +209,6 @@ def _no_model(name: str, models: Mapping[str, object], layers: Sequence[tuple[s.
 
 
 # ---- parameters, inputs, outputs
-
-
-def _derived_body(frame: Frame, derived: s.Derived, home: Module, instance: Instance) -> None:
-    """A derived model may adapt instances and initialise anew; what else changes its base's text comes later."""
-    for statement in derived.body.statements:
-        outer = replace(frame, module=home, title=f"model {derived.name}", names={**frame.names, **instance.names})
-        if isinstance(statement, s.Init):
-            initialise(frame, statement)
-        elif isinstance(statement, s.Adapt):
-            adapt(outer, statement, instance)
-        else:
-            raise not_yet(frame, f"`{type(statement).__name__.lower()}` in a derived model", statement.span)
 
 
 def _write_parameters(frame: Frame, writer: Writer, instance: Instance) -> int:
@@ -334,7 +315,8 @@ def _chains(instance: Instance) -> list[ChainFact]:
     for value in instance.names.values():
         if isinstance(value, Chain):
             template = value.templates[0]
-            found.append(ChainFact(value.path, value.dim.name, len(value.kinds), template.name))
+            if not value.is_bank:
+                found.append(ChainFact(value.path, value.dim.name, len(value.kinds), template.name))
             found += _chains(template)
         elif isinstance(value, Instance):
             found += _chains(value)

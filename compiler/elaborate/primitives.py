@@ -278,11 +278,6 @@ def _top(frame: Frame, this: PrimitiveCall) -> Value:
     return frame.emit1("top", use, span=this.span, hint=this.hint, dim=over[0], k=k)
 
 
-def not_yet(frame: Frame, what: str, span: Span) -> Fault:
-    """Report what the language has and this version cannot lower."""
-    return frame.fault("E0399", f"{what} is not lowered yet", span, "a later version of Partita will")
-
-
 PRIMITIVES: Mapping[str, Rule] = MappingProxyType(
     {
         "dot": _dot,

@@ -25,7 +25,7 @@ from .trace import Trace
 from .values import UNKNOWN
 from .writer import Writer
 
-_DECIDED_BY_SIZES = frozenset({"E0205", "E0206", "E0210", "E0211", "E0213", "E0307", "E0399"})
+_DECIDED_BY_SIZES = frozenset({"E0205", "E0206", "E0210", "E0211", "E0213", "E0307"})
 
 
 def probe(spec: Spec, block: s.Block, budget: Budget, trace: Trace | None = None) -> Iterator[Diagnostic]:

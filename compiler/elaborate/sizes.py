@@ -32,16 +32,24 @@ class SizeRow:
     cells: Mapping[str, s.Cell]
 
 
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """An option's value that was read where it is written, by whoever makes the model."""
+
+    value: Value
+    span: Span
+
+
 # ---- sizes
 
 
-def sizes_of(decl: s.Model) -> tuple[str, ...]:
+def sizes_of(decl: s.Model | s.Derived) -> tuple[str, ...]:
     """The labels of a model's sizes."""
     tables = [statement for statement in decl.body.statements if isinstance(statement, s.Sizes)]
     return tuple(row.label.text for row in tables[0].rows) if tables else ()
 
 
-def size_row(frame: Frame, decl: s.Model, size: str | None, asked: Span | None = None) -> SizeRow | None:
+def size_row(frame: Frame, decl: s.Model | s.Derived, size: str | None, asked: Span | None = None) -> SizeRow | None:
     """The cells of the row that is asked for (where a recipe asks, `asked` is the place), the first row if none is."""
     tables = [st for st in decl.body.statements if isinstance(st, s.Sizes)]
     if not tables:
@@ -85,9 +93,11 @@ def _check_table(frame: Frame, table: s.Sizes) -> None:
         raise Fault
 
 
-def bind_model_dims(frame: Frame, decl: s.Model, row: SizeRow | None, given: Mapping[str, int]) -> None:
+def bind_model_dims(
+    frame: Frame, decl: s.Model, layers: Derived, row: SizeRow | None, given: Mapping[str, int]
+) -> None:
     """`batch`, the sizes, what is given, and the free dims of the ports."""
-    options = {option.name.text for option in decl.options}
+    options = options_of(decl, layers)
     frame.dims[BATCH] = (d.fresh(frame, BATCH, given.get(BATCH), decl.name.span),)
     for name, cell in (row.cells if row else {}).items():
         if name in options:
@@ -111,6 +121,11 @@ def bind_model_dims(frame: Frame, decl: s.Model, row: SizeRow | None, given: Map
     for name in ports:
         if name not in frame.dims and name not in local:
             frame.dims[name] = (d.fresh(frame, name, None, decl.signature.span),)
+
+
+def options_of(decl: s.Model, layers: Derived) -> set[str]:
+    """The options that a row of sizes can set: the model's own, and those of the models derived from it."""
+    return {option.name.text for one in (decl, *(derived for derived, _ in layers)) for option in one.options}
 
 
 def batch_is_carried(frame: Frame, decl: s.Model, row: SizeRow | None, given: Mapping[str, int]) -> None:
@@ -156,6 +171,7 @@ def bind_model_options(
     for at, (derived, module) in enumerate(layers):
         outer = Frame(frame.context, frame.output, module, f"model {derived.name}", dims=frame.dims)
         known = _from_outside(outer, derived.options, given, derived.name) if at == 0 else current
+        known = {**_cells(outer, derived, row), **known}
         bind_options(outer, outer, derived.options, known, derived.name.text, derived.name.span)
         frame.names.update({name: value for name, value in outer.names.items() if name not in frame.names})
         args = arguments(outer, derived.base.args)
@@ -163,12 +179,17 @@ def bind_model_options(
         current = _arguments_by_name(outer, base, args.positional, args.named)
     if not layers:
         current = _from_outside(frame, decl.options, given, decl.name)
-    columns = {name: cell for name, cell in (row.cells if row else {}).items() if name not in frame.dims}
-    for name, cell in columns.items():
-        current.setdefault(name, (frame.evaluate(cell), cell.span))
+    current = {**_cells(frame, decl, row), **current}
     own = Frame(frame.context, frame.output, frame.module, frame.title, dims=frame.dims)
     bind_options(frame, own, decl.options, current, decl.name.text, decl.name.span)
     frame.names.update(own.names)
+
+
+def _cells(frame: Frame, decl: s.Model | s.Derived, row: SizeRow | None) -> dict[str, tuple[Value, Span]]:
+    """The columns of a row that are a model's options."""
+    own = {option.name.text for option in decl.options}
+    cells = row.cells if row is not None else {}
+    return {name: (frame.evaluate(cell), cell.span) for name, cell in cells.items() if name in own}
 
 
 def _arguments_by_name(
@@ -194,7 +215,9 @@ def _from_outside(
     for option, value in given.items():
         if option not in known:
             raise frame.fault("E0301", f"{name} has no option `{option}`", name.span, hint=did_you_mean(option, known))
-        if isinstance(value, s.Expr):
+        if isinstance(value, Evaluated):
+            found[option] = (value.value, value.span)
+        elif isinstance(value, s.Expr):
             found[option] = (frame.evaluate(value), value.span)
         else:
             assert value is None or isinstance(value, bool | int | float | str), f"option {option} is plain"

@@ -73,6 +73,15 @@ class Parameter:
     span: Span
 
 
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """Statements that a derived model runs when its base has returned."""
+
+    module: Module
+    title: str
+    statements: tuple[s.Statement, ...]
+
+
 @dataclass(slots=True, eq=False)
 class Instance:
     """A block made: it owns parameters and instances; applying it twice shares them.
@@ -82,6 +91,7 @@ class Instance:
     adapter   the block that sees what this one took and gave
     bank      dims that every parameter carries in front
     later     statements that need what only a call binds
+    extensions  what derived models add to them, the innermost first
     """
 
     decl: s.Block | s.Model
@@ -96,17 +106,24 @@ class Instance:
     states: list[Parameter] = field(default_factory=list[Parameter])
     later: list[s.Statement] = field(default_factory=list[s.Statement])
     adapter: Instance | None = None
+    extensions: list[Extension] = field(default_factory=list[Extension])
 
     @property
     def name(self) -> str:
         return self.decl.name.text
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this is the model that is elaborated, and not one within it."""
+        return isinstance(self.decl, s.Model) and not self.path
 
 
 @dataclass(slots=True, eq=False)
 class Chain:
     """`chain L of Block`: layer k is made like `templates[kinds[k]]`, which stands where the first of its kind does.
 
-    make  makes the template of a layer that is to be unlike its kind from now on
+    make     makes the template of a layer that is to be unlike its kind from now on
+    is_bank  `bank e in E of Block`: members side by side, each made for itself
     """
 
     path: str
@@ -114,10 +131,11 @@ class Chain:
     templates: list[Instance]
     kinds: list[int]
     make: Callable[[int], Instance] = field(compare=False, repr=False)
+    is_bank: bool = False
 
     @property
     def name(self) -> str:
-        return f"chain {self.dim} of {self.templates[0].name}"
+        return f"{'bank' if self.is_bank else 'chain'} {self.dim} of {self.templates[0].name}"
 
 
 UNKNOWN = Unknown()

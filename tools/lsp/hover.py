@@ -118,7 +118,8 @@ def _carried(frame: Frame, use: Use) -> Iterator[str]:
 def _instance(label: str, value: Instance | Chain) -> list[str]:
     one = value.templates[0] if isinstance(value, Chain) else value
     dims = ", ".join(f"{name} = {_total(axes)}" for name, axes in one.dims.items() if axes and name != BATCH)
-    times = f"chain {value.dim} = {len(value.kinds):,} of " if isinstance(value, Chain) else ""
+    kind = "bank" if isinstance(value, Chain) and value.is_bank else "chain"
+    times = f"{kind} {value.dim} = {len(value.kinds):,} of " if isinstance(value, Chain) else ""
     count = count_parameters(value)
     lines = [_code(f"{label} : {times}{one.name}" + (f"[{dims}]" if dims else ""))]
     if isinstance(value, Chain) and len(value.kinds) > 1 and len(value.templates) == 1:
