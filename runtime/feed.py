@@ -57,6 +57,10 @@ class Parted:
         """How many batches there are."""
         return self.whole.steps
 
+    def terms(self, step: int) -> int:
+        """Over how many rows or ids the loss of a step is a mean, on all devices."""
+        return self.whole.terms(step)
+
     def batch(self, step: int, microbatch: int, part: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
         """The device's inputs of a microbatch."""
         assert part is None, "a part is not cut again"

@@ -106,7 +106,9 @@ def _footprint(build: Build, name: str, library: Library, threads: int | None = 
     modules = {module.name: module for module in library.modules.values()}
     rounding = ROUNDING_BYTES[library.device.partition(":")[0]]
     program, held = build.programs_of(rank)[name], held_of(build, rank)
-    return footprint(program, modules, held, mesh=build.mesh, threads=threads, rounding_bytes=rounding)
+    return footprint(
+        program, modules, held, mesh=build.mesh, gloo=library.device == "cpu", threads=threads, rounding_bytes=rounding
+    )
 
 
 def write(files: Mapping[str, str], folder: Path) -> None:

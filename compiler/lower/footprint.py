@@ -126,20 +126,20 @@ def footprint(
     held: Mapping[str, Held],
     *,
     mesh: Mesh = ONE_DEVICE,
+    gloo: bool = True,
     threads: int | None = None,
     rounding_bytes: int = CPU_ROUNDING_BYTES,
 ) -> Footprint:
     """The course of one run of a program on a device of a mesh. `held` are the tensors of its store by name.
 
+    gloo     whether gloo carries collectives (on the CPU), which copies what it sends
     threads  how many the kernels run on: their buffers are one a thread (as torch is set where not given)
     """
     threads = torch.get_num_threads() if threads is None else threads
     profiles = {name: profile(module.graph, threads) for name, module in modules.items() if name in _called(program)}
-    first = _Walk(program, profiles, rounding_bytes, dict(mesh.axes))
+    first = _Walk(program, profiles, rounding_bytes, dict(mesh.axes), gloo)
     first.run(held)
-    again = _Walk(
-        program, profiles, rounding_bytes, first.devices, wanted=first.at
-    )  # who is there at the peak, now known
+    again = _Walk(program, profiles, rounding_bytes, first.devices, gloo, wanted=first.at)  # now it is known
     again.run(held)
     return Footprint(Memory(first.peak, first.place, again.shares()), tuple(first.levels))
 
@@ -186,6 +186,7 @@ class _Walk:
     profiles: Mapping[str, Profile]
     rounding_bytes: int
     devices: Mapping[str, int]
+    gloo: bool
     wanted: int = -1
     buffers: dict[str, int] = field(default_factory=dict[str, int])
     named: Counter[int] = field(default_factory=Counter[int])
@@ -311,7 +312,7 @@ class _Walk:
         inputs, outputs = ((sent.input,), (sent.output,)) if local else (sent.inputs, sent.outputs)
         shapes = (sent.shape,) if local else sent.shapes
         memories = [self.buffers[name] for name in inputs]
-        staged = 0 if local else staging_bytes(sent, self.devices[sent.axis])
+        staged = 0 if local else staging_bytes(sent, self.devices[sent.axis], self.gloo)
         staging = (self._new(staged, Owner.WORKSPACE, sent.kind),) if staged and not local else ()
         self._hold((*memories, *staging), 1)
         for name in sent.frees:

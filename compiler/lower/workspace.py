@@ -38,11 +38,12 @@ def workspace_bytes(node: fx.Node, threads: int) -> int:
     return max(0, trace.peak - sum(trace.alive.get(storage(tensor), 0) for tensor in results))
 
 
-def staging_bytes(sent: Collective, devices: int) -> int:
+def staging_bytes(sent: Collective, devices: int, gloo: bool) -> int:
     """Bytes beside operands and results that a collective over an axis of `devices` holds until it is waited for.
 
     `runtime/collectives.py` sends memory in one piece, its cut axis in front, padded to equal parts: what lies
-    otherwise is copied. A bucket is sent as one piece.
+    otherwise is copied. A bucket is sent as one piece. gloo gathers into, and scatters from, a copy of the whole that
+    is its own (measured by allocator events, torch 2.13).
     """
     item = DType(sent.dtype).itemsize_bytes
     if sent.kind == "all_reduce":
@@ -55,9 +56,10 @@ def staging_bytes(sent: Collective, devices: int) -> int:
     rest = math.prod(n for i, n in enumerate(shape) if i != sent.dim)
     each = -(-sent.size // devices)
     piece, whole, padded = each * rest * item, sent.size * rest * item, devices * each * rest * item
+    own = padded if gloo else 0
     if sent.dim == 0 and whole == padded:
-        return 0
-    return padded + piece if sent.dim else padded - whole + (piece if sent.kind == "all_gather" else whole)
+        return own
+    return own + (padded + piece if sent.dim else padded - whole + (piece if sent.kind == "all_gather" else whole))
 
 
 def _bytes(op: OpOverload, args: Sequence[Any], threads: int) -> int:
