@@ -172,11 +172,11 @@ def _peak(actions: Sequence[Action], prices: Prices) -> int:
         price = prices(chunk, microbatch, part)
         if kind is Kind.FORWARD:
             alive += price.kept_bytes
-            most = max(most, alive)
         elif kind is Kind.BACKWARD:
             alive -= price.kept_bytes
         elif kind is Kind.INPUT:
             alive -= price.kept_bytes - price.held_bytes
         elif kind is Kind.WEIGHT:
             alive -= price.held_bytes
+        most = max(most, alive)
     return most

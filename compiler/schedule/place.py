@@ -1,0 +1,287 @@
+"""Places a chain of blocks on devices: which consecutive blocks are a chunk, so that the slowest device is fastest.
+
+In: what each block takes, the device of each chunk, each device's memory, how many microbatches are in flight there.
+Out: where to cut. A device takes, for one microbatch, the forward and backward of its blocks, the messages of their
+outputs to the next device and of gradients to the previous one. With one chunk a device this is a dynamic program over
+(chunks, blocks):
+
+    slowest(k, j) = min over i < j of max(slowest(k - 1, i), time of blocks i … j - 1 as chunk k - 1)
+
+With several, a device's chunks add up; then it is an integer program (HiGHS). Both are exact. Embeddings and heads are
+blocks like any other, at the ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
+
+from .actions import Kind, Schedule
+
+SOLVER_S = 60.0
+FIRST = 2  # columns of the integer program before y
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What one block takes for one microbatch (seconds), and its memory.
+
+    transfer_s, latency_s  of its output to the next block, if that is on another device
+    static_bytes           parameters, their gradients, optimizer state
+    kept_bytes             activations from forward to backward; `held_bytes`: what the weights' half needs of them
+    """
+
+    name: str
+    forward_s: float
+    input_s: float
+    weight_s: float
+    transfer_s: float = 0.0
+    latency_s: float = 0.0
+    static_bytes: int = 0
+    kept_bytes: int = 0
+    held_bytes: int = 0
+
+    @property
+    def compute_s(self) -> float:
+        """Forward and backward."""
+        return self.forward_s + self.input_s + self.weight_s
+
+    @property
+    def message_s(self) -> float:
+        """A message from this block to the next, or the gradient's way back."""
+        return self.transfer_s + self.latency_s
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """`cuts[c]` is chunk c's blocks [begin, end); `seconds[d]` what device d takes for a microbatch."""
+
+    cuts: tuple[tuple[int, int], ...]
+    seconds: tuple[float, ...]
+
+    @property
+    def slowest_s(self) -> float:
+        """What the slowest device takes."""
+        return max(self.seconds)
+
+
+class PlaceFault(ValueError):
+    """Blocks that cannot be placed: why, and what would help."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+InFlight = Sequence[
+    Sequence[Sequence[int]]
+]  # device -> what can be in flight at one time: so many of each of its chunks
+
+
+def in_flight(schedule: Schedule) -> list[list[tuple[int, ...]]]:
+    """For each device the largest numbers in flight at one time, chunk by chunk; those below others are left out."""
+    found: list[list[tuple[int, ...]]] = []
+    for device, actions in enumerate(schedule.actions):
+        chunks = schedule.shape.chunks(device)
+        alive, seen = [0] * len(chunks), set[tuple[int, ...]]()
+        for action in actions:
+            if action.kind is Kind.FORWARD:
+                alive[chunks.index(action.chunk)] += 1
+                seen.add(tuple(alive))
+            elif action.kind in (Kind.BACKWARD, Kind.WEIGHT):
+                alive[chunks.index(action.chunk)] -= 1
+        found.append(sorted(one for one in seen if not any(_below(one, other) for other in seen)))
+    return found
+
+
+def _below(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+
+
+def place(
+    blocks: Sequence[Block], placement: Sequence[int], memory_bytes: Sequence[int] | None = None,
+    flights: InFlight | None = None,
+) -> Placed:  # fmt: skip
+    """The best cuts. `memory_bytes[d]` and `flights[d]` (see `in_flight`) bound device d. Raises PlaceFault."""
+    chunks, devices = len(placement), max(placement) + 1
+    if len(blocks) < chunks:
+        raise PlaceFault(f"{len(blocks)} blocks cannot be {chunks} chunks", f"at most {len(blocks)} chunks")
+    chain = _Chain(blocks, placement, memory_bytes, flights)
+    ends = _by_program(chain) if chunks == devices else _by_solver(chain)
+    if ends is None:
+        need, worst = max((block.static_bytes + block.kept_bytes, block.name) for block in blocks)
+        hint = f"`{worst}` alone takes {need:,} bytes with one microbatch; more devices, smaller microbatches"
+        raise PlaceFault("no way to cut the model fits into the devices' memory", hint)
+    return by_hand(blocks, placement, [end - begin for begin, end in pairwise(ends)])
+
+
+def by_hand(blocks: Sequence[Block], placement: Sequence[int], balance: Sequence[int]) -> Placed:
+    """`balance[c]` blocks for chunk c. Raises PlaceFault where they are not all blocks, or a chunk has none."""
+    if len(balance) != len(placement) or sum(balance) != len(blocks) or min(balance) < 1:
+        raise PlaceFault(
+            f"balance {list(balance)} does not cut {len(blocks)} blocks into {len(placement)} chunks",
+            f"{len(placement)} numbers from 1 on that make {len(blocks)}",
+        )
+    chain = _Chain(blocks, placement, None, None)
+    cuts = tuple(pairwise((0, *accumulate(balance))))
+    seconds = [0.0] * (max(placement) + 1)
+    for chunk, (begin, end) in enumerate(cuts):
+        seconds[placement[chunk]] += chain.seconds(chunk, begin, end)
+    return Placed(cuts, tuple(seconds))
+
+
+class _Chain:
+    """Prefix sums over the blocks: any chunk's time and memory at once."""
+
+    def __init__(
+        self, blocks: Sequence[Block], placement: Sequence[int], memory: Sequence[int] | None, flights: InFlight | None
+    ) -> None:
+        self.blocks, self.placement, self.memory, self.flights = blocks, placement, memory, flights
+        self.compute = [0.0, *accumulate(block.compute_s for block in blocks)]
+        self.static = [0, *accumulate(block.static_bytes for block in blocks)]
+        self.kept = [0, *accumulate(block.kept_bytes for block in blocks)]
+
+    def sends(self, chunk: int) -> bool:
+        """Whether a chunk's output leaves its device."""
+        return chunk + 1 < len(self.placement) and self.placement[chunk + 1] != self.placement[chunk]
+
+    def seconds(self, chunk: int, begin: int, end: int) -> float:
+        """What blocks [begin, end) take as a chunk."""
+        out = self.blocks[end - 1].message_s if self.sends(chunk) else 0.0
+        back = self.blocks[begin - 1].message_s if chunk and self.sends(chunk - 1) else 0.0
+        return self.compute[end] - self.compute[begin] + out + back
+
+    def fits(self, chunk: int, begin: int, end: int) -> bool:
+        """Whether blocks [begin, end) fit, as the only chunk of its device."""
+        if self.memory is None:
+            return True
+        device = self.placement[chunk]
+        most = max((one[0] for one in self.flights[device]), default=1) if self.flights is not None else 1
+        need = self.static[end] - self.static[begin] + most * (self.kept[end] - self.kept[begin])
+        return need <= self.memory[device]
+
+
+def _by_program(chain: _Chain) -> list[int] | None:
+    """The cuts 0 = e0 < e1 < … < ek; None if nothing fits. Of equal ones, those whose devices are the most alike."""
+    count, chunks = len(chain.blocks), len(chain.placement)
+    best: list[dict[int, tuple[float, float]]] = [{0: (0.0, 0.0)}]
+    origin: list[dict[int, int]] = [{}]
+    for chunk in range(chunks):
+        now: dict[int, tuple[float, float]] = {}
+        came: dict[int, int] = {}
+        for end in range(chunk + 1, count - (chunks - chunk - 1) + 1):
+            for begin in range(end - 1, chunk - 1, -1):
+                before = best[chunk].get(begin)
+                time = chain.seconds(chunk, begin, end)
+                if end in now and time > now[end][0] + chain.blocks[begin - 1].message_s:
+                    break  # longer chunks take longer still, but for the message that they begin with
+                if before is None or not chain.fits(chunk, begin, end):
+                    continue
+                value = (max(before[0], time), before[1] + time * time)
+                if end not in now or value < now[end]:
+                    now[end], came[end] = value, begin
+        best.append(now)
+        origin.append(came)
+    if count not in best[chunks]:
+        return None
+    ends = [count]
+    for chunk in range(chunks, 0, -1):
+        ends.append(origin[chunk][ends[-1]])
+    return ends[::-1]
+
+
+def _by_solver(chain: _Chain) -> list[int] | None:
+    """The same as an integer program, exact for several chunks a device.
+
+    y[c, b] = 1 where block b lies in chunk c or a later one: y[0] = 1, y[c, b] ≤ y[c, b + 1], y[c + 1, b + 1] ≤ y[c, b]
+    (so that no chunk is empty). Chunk c holds block b where y[c, b] - y[c + 1, b] = 1, and begins with it where
+    y[c, b] - y[c, b - 1] = 1: times, messages and memory are linear in y. Least T ≥ each device's time; among equal
+    ones the least U ≥ each chunk's, because a long chunk delays the rest of the first microbatch's way.
+    """
+    import numpy as np  # late: loading scipy takes longer than checking a spec
+    from scipy import optimize
+    from scipy.sparse import csr_matrix
+
+    tools: Any = optimize  # its stubs take arrays of bounds for faults
+
+    count, chunks = len(chain.blocks), len(chain.placement)
+    rows = list(_rows(chain))
+    width = FIRST + chunks * count
+    low, high = np.zeros(width), np.ones(width)
+    high[:FIRST] = np.inf
+    for c in range(chunks):
+        low[FIRST + c * count + count - (chunks - c) : FIRST + (c + 1) * count] = (
+            1  # a block for each chunk that is left
+        )
+        high[FIRST + c * count : FIRST + c * count + c] = 0  # and for each that went before
+    low[FIRST : FIRST + count] = 1
+    data = [value for row, _ in rows for value in row.values()]
+    places = [column for row, _ in rows for column in row]
+    starts = [0, *accumulate(len(row) for row, _ in rows)]
+    matrix = csr_matrix((data, places, starts), shape=(len(rows), width))
+    cost = np.zeros(width)
+    cost[:FIRST] = 1, 1e-4
+    found = tools.milp(
+        cost,
+        constraints=tools.LinearConstraint(matrix, -np.inf, np.array([bound for _, bound in rows])),
+        bounds=tools.Bounds(low, high),
+        integrality=np.array([0] * FIRST + [1] * (width - FIRST)),
+        options={"time_limit": SOLVER_S, "mip_rel_gap": 1e-7},
+    )
+    if found.x is None:
+        return None
+    chosen = np.round(found.x[FIRST:]).reshape(chunks, count)
+    return [*(count - int(chosen[c].sum()) for c in range(chunks)), count]
+
+
+Row = tuple[dict[int, float], float]  # Σ coefficient · column ≤ bound
+
+
+def _rows(chain: _Chain) -> Iterator[Row]:
+    """The rows of the integer program; column 0 is T, 1 is U, FIRST + c · blocks + b is y[c, b]."""
+    count, chunks = len(chain.blocks), len(chain.placement)
+    scale = chain.compute[-1] or 1.0
+
+    def held(row: dict[int, float], chunk: int, weights: Sequence[float]) -> None:
+        """Adds Σ weights[b] over the blocks of a chunk."""
+        for b, weight in enumerate(weights):
+            row[FIRST + chunk * count + b] = row.get(FIRST + chunk * count + b, 0.0) + weight
+            if chunk + 1 < chunks:
+                following = FIRST + (chunk + 1) * count + b
+                row[following] = row.get(following, 0.0) - weight
+
+    def message(row: dict[int, float], chunk: int) -> None:
+        """Adds the message into a chunk, Σ message[b - 1] (y[c, b] - y[c, b - 1])."""
+        for b in range(1, count):
+            for at, sign in ((b, 1.0), (b - 1, -1.0)):
+                column = FIRST + chunk * count + at
+                row[column] = row.get(column, 0.0) + sign * chain.blocks[b - 1].message_s / scale
+
+    for device in range(max(chain.placement) + 1):
+        own = [c for c, home in enumerate(chain.placement) if home == device]
+        row: dict[int, float] = {0: -1.0}
+        for chunk in own:
+            held(row, chunk, [block.compute_s / scale for block in chain.blocks])
+            for cut in (chunk, chunk + 1):
+                if cut and chain.sends(cut - 1):
+                    message(row, cut)
+        yield row, 0.0
+        if chain.memory is not None:
+            flights = chain.flights[device] if chain.flights is not None else [[1] * len(own)]
+            room = float(chain.memory[device])
+            for numbers in flights:
+                row = {}
+                for chunk, number in zip(own, numbers, strict=True):
+                    held(row, chunk, [(b.static_bytes + number * b.kept_bytes) / max(room, 1.0) for b in chain.blocks])
+                yield row, 1.0 if room > 0 else 0.0
+    for chunk in range(chunks):
+        row = {1: -1.0}
+        held(row, chunk, [block.compute_s / scale for block in chain.blocks])
+        yield row, 0.0
+    for chunk in range(1, chunks):
+        for b in range(count - 1):
+            yield {FIRST + chunk * count + b: 1.0, FIRST + chunk * count + b + 1: -1.0}, 0.0
+        for b in range(count - 1):
+            yield {FIRST + chunk * count + b + 1: 1.0, FIRST + (chunk - 1) * count + b: -1.0}, 0.0
