@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.program import Build, Program, is_step, to_json
+from ..cost.memory import Owner
+from ..cost.table import Table
 from ..ir.graph import Graph
 from .footprint import ROUNDING_BYTES, Footprint, footprint, held_of
 from .outside import ALONE, NO_WHOLES, Spread, parameters_of, states_of
 from .program import Library, lower_graph
+from .timing import step_time
 
 MANIFEST = "manifest.json"
 
@@ -37,13 +40,15 @@ def lower(
     files: Mapping[str, str] | None = None,
     spread: Spread = ALONE,
     kernels: Sequence[str] = (),
+    table: Table | None = None,
 ) -> Build:
     """Compile graphs and write the build folder (none if `folder` is None).
 
     `dump` names values of the step to be kept as outputs; `files` are further texts for the folder (the plan). On a
-    mesh the graphs are those of rank 0, and `spread` says how they lie on it. `kernels` are the packages that it calls.
+    mesh the graphs are those of rank 0, and `spread` says how they lie on it. `kernels` are the packages that it calls,
+    `table` what kernels take on this machine.
     """
-    build, sources = compile_graphs(graphs, recipe, predictions, device=device, dump=dump, spread=spread)
+    build, sources = compile_graphs(graphs, recipe, predictions, device=device, dump=dump, spread=spread, table=table)
     build = replace(build, kernels=tuple(kernels))
     if folder is not None:
         modules = {f"modules/{name}.py": text for name, text in sources.items()}
@@ -59,10 +64,12 @@ def compile_graphs(
     device: str = "cpu",
     dump: Sequence[str] = (),
     spread: Spread = ALONE,
+    table: Table | None = None,
 ) -> tuple[Build, dict[str, str]]:
     """The build and the source of each of its modules by name.
 
-    The peak that it foretells is that of its own step, on the device where it is highest.
+    The peak that it foretells is that of its own step, on the device where it is highest, with its owners; its seconds,
+    where a table is given, those of all its steps.
     """
     build, library = _built(graphs, recipe, device, dump, spread)
     foretold = dict(predictions)
@@ -70,9 +77,21 @@ def compile_graphs(
     if steps:
         ranks = sorted({build.classes.index(number) for number in build.classes}) or [0]
         prints = [_footprint(build, name, library, rank=rank) for name in steps for rank in ranks]
-        foretold["peak_bytes"] = max(one.memory.peak_bytes for one in prints)
+        highest = max((one.memory for one in prints), key=lambda memory: memory.peak_bytes)
+        foretold["peak_bytes"] = highest.peak_bytes
+        foretold.update({f"peak_bytes.{owner.value}": highest.of(owner) for owner in Owner})
+    if steps and table is not None:
+        modules = {module.name: module for module in library.modules.values()}
+        repeats = _repeats(recipe)
+        times = {name: step_time(build.programs[name], modules, table) for name in steps}
+        foretold["step_seconds"] = sum(found.seconds * repeats.get(name, 1) for name, found in times.items())
     sources = {module.name: module.source for module in library.modules.values()}
     return replace(build, predictions=foretold), sources
+
+
+def _repeats(recipe: Mapping[str, Any]) -> dict[str, int]:
+    """How often each program runs in a step, as the recipe says."""
+    return {turn["program"]: turn["repeat"] for turn in recipe.get("turns", ())}
 
 
 def graph_footprint(graph: Graph, device: str = "cpu", threads: int | None = None) -> Footprint:

@@ -346,7 +346,7 @@ class _Walk:
         self._release(inside[number] for number in body.unused)
         gradients = {number for name, number in zip(run.outputs, body.outputs, strict=True) if name in self.gradients}
         for moment in body.moments:
-            place = _placed(moment.place, run.layer)
+            place = placed(moment.place, run.layer)
             for number, size in moment.born:
                 inside[number] = self._new(size, Owner.GRADIENT if number in gradients else Owner.ACTIVATION, place)
             self._mark(place, moment.workspace)
@@ -355,7 +355,7 @@ class _Walk:
             self._bind(name, inside[number])
 
 
-def _placed(place: str, layer: str) -> str:
+def placed(place: str, layer: str) -> str:
     """`gpt2.partita:12 blocks.*.h` in the layer `blocks.3`."""
     chain, _, index = layer.rpartition(".")
     return place.replace(f"{chain}.*", f"{chain}.{index}") if layer else place

@@ -1,0 +1,92 @@
+"""How long a program takes, before it runs: its instructions are walked, and each call of a kernel is foretold.
+
+In: a program, its modules (whose every fx node was run on the meta device, so that shapes, types and layouts are facts)
+and a machine's table. Out: the seconds of each call with the value of the spec that it computes, and their sum. A
+Python kernel is run on the meta device, to see what it calls. Nothing runs beside anything else: this is one device's
+own work; messages between devices are priced by `cost/cluster.py`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import fx
+from torch._ops import OpOverload
+
+from ...runtime.call import Call
+from ...runtime.calls import call_of, traced
+from ...runtime.program import Program, Run
+from ..cost.table import Table, roofline_s
+from .footprint import placed
+from .modules import Module
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """All runs of one line of a module in a step. `place`: the spec's line and the value; `bound`: what limits it."""
+
+    place: str
+    phase: str
+    kernel: str
+    calls: int
+    seconds: float
+    bound: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """A step's time and its parts, in the order of the run."""
+
+    seconds: float
+    parts: tuple[Part, ...]
+
+
+def calls(node: fx.Node) -> list[Call]:
+    """The kernels that an fx node calls."""
+    args = cast("Sequence[Any]", fx.map_arg(node.args, lambda used: used.meta["val"]))
+    kwargs = cast("Mapping[str, Any]", fx.map_arg(node.kwargs, lambda used: used.meta["val"]))
+    if isinstance(node.target, OpOverload):
+        return [call_of(node.target, args, kwargs, node.meta["val"])]
+    with torch.device("meta"):
+        return traced(lambda: cast("Callable[..., Any]", node.target)(*args, **kwargs))
+
+
+def module_time(graph: fx.Graph, table: Table) -> list[Part]:
+    """One run of a module, call by call."""
+    found: list[Part] = []
+    for node in graph.nodes:
+        if node.op != "call_function" or node.target is operator.getitem:
+            continue
+        for call in calls(node):
+            bound = roofline_s(call, table.machine)[1]
+            found.append(Part(node.meta["origin"], "", call.kernel, 1, table.seconds(call), bound))
+    return found
+
+
+def step_time(program: Program, modules: Mapping[str, Module], table: Table) -> StepTime:
+    """One run of a program: the microbatch's instructions as often as there are microbatches."""
+    once: dict[str, list[Part]] = {}
+    parts: list[Part] = []
+    stages = (("prepare", program.prepare, 1), ("microbatch", program.microbatch, program.microbatches))
+    for phase, instructions, times in (*stages, ("update", program.update, 1)):
+        for instruction in instructions:
+            if not isinstance(instruction, Run):
+                continue
+            name = instruction.module
+            if name not in once:
+                once[name] = module_time(modules[name].graph, table)
+            parts.extend(
+                replace(
+                    part,
+                    place=placed(part.place, instruction.layer),
+                    phase=phase,
+                    calls=times,
+                    seconds=part.seconds * times,
+                )
+                for part in once[name]
+            )
+    return StepTime(sum(part.seconds for part in parts), tuple(parts))
