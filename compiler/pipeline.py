@@ -16,7 +16,7 @@ from .base.diagnostic import Diagnostic, Diagnostics, SpecError
 from .cost.cluster import H100_NODES, Cluster
 from .cost.flops import parameter_count, works
 from .cost.memory import step_memory
-from .cost.roofline import Machine, step_time
+from .cost.table import Table
 from .elaborate import check
 from .elaborate.apply import Functions
 from .elaborate.causality import foresight
@@ -257,21 +257,16 @@ def foreign_packages(graphs: Iterable[Graph], allowed: Collection[str]) -> tuple
     return tuple(found)
 
 
-def predictions(steps: Mapping[str, Graph], recipe: Recipe, machine: Machine | None = None) -> dict[str, float]:
-    """What the compiler foretells of a step; its seconds only where the machine's figures are known.
-
-    Its peak is the graph's, an estimate: `compile_recipe` puts that of the lowered program in its place.
-    """
+def predictions(steps: Mapping[str, Graph], recipe: Recipe) -> dict[str, float]:
+    """What the graphs foretell of a step. The peak is an estimate: `compile_recipe` puts that of the lowered program in
+    its place, and its seconds beside."""
     repeat = {turn.program: turn.repeat for turn in recipe.turns}
-    found: dict[str, float] = {
+    return {
         "parameters": max(parameter_count(step) for step in steps.values()),
         "step_flops": sum(model_flops(step) * repeat[name] for name, step in steps.items()),
         "peak_bytes": max(step_memory(step).peak_bytes for step in steps.values()),
         "tokens_per_step": recipe.tokens_per_step,
     }
-    if machine is not None:
-        found["step_seconds"] = sum(step_time(step, machine).seconds * repeat[name] for name, step in steps.items())
-    return found
 
 
 def model_flops(step: Graph) -> int:
@@ -285,7 +280,7 @@ def compile_recipe(
     folder: str | Path | None,
     *,
     device: str = "cpu",
-    machine: Machine | None = None,
+    table: Table | None = None,
     dump: Sequence[str] = (),
     mesh: Mesh | None = None,
     wishes: Wishes | None = None,
@@ -293,6 +288,7 @@ def compile_recipe(
 ) -> Build:
     """The build folder of a recipe: programs to train, evaluate and predict. Raises SpecError, OSError.
 
+    `table` is what kernels take on this machine: without it no time is foretold.
     On a mesh (the recipe's plan's, or the one given), training and evaluation are laid out on it as the wishes and the
     cluster's prices say.
     """
@@ -303,7 +299,7 @@ def compile_recipe(
     steps = step_graphs(spec, recipe, device)
     graphs = {**steps, "evaluate": evaluate_graph(spec, recipe), PREDICT: predict_graph(spec, recipe)}
     packages = foreign_packages(graphs.values(), recipe.kernels)
-    foretold = predictions(steps, recipe, machine)
+    foretold = predictions(steps, recipe)
     record = {**plain(recipe), "sees_ahead": foresight(graphs[PREDICT])}
     lying = ALONE
     plan = recipe.plan or Plan()
@@ -314,7 +310,9 @@ def compile_recipe(
             ways[turn.program].append(unfused_step(spec, turn, device))
         laid = laid_out(ways, mesh, wishes, cluster, plan.budget_bytes)
         graphs, lying = spread({**laid, PREDICT: graphs[PREDICT]}, mesh)
-    return lower(graphs, record, foretold, folder, device=device, dump=dump, kernels=packages, spread=lying)
+    return lower(
+        graphs, record, foretold, folder, device=device, dump=dump, kernels=packages, spread=lying, table=table
+    )
 
 
 def laid_out(

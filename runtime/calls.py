@@ -34,10 +34,11 @@ def call_of(operator: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
         return Call(VIEW, "", (), 0, 0)
     moved = sum(t.numel() * t.element_size() for t in (*given, *made))
     if name in PRODUCTS:
-        return _product(*(args[:2] if name in ("mm", "bmm", "mv") else args[1:3]), dtype, moved)
+        first = 0 if name in ("mm", "bmm", "mv") else 1  # else what is added to stands in front
+        return _product(args[first], args[first + 1], dtype, moved)
     if "scaled_dot_product" in name:
         return _attention(name, args, given, dtype, moved)
-    written = any(a.alias_info is not None and a.alias_info.is_write for a in operator._schema.arguments)
+    written = _writes(operator)
     if name in ("gather", "scatter"):
         return Call(name, dtype, (args[2].numel(),), args[2].numel(), 3 * args[2].numel() * given[0].element_size())
     elements = max((t.numel() for t in (*given, *made)), default=1)
@@ -54,6 +55,12 @@ def call_of(operator: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
         columns = given[0].shape[-1] if given[0].ndim else 1
         return Call(name, dtype, (given[0].numel() // max(1, columns), columns), 5 * elements, moved)
     return Call(f"{name}_" if written else name, dtype, (elements,), elements, moved)
+
+
+def _writes(operator: OpOverload) -> bool:
+    """Whether an operator writes into an argument, as its schema says."""
+    schema = operator._schema  # pyright: ignore[reportPrivateUsage]
+    return any(a.alias_info is not None and a.alias_info.is_write for a in schema.arguments)
 
 
 def _product(a: torch.Tensor, b: torch.Tensor, dtype: str, moved: int) -> Call:

@@ -46,7 +46,15 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Third parties that only some parts may know.
 HOMES: dict[str, tuple[str, ...]] = {
-    "torch": ("compiler.lower", "runtime", "tools.audit", "tools.bench", "tools.sample"),
+    "torch": (
+        "compiler.lower",
+        "runtime",
+        "tools.audit",
+        "tools.bench",
+        "tools.sample",
+        "tools.calibrate",
+        "tools.calibration",
+    ),
     "lark": ("compiler.language",),
     "networkx": ("compiler.ir.graph",),
     "graphviz": ("tools.render",),

@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "passes": ("passes", "run passes and print the graph after each"),
         "audit": ("audit", "say where the error of a precision arises, node by node"),
         "bench": ("bench.command", "measure against other implementations"),
+        "calibrate": ("calibrate", "time this machine's kernels, for predictions"),
         "lsp": ("lsp.command", "serve editors: diagnostics, hover, completion"),
         "docs": ("reference.command", "write the reference pages from their sources"),
         "help": ("help", "explain an error code"),

@@ -11,15 +11,14 @@ from pathlib import Path
 
 from ..compiler import pipeline
 from ..compiler.base.diagnostic import Diagnostic, Label, Severity, did_you_mean, render_all
-from ..compiler.cost.roofline import Machine
+from ..compiler.cost.table import Table
 from ..compiler.elaborate.load import Spec
 from ..compiler.elaborate.recipe import Recipe
 from ..compiler.ir.graph import Graph
-from ..compiler.ir.types import DType
 from ..compiler.passes.update import idle_groups
-from ..runtime.machine import Rates, measure
 from ..runtime.program import Build
 from .arguments import add_kernels, add_spec, kernels_of, sets_of
+from .calibration import table_for
 from .fault import CommandFault
 from .mesh import add_mesh, plan_of
 from .numbers import bytes_text, compact, seconds_text
@@ -43,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     """Compiles; says what is foretold."""
     spec, recipe = recipe_for(options)
     folder = Path(options.out or f"out/{recipe.name}/build")
-    build = compile_recipe(spec, recipe, folder, measure(options.device), tuple(options.dump))
+    build = compile_recipe(spec, recipe, folder, options.device, table_for(options.device), tuple(options.dump))
     print(f"{folder}  {foretold(build)}")
     return 0
 
@@ -59,19 +58,15 @@ def recipe_for(options: argparse.Namespace) -> tuple[Spec, Recipe]:
     return spec, replace(recipe, kernels=kernels_of(options), plan=plan_of(options, recipe))
 
 
-def compile_recipe(spec: Spec, recipe: Recipe, folder: Path, rates: Rates, dump: tuple[str, ...] = ()) -> Build:
+def compile_recipe(
+    spec: Spec, recipe: Recipe, folder: Path, device: str, table: Table, dump: tuple[str, ...] = ()
+) -> Build:
     """Writes the build folder. Raises SpecError; then nothing was written."""
     if dump:
         _known(dump, pipeline.step_graph(spec, recipe))
-    machine = Machine(
-        {DType(rates.dtype): rates.flops_per_s},
-        rates.elementwise_per_s,
-        rates.bandwidth_bytes_per_s,
-        rates.launch_s,
-    )
-    device = rates.device.partition(":")[0]
+    kind = device.partition(":")[0]
     try:
-        build = pipeline.compile_recipe(spec, recipe, folder, device=device, machine=machine, dump=dump)
+        build = pipeline.compile_recipe(spec, recipe, folder, device=kind, table=table, dump=dump)
     except OSError as fault:
         raise CommandFault(f"cannot write {folder}: {fault.strerror}", exit_code=1) from fault
     warn(idle(recipe, [item.name for item in build.parameters if item.trained]))

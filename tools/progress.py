@@ -60,7 +60,17 @@ def comparison(summary: Summary) -> str:
         f"{name} {'?' if before is None else say(before)} / {'?' if after is None else say(after)}"
         for name, before, after, say in pairs
     ]
-    return "predicted / measured: " + ", ".join(parts)
+    return "predicted / measured: " + ", ".join(parts) + _owners(foretold)
+
+
+def _owners(foretold: Mapping[str, float]) -> str:
+    """Whose the peak was to be, the largest first."""
+    peak, head = foretold.get("peak_bytes"), "peak_bytes."
+    sizes = {key.removeprefix(head): size for key, size in foretold.items() if key.startswith(head) and size}
+    if not peak or not sizes:
+        return ""
+    words = [f"{owner} {100 * sizes[owner] / peak:.0f}%" for owner in sorted(sizes, key=lambda o: (-sizes[o], o))]
+    return f"\nwhose the peak is: {', '.join(words)}"
 
 
 @dataclass

@@ -7,13 +7,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from ..compiler.cost.table import Table
 from ..compiler.elaborate.load import Spec
 from ..compiler.elaborate.recipe import Recipe
 from ..runtime import train as runtime
-from ..runtime.machine import Rates, measure
 from ..runtime.metrics import StepRecord
 from ..runtime.program import Build
 from .arguments import add_kernels, add_spec, sets_of
+from .calibration import table_for
 from .compile import compile_recipe, recipe_for
 from .fold import fold
 from .mesh import add_mesh
@@ -47,17 +48,19 @@ def run(options: argparse.Namespace) -> int:
     """Trains; the exit code is the run's."""
     spec, recipe = recipe_for(options)
     folder = Path(options.out or f"out/{recipe.name}")
-    rates = measure(options.device)
+    table = table_for(options.device)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as beside:
-        return train(options, spec, recipe, Path(beside) / "build", rates)
+        return train(options, spec, recipe, Path(beside) / "build", table)
 
 
-def train(options: argparse.Namespace, spec: Spec, recipe: Recipe, beside: Path, rates: Rates) -> int:
+def train(options: argparse.Namespace, spec: Spec, recipe: Recipe, beside: Path, table: Table) -> int:
     """Trains the build that lies `beside`; it takes its place in the run's folder when the run has really begun."""
     folder = beside.parent.parent
-    build = compile_recipe(spec, recipe, beside, rates, tuple(options.dump))
-    display = TrainingDisplay(Yardstick(build.predictions["step_flops"], rates.flops_per_s))
+    build = compile_recipe(spec, recipe, beside, options.device, table, tuple(options.dump))
+    display = TrainingDisplay(
+        Yardstick(build.predictions["step_flops"], table.machine.matmul(recipe.precision.compute))
+    )
     display.say(f"{recipe.name}: {build.name}, {build.predictions['parameters']:,.0f} parameters, {recipe.steps} steps")
 
     if build.mesh.size > 1:

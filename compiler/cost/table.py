@@ -1,4 +1,4 @@
-"""What kernels took on a machine, and what others will take: rates by shape and type, interpolated between what was timed.
+"""What kernels took on a machine, and what others will take: interpolated by shape and type between what was timed.
 
 In: points, each a kernel's name, its element type, its sizes and the seconds of one call. Out: the seconds of any call.
 A call's roofline time t0 = launch + max(flops / peak, bytes / bandwidth) carries most of the dependence on its sizes;
@@ -14,7 +14,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from ...runtime.call import Call, Timed
 from ..ir.types import DType
@@ -24,6 +24,7 @@ FORMAT = 1
 PLAIN = "add"  # stands for elementwise kernels that nobody timed; `add_` for those in place
 MOST_BYTES, MOST_POINTS, MOST_SIZES = 1 << 22, 20_000, 4
 SLOWEST_S, LARGEST = 1e4, 1 << 50
+_Points: TypeAlias = list[tuple[tuple[float, ...], float]]  # a place, and the log of the ratio there
 NEAR, POWER = 0.05, 2.0  # within a fifth of a doubling a point speaks alone
 
 
@@ -54,9 +55,9 @@ class Table:
     memory_bytes: int
     machine: Machine
     points: tuple[Timed, ...] = ()
-    _ratios: dict[tuple[str, str], list[tuple[tuple[float, ...], float]]] = field(
-        init=False, repr=False, compare=False, default_factory=dict[tuple[str, str], list[tuple[tuple[float, ...], float]]]
-    )  # fmt: skip
+    _ratios: dict[tuple[str, str], _Points] = field(
+        init=False, repr=False, compare=False, default_factory=dict[tuple[str, str], _Points]
+    )
 
     def __post_init__(self) -> None:
         for point in self.points:
@@ -159,4 +160,3 @@ def _seconds(value: object) -> float:
     if not isinstance(value, int | float) or not 1e-12 <= value <= SLOWEST_S:
         raise TableError(f"{str(value)[:40]} is no time")
     return float(value)
-

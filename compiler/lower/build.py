@@ -24,7 +24,7 @@ from ..ir.graph import Graph
 from .footprint import ROUNDING_BYTES, Footprint, footprint, held_of
 from .outside import ALONE, NO_WHOLES, Spread, parameters_of, states_of
 from .program import Library, lower_graph
-from .timing import step_time
+from .timing import StepTime, step_time
 
 MANIFEST = "manifest.json"
 
@@ -98,6 +98,13 @@ def graph_footprint(graph: Graph, device: str = "cpu", threads: int | None = Non
     """What one run of a graph occupies, instruction by instruction, once it is lowered for a device."""
     build, library = _built({graph.name: graph}, {}, device, (), ALONE)
     return _footprint(build, graph.name, library, threads)
+
+
+def graph_time(graph: Graph, table: Table, device: str = "cpu") -> StepTime:
+    """How long one run of a graph takes, call by call, once it is lowered for a device."""
+    build, library = _built({graph.name: graph}, {}, device, (), ALONE)
+    modules = {module.name: module for module in library.modules.values()}
+    return step_time(build.programs[graph.name], modules, table)
 
 
 def _built(

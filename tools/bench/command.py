@@ -1,4 +1,7 @@
-"""`partita bench`: measures against other implementations, alternating in one process; ratios are ours over theirs."""
+"""`partita bench`: measures against other implementations, alternating in one process; ratios are ours over theirs.
+
+`predict` measures against ourselves: what the compiler foretold.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,24 @@ import json
 
 import torch
 
+from ..calibration import table_for
 from ..fault import CommandFault
 from ..numbers import bytes_text, seconds_text
 from .measure import Case, summary
+from .predict import bench_predict
+from .predict import summary as errors
 from .step import CASES, bench_step
 
 EXAMPLE = "partita bench step --json"
-WHAT = "step: a training step of a GPT against plain PyTorch; precision: the same in bfloat16, against autocast"
+WHAT = (
+    "step: a training step of a GPT against plain PyTorch; precision: the same in bfloat16, against autocast; "
+    "predict: foretold seconds and bytes of steps against measured ones, on a CPU"
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("what", choices=("step", "precision"), help=WHAT)
+    parser.add_argument("what", choices=("step", "precision", "predict"), help=WHAT)
     parser.add_argument("--case", choices=CASES, action="append", help="which size; may be repeated (default: all)")
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="timed steps of each side (default 10)")
     parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu or cuda (default cpu)")
@@ -32,6 +41,8 @@ def run(options: argparse.Namespace) -> int:
         raise CommandFault(f"--rounds {options.rounds}: at least one")
     if options.device != "cpu" and not torch.cuda.is_available():
         raise CommandFault(f"there is no device `{options.device}` here", exit_code=1)
+    if options.what == "predict":
+        return predict(options)
     names = tuple(options.case or CASES)
     cases = bench_step(
         names, options.rounds, torch.device(options.device), not options.no_compile, options.what == "precision"
@@ -50,3 +61,24 @@ def line(case: Case) -> str:
     time = f"time {case.ratio_time:.3f} ({seconds_text(case.ours_seconds)} / {seconds_text(case.peer_seconds)})"
     memory = f"memory {case.ratio_memory:.3f} ({bytes_text(case.ours_bytes)} / {bytes_text(case.peer_bytes)})"
     return f"{case.name}: {case.ours} against {case.peer}: {time}, {memory}"
+
+
+def predict(options: argparse.Namespace) -> int:
+    """A line for each case of `predict`, and the worst and median errors; or JSON."""
+    if options.device != "cpu" or options.case:
+        raise CommandFault("`bench predict` runs all of its cases, on the CPU")
+    table = table_for("cpu")
+    if not table.points:
+        raise CommandFault("this machine's kernels were not timed yet", "`partita calibrate` does it", exit_code=1)
+    outcomes = bench_predict((), options.rounds, table)
+    found = errors(outcomes)
+    if options.json:
+        print(json.dumps(found, indent=1))
+        return 0
+    for one in outcomes:
+        time = f"{seconds_text(one.predicted_seconds)} / {seconds_text(one.seconds)} ({100 * one.time_error:+.1f}%)"
+        memory = f"{bytes_text(one.predicted_bytes)} / {bytes_text(one.bytes)} ({100 * one.memory_error:+.2f}%)"
+        print(f"{one.name}: predicted / measured: {time}, {memory}")
+    for what in ("time", "memory"):
+        print(f"{what}: worst {found[f'worst_{what}_error']:.1%}, median {found[f'median_{what}_error']:.1%}")
+    return 0

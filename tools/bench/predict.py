@@ -1,7 +1,7 @@
 """`partita bench predict`: what was foretold of steps against what they took: seconds by the table, bytes by lifetimes.
 
 Each case is a recipe of specs/ with a few values set. Seconds are the least of several steps by the clock that the
-table was timed with (on one thread of a CPU that thread's own), since whatever disturbs a run makes it longer; bytes are
+table was timed with (on one thread of a CPU that thread's own), since what disturbs a run makes it longer; bytes are
 those of the allocator's events.
 """
 
@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
+from typing import Any
 
 import torch
 
@@ -107,7 +108,7 @@ def _rows(program: Program) -> list[dict[str, torch.Tensor]]:
     ]
 
 
-def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
+def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The `--json` form: every case, and the worst and median errors."""
     times, memories = ([abs(error) for error in errors] for errors in zip(*_errors(outcomes), strict=True))
     return {

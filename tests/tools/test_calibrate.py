@@ -1,0 +1,80 @@
+"""`partita calibrate` and what reads its table: written once, found again, passed over where it does not fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from partita.compiler.cost.table import Table, to_json
+from partita.compiler.elaborate.load import load
+from partita.compiler.language.parse import read_source
+from partita.runtime import calibrate as runtime
+from partita.runtime.metrics import Summary
+from partita.tools import calibration
+from partita.tools.calibration import cached, fits, read_table, table_for
+from partita.tools.cli import main
+from partita.tools.progress import comparison
+
+
+@pytest.fixture
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own, and few points with no budget: what is tested is the way, not the figures."""
+    monkeypatch.setenv("PARTITA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(runtime, "BUDGET_S", 0.0)
+    monkeypatch.setattr(runtime, "SIDES", (16, 64))
+    monkeypatch.setattr(runtime, "ELEMENTS", (64, 2048))
+    monkeypatch.setattr("partita.runtime.machine.BUDGET_S", 0.0)
+    return tmp_path
+
+
+def test_a_table_is_made_and_found_again(quick: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = quick / "my box.partita"
+    assert main(["calibrate", "-o", str(out)]) == 0
+    assert "points" in capsys.readouterr().out
+    table = read_table(cached("cpu"))
+    assert fits(table, "cpu") and table_for("cpu") == table == read_table(out.with_suffix(".json"))
+    kernels = {(point.call.kernel, point.call.dtype) for point in table.points}
+    assert {("matmul", "f32"), ("matmul", "bf16"), ("matmul.tn", "f32"), ("add_", "f32"), ("view", "")} <= kernels
+    assert {("attention_backward.causal", "bf16"), ("native_layer_norm", "f32"), ("_fused_adamw", "f32")} <= kernels
+    spec, found = load(read_source(str(out)))
+    assert spec is not None and not found
+    assert main(["check", str(out)]) == 0
+
+
+@pytest.mark.parametrize("change", [{"device": "cpu: another"}, {"torch": "0.1"}, {"threads": 4096}])
+def test_a_table_of_another_machine_is_passed_over(
+    quick: Path, change: dict[str, str | int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = calibration.bare_table("cpu", [calibration.measure("cpu")])
+    stranger: Table = replace(bare, memory_bytes=7, **change)  # pyright: ignore[reportArgumentType]
+    path = quick / "other.json"
+    path.write_text(to_json(stranger))
+    monkeypatch.setattr(calibration, "cached", lambda device: path)  # pyright: ignore[reportUnknownArgumentType, reportUnknownLambdaType]
+    assert table_for("cpu").memory_bytes != 7
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b'{"format": 1}', b"[" * 5000])
+def test_a_spoilt_table_is_passed_over(quick: Path, content: bytes) -> None:
+    path = cached("cpu")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    assert table_for("cpu").torch == torch.__version__
+
+
+def test_a_bench_without_a_table_says_what_to_do(quick: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "predict"]) == 1
+    assert "partita calibrate" in capsys.readouterr().err
+    assert main(["calibrate", "-o", str(quick / "a.json")]) == 2
+
+
+def test_the_end_of_a_run_tells_whose_the_peak_was() -> None:
+    foretold = {
+        "peak_bytes": 100.0,
+        "peak_bytes.activations": 75.0,
+        "peak_bytes.parameters": 25.0,
+        "peak_bytes.data": 0.0,
+    }
+    summary = Summary("m", 1, 10, 0.5, 101, 1.0, 1.0, 1.0, None, foretold)
+    assert comparison(summary).splitlines()[1] == "whose the peak is: activations 75%, parameters 25%"

@@ -1,0 +1,90 @@
+"""This machine's table of timed kernels: where it is kept, whether it still holds, and what stands in for it.
+
+A table is of one device, one PyTorch and one number of threads; under another of these it is passed over. It lies in
+the user's cache, or in the file beside a `cluster` record, and is checked when it is read.
+"""
+
+from __future__ import annotations
+
+import platform
+import zlib
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from ..compiler.cost.roofline import Machine
+from ..compiler.cost.table import MOST_BYTES, Table, TableError, from_json, to_json
+from ..compiler.ir.types import DType
+from ..compiler.language.tables import cache_folder
+from ..runtime.machine import Rates, measure
+from .arguments import write_text
+
+
+def device_name(device: str) -> str:
+    """What a device is called, such as `cpu: AMD EPYC`."""
+    if device.startswith("cuda"):
+        return f"cuda: {torch.cuda.get_device_name(torch.device(device))}"
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
+            if line.startswith("model name"):
+                return f"cpu: {line.partition(':')[2].strip()}"
+    return f"cpu: {platform.processor() or platform.machine()}"
+
+
+def cached(device: str) -> Path:
+    """Where the table of a device, under this PyTorch and so many threads, is kept."""
+    key = f"{device_name(device)}|{torch.__version__}|{torch.get_num_threads()}"
+    return cache_folder() / f"kernels-{zlib.crc32(key.encode()):08x}.json"
+
+
+def read_table(path: Path) -> Table:
+    """The table in a file. Raises OSError, TableError."""
+    with path.open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    try:
+        return from_json(data.decode())
+    except UnicodeDecodeError as fault:
+        raise TableError("it is not UTF-8") from fault
+
+
+def write_table(table: Table, path: Path) -> None:
+    """Writes the table whole. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, to_json(table))
+
+
+def fits(table: Table, device: str) -> bool:
+    """Whether a table was made on this device, with this PyTorch and so many threads."""
+    here = (device_name(device), torch.__version__, torch.get_num_threads())
+    return (table.device, table.torch, table.threads) == here
+
+
+def table_for(device: str) -> Table:
+    """The device's table where `partita calibrate` has made one; else its measured roofline (two seconds)."""
+    with suppress(OSError, TableError):
+        found = read_table(cached(device))
+        if fits(found, device):
+            return found
+    return bare_table(device, [measure(device)])
+
+
+def bare_table(device: str, rates: list[Rates]) -> Table:
+    """A machine's figures without a point."""
+    first = rates[0]
+    machine = Machine(
+        {DType(one.dtype): one.flops_per_s for one in rates}, first.elementwise_per_s, first.bandwidth_bytes_per_s,
+        first.launch_s,
+    )  # fmt: skip
+    return Table(device_name(device), torch.__version__, torch.get_num_threads(), memory_bytes(device), machine)
+
+
+def memory_bytes(device: str) -> int:
+    """How much a device holds."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_properties(torch.device(device)).total_memory
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemTotal"):
+                return 1024 * int(line.split()[1])
+    return 0
