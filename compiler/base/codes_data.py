@@ -133,6 +133,18 @@ ENTRIES: tuple[Entry, ...] = (
         why="The message says what to install.",
     ),
     Entry(
+        code="E0531",
+        title="there are more or fewer processes than the build's mesh has devices",
+        what="A build for a mesh runs as one process a device, and another number of processes was started.",
+        why="Each process runs the program of its own place on the mesh. Start as many, or compile for another mesh.",
+    ),
+    Entry(
+        code="E0532",
+        title="a process of the mesh ended",
+        what="One of the processes that train together failed or was killed; the others were ended too.",
+        why="The message names the rank and what ended it. `--resume` goes on from the newest checkpoint.",
+    ),
+    Entry(
         code="E0540",
         title="the prompt does not fit the model",
         what=(

@@ -78,7 +78,9 @@ class _Routing:
             self.build.graph.body(key, body)
         for node in self.graph:
             picks = _summed_picks(self.masks, node)
-            found = [axes for axes in picks if _has_experts(self.graph, node, self._axes(*axes))]
+            # Experts that are picked once, not for each of several tokens, have nothing to be sorted by.
+            several = [axes for axes in picks if len(axes[1]) > 1]
+            found = [axes for axes in several if _has_experts(self.graph, node, self._axes(*axes))]
             if found:
                 self._combine(node, *min(found, key=lambda pick: self._count(pick[0])))
             else:
