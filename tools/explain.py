@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints the chosen layout and its alternatives."""
     bound = bind(options.spec, sets_of(options), options.size, options.model, options.recipe)
-    plan = plan_of(options, bound)
+    plan = plan_of(options, bound.recipe)
     if plan is None:
         raise CommandFault("a layout needs a mesh", "--mesh data=2,tensor=2")
     decision = decision_of(bound, plan)

@@ -6,8 +6,8 @@ from generators.graphs import TEMPLATES, graphs
 from hypothesis import given, settings
 from partita.compiler.ir.graph import Graph
 from partita.compiler.ir.levels import LOSS
-from partita.compiler.ops.definition import NotDifferentiable, Role
 from partita.compiler.ops.collectives import COLLECTIVE
+from partita.compiler.ops.definition import NotDifferentiable, Role
 from partita.compiler.ops.registry import REGISTRY
 from partita.compiler.passes import check
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from partita.runtime.data import open_data
+from partita.runtime.data import Batches, Feed, open_data
 from partita.runtime.documents import Windows
 from partita.runtime.fault import RuntimeFault
 from partita.runtime.program import Input, Program
@@ -42,9 +42,15 @@ def _write(folder: Path, count: int) -> Path:
     return folder
 
 
+def windows_of(feed: Feed) -> Windows:
+    """The windows that a feed of token files reads."""
+    assert isinstance(feed, Batches) and isinstance(feed.windows, Windows)
+    return feed.windows
+
+
 def test_an_epoch_holds_every_window_once_and_targets_follow(tmp_path: Path) -> None:
     data = open_data(TRAINING, PROGRAMS, _write(tmp_path, 6 * T * 4 + T)).train
-    assert data.windows.count == 24
+    assert windows_of(data).count == 24
     starts: list[int] = []
     for step in range(4):
         for microbatch in range(2):
@@ -101,7 +107,7 @@ def test_few_held_out_windows_fill_a_batch_and_many_are_spread(tmp_path: Path) -
     root = _write(tmp_path, 1000)
     few = open_data(replace(TRAINING, evaluate=Evaluation(share=0.02)), PROGRAMS, root).held_out
     assert few is not None and few.steps == 1
-    assert len(set(few.batch(0, 0)["tokens"][:, 0].tolist())) == few.windows.count == 3
+    assert len(set(few.batch(0, 0)["tokens"][:, 0].tolist())) == windows_of(few).count == 3
     many = open_data(replace(TRAINING, evaluate=Evaluation(share=0.5, batches=2)), PROGRAMS, root).held_out
     assert many is not None and many.steps == 2
     assert int(many.batch(0, 0)["tokens"].min()) == 500 and int(many.batch(1, 0)["tokens"].max()) > 900
@@ -113,7 +119,7 @@ def test_held_out_from_other_files(tmp_path: Path) -> None:
     other = Evaluation(source=DataSource("tokens", ("val.bin",), dtype="uint16"))
     data = open_data(replace(TRAINING, evaluate=other), PROGRAMS, root)
     assert data.held_out is not None and data.held_out.batch(0, 0)["tokens"].unique().tolist() == [9]
-    assert data.train.windows.end == 300
+    assert windows_of(data.train).end == 300
 
 
 @pytest.mark.parametrize(

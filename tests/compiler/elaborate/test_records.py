@@ -76,6 +76,7 @@ def test_sections():
 def test_the_runtime_reads_what_plain_gives():
     training = from_plain(plain(recipe("", "base", "eval.share=0.1", 'data.read=corpus("python-docs")')))
     assert isinstance(training, Training)
+    assert training.rows is not None and training.source is not None
     assert (training.batch, training.rows.length, training.source.kind) == (12, 128, "corpus")
     assert training.evaluate is not None
     assert training.evaluate.share == 0.1

@@ -19,6 +19,7 @@ def test_set_reaches_sections_lists_forms_and_patterns():
     found = recipe(
         "", "base", "dims.T=64", "steps=20", "eval.every=5", "optimizer.decay=0.2", "batch=512 tokens", "clip=none"
     )
+    assert found.rows is not None
     assert (found.dims, found.rows.length, found.steps, found.batch) == ({"T": 64}, 64, 20, 8)
     assert found.evaluate == Evaluation(5)
     assert found.optimizer[-1].options["decay"] == 0.2
