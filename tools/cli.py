@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "generate": ("generate", "sample text from a trained model"),
         "import": ("import_", "make a checkpoint of others' weights"),
         "export": ("export", "write a checkpoint's weights for others"),
+        "schedule": ("schedule", "place a model on a pipeline and show its step's timeline"),
         "passes": ("passes", "run passes and print the graph after each"),
         "audit": ("audit", "say where the error of a precision arises, node by node"),
         "bench": ("bench.command", "measure against other implementations"),

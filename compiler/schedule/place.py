@@ -212,10 +212,9 @@ def _by_solver(chain: _Chain) -> list[int] | None:
     low, high = np.zeros(width), np.ones(width)
     high[:FIRST] = np.inf
     for c in range(chunks):
-        low[FIRST + c * count + count - (chunks - c) : FIRST + (c + 1) * count] = (
-            1  # a block for each chunk that is left
-        )
-        high[FIRST + c * count : FIRST + c * count + c] = 0  # and for each that went before
+        row = FIRST + c * count
+        low[row + count - (chunks - c) : row + count] = 1  # a block for each chunk that is left
+        high[row : row + c] = 0  # and for each that went before
     low[FIRST : FIRST + count] = 1
     data = [value for row, _ in rows for value in row.values()]
     places = [column for row, _ in rows for column in row]
