@@ -35,7 +35,7 @@ LEAST_LABEL_PX = 14
 
 
 def text(timeline: Timeline, columns: int) -> str:
-    """One line a device; a letter is what it does in the middle of that time, a capital where that begins; `.`: idle."""
+    """A letter for what each device does in the middle of a time, a capital where that begins; `.` for idle."""
     step = (float(timeline.makespan) or 1.0) / columns
     width = len(str(len(timeline.spans) - 1))
     lines: list[str] = []
@@ -138,7 +138,8 @@ def chrome_trace(timeline: Timeline) -> str:
 def _event(span: Span, thread: int) -> dict[str, object]:
     action = span.action
     return {
-        "ph": "X", "name": f"{action.kind.value} {action.microbatch}", "cat": action.kind.value, "pid": 0, "tid": thread,
+        "ph": "X", "name": f"{action.kind.value} {action.microbatch}", "cat": action.kind.value,
+        "pid": 0, "tid": thread,
         "ts": float(span.begin) * 1e6, "dur": float(span.end - span.begin) * 1e6,
         "args": {"microbatch": action.microbatch, "chunk": action.chunk, "slice": action.slice},
     }  # fmt: skip
