@@ -1,6 +1,7 @@
 """`partita show`: a model's parameters, FLOPs a token and memory, whole and by block.
 
-`--memory` lowers the step, to tell its peak to the byte: torch is loaded for that alone.
+`--memory` lowers the step, to tell its peak to the byte, and so does `--time` without `--cluster`: torch is loaded for
+these alone.
 """
 
 from __future__ import annotations
@@ -18,10 +19,15 @@ from rich.console import Console
 from rich.table import Table
 
 from ..compiler import pipeline
+from ..compiler.cost.flops import tokens
+from ..compiler.ir.types import DType
 from .arguments import add_spec, add_which, sets_of, write_text
 from .casts import Reason, reasons
+from .duration import Duration, pieces_of_graph, pieces_of_time, print_duration
+from .duration import to_json as time_json
 from .fault import CommandFault
 from .figures import BlockFigures, Figures, figures
+from .machines import machine_named
 from .mesh import add_mesh, decision_of, mesh_json, plan_of, print_mesh
 from .numbers import bytes_text, compact
 from .occupied import print_occupied, to_json
@@ -46,8 +52,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--depth", type=int, default=DEPTH, metavar="N", help=f"levels inside a block (default {DEPTH})"
     )
     parser.add_argument("--memory", action="store_true", help="what occupies the device at the peak of a step")
+    parser.add_argument("--time", action="store_true", help="how long a step takes, by operator and layer, and why")
+    parser.add_argument(
+        "--cluster", metavar="NAME", help="with --time: a device of specs/clusters, or FILE.partita:NAME; else this one"
+    )
     parser.add_argument("-o", "--out", metavar="FILE", help="with --memory: a picture of it over time, as .svg")
-    parser.add_argument("--device", metavar="NAME", default="cpu", help="with --memory: cpu or cuda (default cpu)")
+    parser.add_argument("--device", metavar="NAME", default="cpu", help="with --memory and --time: cpu or cuda (cpu)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -60,6 +70,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if options.memory:
         return show_memory(options, bound)
+    if options.time:
+        return show_time(options, bound)
     found = figures(bound.model, step_of(bound), bound.assumed)
     plan = plan_of(options, bound.recipe)
     decision = None if plan is None else decision_of(bound, plan)
@@ -100,6 +112,29 @@ def show_memory(options: argparse.Namespace, bound: Bound) -> int:
             raise CommandFault(f"cannot write {options.out}: {fault.strerror}", exit_code=1) from fault
         if not options.json:
             print(options.out)
+    return 0
+
+
+def show_time(options: argparse.Namespace, bound: Bound) -> int:
+    """A step's time on a device of the catalogue, by its roofline; or on this machine, by its table."""
+    step = step_of(bound)
+    if options.cluster is not None:
+        machine, source = machine_named(options.cluster), f"the roofline of {options.cluster}"
+        pieces = pieces_of_graph(step, machine)
+    else:
+        from ..compiler.lower.build import graph_time  # loads torch
+        from .calibration import table_for
+
+        table = table_for(options.device)
+        kind = f"{len(table.points)} timed kernels" if table.points else "a roofline; `partita calibrate` times kernels"
+        machine, source = table.machine, f"{table.device}, {kind}"
+        pieces = pieces_of_time(graph_time(step, table, options.device.partition(":")[0]))
+    compute = bound.recipe.precision.compute if bound.recipe is not None else DType.F32
+    found = Duration(bound.model.name, pieces, pipeline.model_flops(step), tokens(step), machine.matmul(compute))
+    if options.json:
+        print(json.dumps(time_json(found), indent=1))
+    else:
+        print_duration(found, source, _console())
     return 0
 
 
