@@ -41,6 +41,11 @@ def add_which(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", metavar="NAME", help="which recipe, where the spec has several")
 
 
+def add_update(parser: argparse.ArgumentParser) -> None:
+    """--update, of what shows a step: it is one of the updates that a recipe may have."""
+    parser.add_argument("--update", metavar="NAME", help="which update, where the recipe has several (default: first)")
+
+
 def add_kernels(parser: argparse.ArgumentParser) -> None:
     """--allow-kernels, of every command that runs a model."""
     parser.add_argument(

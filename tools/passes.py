@@ -21,7 +21,7 @@ from ..compiler.ir.types import Phase
 from ..compiler.passes import PASSES
 from ..compiler.passes.definition import Pass, run_passes
 from ..compiler.passes.update import Update
-from .arguments import STDIN, add_choices, add_which, read_text, sets_of
+from .arguments import STDIN, add_choices, add_update, add_which, read_text, sets_of
 from .brief import brief
 from .fault import CommandFault
 from .specs import bind
@@ -39,6 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_choices(parser)
     add_which(parser)
+    add_update(parser)
     parser.add_argument(
         "--run", metavar="NAMES", help="passes, in order, separated by commas (default: those that compile the recipe)"
     )
@@ -52,9 +53,11 @@ def run(options: argparse.Namespace) -> int:
     if options.list or options.spec is None:
         print(listing())
         return 0
-    graph, own = graph_of(options)
+    graph, own, told = graph_of(options)
     passes = list(own) if options.run is None else chosen(options.run, own)
     level = level_of(graph)
+    if told:
+        print(f"# assumed: {', '.join(told)}")
     check_levels(passes, level)
     form = brief if options.brief else print_graph
     if not options.last or not passes:
@@ -117,15 +120,17 @@ def named(name: str) -> Pass:
     return make()
 
 
-def graph_of(options: argparse.Namespace) -> tuple[Graph, Sequence[Pass]]:
-    """The graph of a spec, or the one that a text (`.graph`, `-`) describes; and the passes that are its own."""
+def graph_of(options: argparse.Namespace) -> tuple[Graph, Sequence[Pass], tuple[str, ...]]:
+    """The graph of a spec, or the one that a text (`.graph`, `-`) describes; the passes that are its own, and what was
+    assumed for it."""
     if options.spec == STDIN or options.spec.endswith(".graph"):
         source = read_text(options.spec)
-        return parse_graph(source.text, source.path), ()
-    bound = bind(options.spec, sets_of(options), options.size, options.model, options.recipe)
+        return parse_graph(source.text, source.path), (), ()
+    bound = bind(options.spec, sets_of(options), options.size, options.model, options.recipe, options.update)
     if bound.recipe is None:
-        return bound.model, pipeline.forward_passes()
-    return elaborate_loss(bound.spec, bound.recipe)[0], pipeline.step_passes(bound.spec, bound.recipe)
+        return bound.model, pipeline.forward_passes(), ()
+    loss, _ = elaborate_loss(bound.spec, bound.recipe)
+    return loss, pipeline.step_passes(bound.spec, bound.recipe), bound.assumed
 
 
 def level_of(graph: Graph) -> Level:

@@ -21,7 +21,7 @@ from rich.table import Table
 from ..compiler import pipeline
 from ..compiler.cost.flops import tokens
 from ..compiler.ir.types import DType
-from .arguments import add_spec, add_which, sets_of, write_text
+from .arguments import add_spec, add_update, add_which, sets_of, write_text
 from .casts import Reason, reasons
 from .duration import Duration, pieces_of_graph, pieces_of_time, print_duration
 from .duration import to_json as time_json
@@ -45,6 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     add_spec(parser)
     add_which(parser)
+    add_update(parser)
     add_mesh(parser)
     parser.add_argument("--json", action="store_true", help="all figures, exactly, as JSON")
     parser.add_argument("--precision", action="store_true", help="every cast of a recipe's step, and why it is there")
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     """Prints the table or the JSON."""
     if options.out is not None and (not options.memory or not options.out.endswith(".svg")):
         raise CommandFault("-o names the picture of --memory, a file that ends in .svg", "--memory -o memory.svg")
-    bound = bind(options.spec, sets_of(options), options.size, options.model, options.recipe)
+    bound = bind(options.spec, sets_of(options), options.size, options.model, options.recipe, options.update)
     if options.precision:
         print_casts(reasons(step_of(bound)), as_json=options.json)
         return 0

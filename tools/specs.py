@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..compiler import pipeline
-from ..compiler.base.diagnostic import SpecError
+from ..compiler.base.diagnostic import SpecError, did_you_mean
 from ..compiler.base.span import Source
 from ..compiler.elaborate.load import Spec, load
 from ..compiler.elaborate.models import BATCH, ModelFacts, elaborate_model
@@ -53,11 +53,18 @@ def bind(
     size: str | None,
     name: str | None = None,
     recipe_name: str | None = None,
+    update: str | None = None,
 ) -> Bound:
-    """The forward graph of a spec's model: as its recipe trains it, where it has one and no other model is named."""
+    """The forward graph of a spec's model: as its recipe trains it, where it has one and no other model is named.
+
+    Of several updates the recipe is then the one that is named, or the first, which is told.
+    """
     spec = open_spec(path)
     recipe = None if name and recipe_name is None else recipe_of(spec, sets, size, recipe_name)
+    if update is not None and (recipe is None or not recipe.updates):
+        raise CommandFault(f"there is no update `{update}`", "updates stand in a recipe: update NAME { … }")
     if recipe is not None:
+        recipe, told = turn_of(recipe, update)
         if name and name != recipe.model.name:
             raise CommandFault(f"recipe `{recipe.name}` trains {recipe.model.name}, not {name}")
         dims = {**recipe.dims, BATCH: recipe.rows_per_microbatch}
@@ -71,13 +78,26 @@ def bind(
             training=True,
             dtype=recipe.precision.params,
         )
-        return Bound(spec, graph, facts, (), recipe)
+        return Bound(spec, graph, facts, told, recipe)
     dims, choices = chosen(sets)
     _, facts = elaborate_model(spec, name, size=size, dims=dims, options=choices)
     defaults = {dim: default_size(dim, facts) for dim, value in facts.dims.items() if value.size is None}
     graph, facts = elaborate_model(spec, name, size=size, dims={**dims, **defaults}, options=choices)
     assumed = (*_first_of_several(spec, name), *(f"{dim} = {value}" for dim, value in defaults.items()))
     return Bound(spec, graph, facts, assumed, None)
+
+
+def turn_of(recipe: Recipe, update: str | None) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe of one of its updates, and what is to be said where nobody named it."""
+    turns = {turn.update: turn for turn in recipe.turns if turn.update}
+    if not turns:
+        return recipe, ()
+    if update is not None and update not in turns:
+        hint = did_you_mean(update, turns) or f"there are {', '.join(turns)}"
+        raise CommandFault(f"the recipe `{recipe.name}` has no update `{update}`", hint)
+    first, *others = turns
+    told = (f"update = {first} (--update {' or '.join(others)})",) if update is None and others else ()
+    return turns[update or first], told
 
 
 def _first_of_several(spec: Spec, name: str | None) -> tuple[str, ...]:

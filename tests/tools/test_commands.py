@@ -296,3 +296,29 @@ def test_compile_says_what_it_foretells(tmp_path: Path, capsys: pytest.CaptureFi
     assert hopes["step_seconds"] > 0 and hopes["peak_bytes"] > 4 * 484_416
     assert main(["compile", DEMO, "--dump", "no.such", "-o", str(tmp_path / "other")]) == 2
     assert not (tmp_path / "other").exists()
+
+
+# ---- several updates
+
+
+@pytest.mark.parametrize(
+    "command", [["show"], ["passes", "--last", "--brief"], ["render", "--stage", "step", "--fold"]]
+)
+def test_each_update_is_shown_and_the_first_said_so(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["-o", str(tmp_path / "gan.dot")] if command[0] == "render" else []
+    said: list[str] = []
+    for update in ([], ["--update", "disc"], ["--update", "gen"]):
+        assert main([command[0], "specs/models/gan.partita", *command[1:], *more, *update]) == 0
+        said.append(capsys.readouterr().out)
+    first = "assumed: update = disc (--update gen)"
+    assert first in said[0] and first not in said[1] + said[2]
+    assert [line for line in said[0].splitlines() if "assumed" not in line] == said[1].splitlines()
+    assert said[1] != said[2]
+
+
+@pytest.mark.parametrize(("spec", "known"), [("specs/models/gan.partita", "disc, gen"), (DEMO, "updates stand in")])
+def test_an_update_that_is_not_there(spec: str, known: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", spec, "--update", "both"]) == 2
+    assert known in capsys.readouterr().err
