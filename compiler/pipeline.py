@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from .base.diagnostic import Diagnostic, Diagnostics, SpecError
+from .base.diagnostic import Diagnostic, Diagnostics, Label, SpecError
 from .cost.cluster import H100_NODES, Cluster
 from .cost.flops import parameter_count, works
 from .cost.memory import step_memory
@@ -24,6 +24,7 @@ from .elaborate.load import Spec, load
 from .elaborate.loss import elaborate_loss
 from .elaborate.models import BATCH, elaborate_model
 from .elaborate.recipe import Plan, Recipe, plain
+from .elaborate.weights import weight_map
 from .ir.graph import Graph
 from .ir.layout import Layout, Mesh
 from .ir.levels import LOSS, MODEL, PARTITIONED
@@ -274,6 +275,19 @@ def model_flops(step: Graph) -> int:
     return sum(work.model_flops for node, work in works(step) if node.phase in (Phase.FORWARD, Phase.BACKWARD))
 
 
+def exported(spec: Spec, recipe: Recipe) -> dict[str, object] | None:
+    """When weights are written for others, and the map that says how. Raises SpecError where there is none for all."""
+    if recipe.export is None:
+        return None
+    ref = recipe.model
+    found = weight_map(spec, ref.name, size=ref.size, dims=recipe.dims, options=ref.options)
+    if found.anew:
+        labels = (Label(recipe.export.span, "so nothing can be exported"),) if recipe.export.span else ()
+        names = ", ".join(found.anew[:5]) + (", …" if len(found.anew) > 5 else "")
+        raise SpecError(Diagnostic("E0804", f"the weight map has no place for {names}", labels))
+    return {"every": recipe.export.every, "weights": found.plain()}
+
+
 def compile_recipe(
     spec: Spec,
     recipe: Recipe,
@@ -300,7 +314,7 @@ def compile_recipe(
     graphs = {**steps, "evaluate": evaluate_graph(spec, recipe), PREDICT: predict_graph(spec, recipe)}
     packages = foreign_packages(graphs.values(), recipe.kernels)
     foretold = predictions(steps, recipe)
-    record = {**plain(recipe), "sees_ahead": foresight(graphs[PREDICT])}
+    record = {**plain(recipe), "sees_ahead": foresight(graphs[PREDICT]), "export": exported(spec, recipe)}
     lying = ALONE
     plan = recipe.plan or Plan()
     mesh, wishes = mesh or Mesh(plan.mesh), wishes or wishes_of(plan)

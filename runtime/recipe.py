@@ -98,6 +98,25 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Export:
+    """Weights for others, from the checkpoint of each `every`-th step (0: of the last alone).
+
+    weights  a weight map as plain data, as `weights.from_plain` reads it
+    """
+
+    weights: Mapping[str, Any]
+    every: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A profile of `steps` steps, the first of them `at`, counted from 1."""
+
+    at: int
+    steps: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One of the updates that a step consists of: its program, how often it runs, the name that reports give it."""
 
@@ -114,6 +133,7 @@ class Training:
     turns         the programs of a step, in order; each run of each has rows of its own
     on_nan        whether a step whose loss or gradients are not finite is the last (`stop`) or is passed over (`skip`)
     start         a checkpoint in `folder` (the spec's), whose parameters a new run begins with
+    export, trace  weights written for others, and a profile of some steps
     sees_ahead    where the model lets a position see those behind it, if it does: then it generates nothing
     """
 
@@ -131,6 +151,8 @@ class Training:
     on_nan: str = "stop"
     folder: str = "."
     sees_ahead: str | None = None
+    export: Export | None = None
+    trace: Trace | None = None
 
     @property
     def runs_per_step(self) -> int:
@@ -165,6 +187,9 @@ def from_plain(data: Mapping[str, Any]) -> Training:
         top["evaluate"] = _evaluation(top["evaluate"], f"{place}.evaluate")
     for key, kind in (("checkpoint", Checkpoints), ("log", Log)):
         if key in top:
+            top[key] = kind(**_fields(top[key], kind, f"{place}.{key}"))
+    for key, kind in (("export", Export), ("trace", Trace)):
+        if top.get(key) is not None:
             top[key] = kind(**_fields(top[key], kind, f"{place}.{key}"))
     training = Training(**top)
     _check(training)
@@ -238,6 +263,8 @@ def _check(training: Training) -> None:
     """What types alone do not say."""
     positive = {"steps": training.steps, "batch": training.batch, "turns": len(training.turns)}
     positive |= {f"turns.{turn.program}": turn.repeat for turn in training.turns}
+    if training.trace is not None:
+        positive |= {"trace.at": training.trace.at, "trace.steps": training.trace.steps}
     if training.rows is not None:
         positive["rows.length"] = training.rows.length
     for name, value in positive.items():
@@ -245,6 +272,7 @@ def _check(training: Training) -> None:
             raise RuntimeFault("E0500", f"recipe.{name} is {value}; it must be at least 1")
     evaluate = training.evaluate or Evaluation()
     counts = {
+        "export.every": training.export.every if training.export else 0,
         "evaluate.every": evaluate.every,
         "evaluate.batches": evaluate.batches,
         "checkpoint.every": training.checkpoint.every,

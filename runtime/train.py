@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 import statistics
 import time
@@ -17,8 +18,9 @@ from pathlib import Path, PurePath
 
 import torch
 
-from . import checkpoint
+from . import checkpoint, weights
 from .data import Data
+from .exchange import export_weights
 from .execute import BuildError, load
 from .execute import Executable as Interpreter
 from .fault import RuntimeFault
@@ -31,10 +33,11 @@ from .process import Leave, leave_on_signals, own_device, process_group
 from .program import Build, ProgramFormatError
 from .recipe import Training, from_plain
 from .state import Store, empty_store, initial_store, parameter_count
+from .trace import Tracer
 
 WARM_UP = 3  # steps of a process that no timing counts
 SMALLEST_SCALE = 2.0**-14  # of a loss: below it, gradients overflow whatever the scale
-MEASURED = 1  # the step of a process, from 0, whose memory is measured (it is slower, so no timing counts it)
+MEASURED = 1  # the first step of a process, from 0, whose memory is measured (it is slower, so no timing counts it)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +198,15 @@ class _Run:
     saved_step: int = 0
     seconds: list[float] = field(default_factory=list[float])
     peak_bytes: int | None = None
+    measured: int | None = None  # the step, from 0, whose memory is measured
     loss: float | None = None
     held_out: EvalRecord | None = None
     saved: Path | None = None
+    tracer: Tracer = field(init=False)
+
+    def __post_init__(self) -> None:
+        whose = f"-rank-{self.place.rank}" if self.place else ""
+        self.tracer = Tracer(self.training.trace, self.options.folder / "trace", self.executable.device, whose)
 
     def go(self) -> Result:
         """All steps that are left, or those before a signal."""
@@ -207,8 +216,12 @@ class _Run:
             last = self.done == self.training.steps
             if last or _due(self.done, self.training.evaluate.every if self.training.evaluate else 0):
                 self._evaluate()
-            if last or _due(self.done, self.training.checkpoint.every):
+            exports = self.training.export is not None and (last or _due(self.done, self.training.export.every))
+            if last or exports or _due(self.done, self.training.checkpoint.every):
                 self._save()
+            if exports:
+                self._export()
+        self.tracer.close()
         if self.leave.signal and self.training.checkpoint.on_signal and self.done > self.saved_step:
             self._save()
         if self.done == self.training.steps and self.held_out is None:
@@ -225,14 +238,17 @@ class _Run:
 
     def _step(self) -> None:
         begin = time.perf_counter()
-        outputs = self._run_step()
-        loss = float(outputs["loss"])
-        seconds = time.perf_counter() - begin
+        with self.tracer.step(self.done + 1):
+            outputs = self._run_step()
+            loss = float(outputs["loss"])
+        seconds, traced = time.perf_counter() - begin, self.tracer.active
+        self.tracer.finish(self.done + 1)
         self._refuse(loss, outputs)
         if self.done == self.began:
             self._dump(outputs)
         self.done, self.loss = self.done + 1, loss
-        self.seconds.append(seconds)
+        if not traced:
+            self.seconds.append(seconds)
         record = StepRecord(
             self.done,
             self.training.steps,
@@ -282,12 +298,18 @@ class _Run:
         def call() -> dict[str, torch.Tensor]:
             return self.executable.run(name, self.store, data, step=count, seed=self.training.seed)
 
-        if self.options.measure_memory and self.done - self.began == MEASURED:
+        if self._measures():
             held = [*self.store.values(), *(tensor for rows in data for tensor in rows.values())]
             outputs, peak = measure_peak(call, held, self.executable.device)
             self.peak_bytes = max(self.peak_bytes or 0, int(highest(peak)))
             return outputs
         return call()
+
+    def _measures(self) -> bool:
+        """Whether this step's memory is measured: the first from `MEASURED` on that no profile is taken of."""
+        if self.measured is None and self.done - self.began >= MEASURED and not self.tracer.active:
+            self.measured = self.done if self.options.measure_memory else None
+        return self.measured == self.done
 
     def _evaluate(self) -> None:
         held_out = self.data.held_out
@@ -323,6 +345,15 @@ class _Run:
         self.saved_step = self.done
         if self.options.on_checkpoint and leads():
             self.options.on_checkpoint(self.saved)
+
+    def _export(self) -> None:
+        """The checkpoint of this step under the names of others; of a mesh, one process writes it."""
+        export, saved = self.training.export, self.saved
+        assert export is not None and saved is not None, "what is exported was saved"
+        if leads():
+            folder = self.options.folder / "export" / saved.name
+            shutil.rmtree(folder, ignore_errors=True)  # of an earlier run that was begun anew
+            export_weights(weights.from_plain(export.weights), saved, folder)
 
     def _not_finite(self, message: str) -> RuntimeFault:
         newest = self._newest()

@@ -184,6 +184,22 @@ class Checkpoints:
 
 
 @dataclass(frozen=True, slots=True)
+class Export:
+    """Weights for others each `every` steps (0: at the end only), by the model's weight map."""
+
+    every: int = 0
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A profile of `steps` steps, the first of them `at`, counted from 1."""
+
+    at: int
+    steps: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """What is written down; as in the runtime's record."""
 
@@ -279,6 +295,8 @@ class Recipe:
     checkpoint: Checkpoints = Checkpoints()
     log: Log = Log()
     sample: Sample | None = None
+    export: Export | None = None
+    trace: Trace | None = None
     cluster: str | None = None
     plan: Plan | None = None
     params: tuple[Pattern, ...] = (Pattern("*"),)
@@ -351,6 +369,7 @@ def plain(recipe: Recipe) -> dict[str, object]:
         "seed": recipe.seed,
         "turns": [{"program": t.program, "repeat": t.repeat, "name": t.update} for t in recipe.turns],
         "start": recipe.start,
+        "trace": None if recipe.trace is None else {"at": recipe.trace.at, "steps": recipe.trace.steps},
         "on_nan": recipe.on_nan or "stop",
         "folder": recipe.folder,
         "evaluate": None

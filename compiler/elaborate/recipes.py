@@ -24,12 +24,14 @@ from .recipe import (
     Column,
     DataSource,
     Evaluation,
+    Export,
     Log,
     ModelRef,
     Recipe,
     Rows,
     Sample,
     SourceKind,
+    Trace,
 )
 from .records import Entry, Section, check_record, find, lacking
 from .schema import DATA, TRAIN, Schema
@@ -107,9 +109,29 @@ class _Reading:
             checkpoint=_checkpoint(self.section.section("checkpoint")),
             log=_log(self.section.section("log")),
             sample=_sample(self.section.section("generate")),
+            export=self._export(),
+            trace=self._trace(steps),
             cluster=_word(self.section.values.get("cluster")),
             plan=read_plan(self.section.section("plan"), self.sink),
         )  # fmt: skip
+
+    def _export(self) -> Export | None:
+        section = self.section.section("export")
+        if section is None:
+            return None
+        if section.values["format"] != "safetensors":
+            self.sink.error("E0402", "`format` cannot be this", section.place("format"), "", expected='"safetensors"')
+        return Export(cast(int, section.values["every"]), section.span)
+
+    def _trace(self, steps: int | None) -> Trace | None:
+        section = self.section.section("trace")
+        at = None if section is None else section.values.get("at")
+        if section is None or not isinstance(at, int):
+            return None
+        if steps is not None and at > steps:
+            title = f"there is no step {at:,} in a training of {steps:,}"
+            self.sink.error("E0402", title, section.place("at"), "", expected=f"a step from 1 to {steps:,}")
+        return Trace(at, cast(int, section.values["steps"]))
 
     def _get(self, key: str, kind: type[T]) -> T | None:
         value = self.section.values.get(key)

@@ -254,12 +254,13 @@ GENERATE = Schema(
 EXPORT = Schema(
     "export",
     (
-        Key("every", STEPS, "how often"),
-        Key("format", Text(), "such as `safetensors`"),
-        Key("names", Text(), "whose names the weights get: a checkpoint of a weight map"),
+        Key("every", EVERY, "how often; 0: at the end only", 0),
+        Key("format", Text(), "of the files: `safetensors`", "safetensors"),
     ),
 )
-TRACE = Schema("trace", (Key("at", STEPS, "the first step", required=True), Key("steps", STEPS, "how many", 1)))
+TRACE = Schema(
+    "trace", (Key("at", STEPS, "the first step, counted from 1", required=True), Key("steps", STEPS, "how many", 1))
+)
 OPTIMIZER = Schema("optimizer", (), patterns=Anything("an optimizer such as adamw(decay = 0.1)"))
 # What an update takes from the record where it does not say it itself.
 UPDATE_KEYS = (
@@ -323,8 +324,8 @@ TRAIN = Schema(
         Key("generate", None, "the sample that is drawn at the end", section=GENERATE),
         Key("cluster", Choice(noun="a cluster's name"), "the machines that it is planned for", built=False),
         Key("plan", None, "what the planner must keep to", section=Schema("plan", PLAN_KEYS)),
-        Key("export", None, "weights written for others", section=EXPORT, built=False),
-        Key("trace", None, "a profile of some steps", section=TRACE, built=False),
+        Key("export", None, "weights written for others, by the model's weight map", section=EXPORT),
+        Key("trace", None, "a profile of some steps", section=TRACE),
     ),
 )
 DEVICE = Schema(

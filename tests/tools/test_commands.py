@@ -322,3 +322,36 @@ def test_each_update_is_shown_and_the_first_said_so(
 def test_an_update_that_is_not_there(spec: str, known: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", spec, "--update", "both"]) == 2
     assert known in capsys.readouterr().err
+
+
+# ---- weights written while training
+
+
+def exporting(folder: Path, body: str) -> str:
+    path = folder / "small.partita"
+    path.write_text(
+        "use std\nuse models.gpt2\n\ntrain small {\n  model = GPT2.small\n"
+        "  dims = [T = 8, D = 16, H = 2, L = 2, V = 256, N = 8]\n"
+        '  data { read = corpus("python-docs"), rows = chunk(T), target = next(tokens) }\n'
+        "  loss = mean(cross_entropy[V](logits, target))\n  batch = 2\n  steps = 3\n  optimizer = sgd()\n"
+        f"  lr = 0.1\n  checkpoint {{ keep = 1 }}\n  {body}\n}}\n"
+    )
+    return str(path)
+
+
+def test_weights_are_exported_while_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each export is what `partita export` makes of the checkpoint of that step."""
+    spec, run = exporting(tmp_path, 'export { every = 2, format = "safetensors" }'), tmp_path / "run"
+    assert main(["train", spec, "--out", str(run)]) == 0
+    assert sorted(path.name for path in (run / "export").iterdir()) == ["step-00000002", "step-00000003"]
+    assert main(["export", spec, str(run / "checkpoints"), "-o", str(tmp_path / "apart")]) == 0
+    for name in ("model.safetensors", "config.json"):
+        assert (run / "export/step-00000003" / name).read_bytes() == (tmp_path / "apart" / name).read_bytes()
+    assert main(["train", spec, "--out", str(run), "--overwrite", "--set", "steps=2"]) == 0
+
+
+def test_what_has_no_map_cannot_be_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "specs/recipes/tour.partita").read_text().replace("lr        = 0.1", "lr = 0.1\n  export { }")
+    (tmp_path / "tour.partita").write_text(text)
+    assert main(["compile", str(tmp_path / "tour.partita"), "-o", str(tmp_path / "build")]) == 2
+    assert "E0800" in capsys.readouterr().err
