@@ -13,9 +13,7 @@ from partita.runtime.recipe import Trace, from_plain, to_plain
 from partita.runtime.train import Options, train
 
 
-@pytest.mark.parametrize(
-    ("at", "steps", "last"), [(1, 2, 2), (11, 9, 12)]
-)
+@pytest.mark.parametrize(("at", "steps", "last"), [(1, 2, 2), (11, 9, 12)])
 def test_the_steps_that_are_asked_for(tmp_path: Path, at: int, steps: int, last: int) -> None:
     name = f"steps-{at:08d}-{last:08d}"
     build = bigram_build()
