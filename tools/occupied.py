@@ -15,7 +15,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ..compiler.cost.memory import Memory, Owner
+from ..compiler.cost.memory import Memory, Owner, kept_for_backward
+from ..compiler.ir.graph import Graph
 from .numbers import bytes_text
 
 if TYPE_CHECKING:
@@ -62,7 +63,17 @@ def who_owns(memory: Memory) -> str:
     return ", ".join(f"{owner.value} {100 * size / memory.peak_bytes:.0f}%" for size, owner in sizes if size)
 
 
-def to_json(name: str, found: Footprint) -> dict[str, Any]:
+def kept_by_layer(step: Graph) -> dict[str, int]:
+    """Bytes of activations that each layer of a chain keeps for the backward, one microbatch, as the graph has it."""
+    found: dict[str, int] = {}
+    for path, size in kept_for_backward(step).items():
+        name = layer_of(path)
+        if name.rpartition(".")[2].isdecimal():
+            found[name] = found.get(name, 0) + size
+    return found
+
+
+def to_json(name: str, found: Footprint, kept: Mapping[str, int]) -> dict[str, Any]:
     """All of it, exactly."""
     memory = found.memory
     return {
@@ -71,6 +82,7 @@ def to_json(name: str, found: Footprint) -> dict[str, Any]:
         "at": memory.at,
         "owners": {owner.value: memory.of(owner) for owner in Owner},
         "layers": [{"layer": row.name, **{o.value: n for o, n in row.owners.items()}} for row in rows_of(memory)],
+        "kept_for_backward": dict(kept),
         "shares": [{"owner": s.owner.value, "path": s.path, "bytes": s.bytes} for s in memory.shares],
         "course": [
             {"phase": level.phase, "what": level.what, "layer": level.layer, "peak_bytes": level.peak_bytes}
@@ -79,7 +91,7 @@ def to_json(name: str, found: Footprint) -> dict[str, Any]:
     }
 
 
-def print_occupied(name: str, found: Footprint, console: Console) -> None:
+def print_occupied(name: str, found: Footprint, kept: Mapping[str, int], console: Console) -> None:
     """The peak in two lines, then who holds what of it."""
     memory = found.memory
     console.print(f"[bold]{name}[/bold]  {bytes_text(memory.peak_bytes)} at the peak of a step: {who_owns(memory)}")
@@ -96,6 +108,12 @@ def print_occupied(name: str, found: Footprint, console: Console) -> None:
     table.add_section()
     table.add_row("all", *_cells(Row("", {owner: memory.of(owner) for owner in columns}), columns), style="bold")
     console.print(table)
+    chains: dict[str, set[int]] = {}
+    for layer, size in kept.items():
+        chains.setdefault(layer.rpartition(".")[0], set()).add(size)
+    for chain, sizes in chains.items():
+        words = " to ".join(bytes_text(size) for size in sorted({min(sizes), max(sizes)}))
+        console.print(f"a layer of {chain} keeps {words} of activations for the backward, a microbatch")
 
 
 def _shown(rows: Sequence[Row]) -> Sequence[Row]:

@@ -30,7 +30,7 @@ from .figures import BlockFigures, Figures, figures
 from .machines import machine_named
 from .mesh import add_mesh, decision_of, mesh_json, plan_of, print_mesh
 from .numbers import bytes_text, compact
-from .occupied import print_occupied, to_json
+from .occupied import kept_by_layer, print_occupied, to_json
 from .specs import Bound, bind, step_of
 from .timeline import timeline
 
@@ -101,11 +101,11 @@ def print_casts(found: Sequence[Reason], *, as_json: bool) -> None:
 
 def show_memory(options: argparse.Namespace, bound: Bound) -> int:
     """The peak by owner and layer, and its picture."""
-    found = footprint_of(bound, options.device)
+    found, kept = footprint_of(bound, options.device), kept_by_layer(step_of(bound))
     if options.json:
-        print(json.dumps(to_json(bound.model.name, found), indent=1))
+        print(json.dumps(to_json(bound.model.name, found, kept), indent=1))
     else:
-        print_occupied(bound.model.name, found, _console())
+        print_occupied(bound.model.name, found, kept, _console())
     if options.out is not None:
         try:
             write_text(Path(options.out), timeline(bound.model.name, found))

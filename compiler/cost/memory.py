@@ -83,7 +83,7 @@ def kept_for_backward(graph: Graph) -> dict[str, int]:
     for root, birth in walk.birth.items():
         node = graph[root[0]]
         if node.phase is Phase.FORWARD and birth <= end < walk.death[root] and walk.owner(root) is Owner.ACTIVATION:
-            kept[node.path] += walk.bytes(node.outs[root[1]])
+            kept[node.path] += walk.size(root)
     return dict(kept)
 
 
@@ -163,7 +163,7 @@ class _Walk:
         for position, node in enumerate(self.order):
             for value in born.get(position, ()):
                 if value not in alive:
-                    alive[value] = self._size(value)
+                    alive[value] = self.size(value)
                     total += alive[value]
             workspace = cost_of(node).workspace_bytes
             if total + workspace > peak:
@@ -180,9 +180,10 @@ class _Walk:
         def lives(value: Value) -> bool:
             return self.graph[value[0]].op in LASTING or self.birth[value] <= position <= self.death[value]
 
-        return {value: self._size(value) for value in self.birth if lives(value)}
+        return {value: self.size(value) for value in self.birth if lives(value)}
 
-    def _size(self, value: Value) -> int:
+    def size(self, value: Value) -> int:
+        """What a value holds through a step: nothing where it is a literal of the program."""
         node = self.graph[value[0]]
         times = self.graph.microbatches if node.op == "input" else 1  # the caller holds the rows of all microbatches
         return 0 if node.op in LITERALS else times * self.bytes(node.outs[value[1]])
