@@ -19,7 +19,7 @@ from ..compiler.schedule.blocks import blocks_of, chunk_prices, device_bytes
 from ..compiler.schedule.forms import Form, FormFault, build, parse_form
 from ..compiler.schedule.place import Block, Placed, PlaceFault, by_hand, in_flight, place
 from ..compiler.schedule.simulate import Price, Prices, Timeline, simulate
-from ..compiler.schedule.verify import least_buffers, most_in_flight, verify
+from ..compiler.schedule.verify import most_in_flight, verify
 from .arguments import add_spec, add_which, sets_of, write_text
 from .fault import CommandFault
 from .gantt import chrome_trace, svg, text
@@ -103,10 +103,11 @@ def _plan(options: argparse.Namespace) -> _Plan:
         placed = by_hand(blocks, placement, _numbers(options.balance))
     else:
         flights = [[[-(-n // form.count) for n in one] for one in device] for device in in_flight(schedule)]
-        placed = place(blocks, placement, [memory] * options.stages, flights)
+        fill = (options.stages - 1) / microbatches
+        placed = place(blocks, placement, [memory] * options.stages, flights, fill)
     prices = _sliced(chunk_prices(blocks, placed.cuts), shares)
     schedule = build(form, options.stages, microbatches, prices)
-    faults = verify(schedule, least_buffers(schedule))
+    faults = verify(schedule, max(len(actions) for actions in schedule.actions))
     assert not faults, f"our own schedule: {faults[0]}"
     return _Plan(blocks, placed, simulate(schedule, prices, device_bytes(blocks, placed.cuts, placement)), memory)
 

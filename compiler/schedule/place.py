@@ -7,20 +7,21 @@ outputs to the next device and of gradients to the previous one. With one chunk 
 
     slowest(k, j) = min over i < j of max(slowest(k - 1, i), time of blocks i … j - 1 as chunk k - 1)
 
-With several, a device's chunks add up; then it is an integer program (HiGHS). Both are exact. Embeddings and heads are
+With several, a device's chunks add up; then it is an integer program (HiGHS). Both are exact; where the solver's time
+is up, `proven` is false, and the dynamic program over chunks is taken where it is better. Embeddings and heads are
 blocks like any other, at the ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
 from .actions import Kind, Schedule
 
-SOLVER_S = 60.0
+SOLVER_S = 5.0
 FIRST = 2  # columns of the integer program before y
 
 
@@ -56,10 +57,14 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """`cuts[c]` is chunk c's blocks [begin, end); `seconds[d]` what device d takes for a microbatch."""
+    """`cuts[c]` is chunk c's blocks [begin, end); `seconds[d]` what device d takes for a microbatch.
+
+    proven  nothing is better; false for cuts by hand, and where the solver's time was up
+    """
 
     cuts: tuple[tuple[int, int], ...]
     seconds: tuple[float, ...]
+    proven: bool = False
 
     @property
     def slowest_s(self) -> float:
@@ -102,19 +107,23 @@ def _below(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
 
 def place(
     blocks: Sequence[Block], placement: Sequence[int], memory_bytes: Sequence[int] | None = None,
-    flights: InFlight | None = None,
+    flights: InFlight | None = None, fill: float = 1e-4,
 ) -> Placed:  # fmt: skip
-    """The best cuts. `memory_bytes[d]` and `flights[d]` (see `in_flight`) bound device d. Raises PlaceFault."""
+    """The best cuts. `memory_bytes[d]` and `flights[d]` (see `in_flight`) bound device d.
+
+    With several chunks a device, what is least is the slowest device plus `fill` times the slowest chunk: (p - 1)/m is
+    what the way of the first microbatch adds to a step of m. Raises PlaceFault.
+    """
     chunks, devices = len(placement), max(placement) + 1
     if len(blocks) < chunks:
         raise PlaceFault(f"{len(blocks)} blocks cannot be {chunks} chunks", f"at most {len(blocks)} chunks")
     chain = _Chain(blocks, placement, memory_bytes, flights)
-    ends = _by_program(chain) if chunks == devices else _by_solver(chain)
+    ends, proven = (_by_program(chain), True) if chunks == devices else _by_solver(chain, fill)
     if ends is None:
         need, worst = max((block.static_bytes + block.kept_bytes, block.name) for block in blocks)
         hint = f"`{worst}` alone takes {need:,} bytes with one microbatch; more devices, smaller microbatches"
         raise PlaceFault("no way to cut the model fits into the devices' memory", hint)
-    return by_hand(blocks, placement, [end - begin for begin, end in pairwise(ends)])
+    return replace(by_hand(blocks, placement, [end - begin for begin, end in pairwise(ends)]), proven=proven)
 
 
 def by_hand(blocks: Sequence[Block], placement: Sequence[int], balance: Sequence[int]) -> Placed:
@@ -152,6 +161,29 @@ class _Chain:
         out = self.blocks[end - 1].message_s if self.sends(chunk) else 0.0
         back = self.blocks[begin - 1].message_s if chunk and self.sends(chunk - 1) else 0.0
         return self.compute[end] - self.compute[begin] + out + back
+
+    def unbound(self) -> _Chain:
+        """The same with each chunk on a device of its own, and memory without end."""
+        return _Chain(self.blocks, range(len(self.placement)), None, None)
+
+    def cost(self, ends: Sequence[int], fill: float) -> float:
+        """The slowest device, and `fill` times the slowest chunk."""
+        devices, slowest = [0.0] * (max(self.placement) + 1), 0.0
+        for chunk, (begin, end) in enumerate(pairwise(ends)):
+            devices[self.placement[chunk]] += self.seconds(chunk, begin, end)
+            slowest = max(slowest, self.compute[end] - self.compute[begin])
+        return max(devices) + fill * slowest
+
+    def fits_all(self, ends: Sequence[int]) -> bool:
+        """Whether every device has room for all of its chunks."""
+        for device, memory in enumerate(self.memory or ()):
+            own = [c for c, home in enumerate(self.placement) if home == device]
+            static = sum(self.static[ends[c + 1]] - self.static[ends[c]] for c in own)
+            kept = [self.kept[ends[c + 1]] - self.kept[ends[c]] for c in own]
+            flights = self.flights[device] if self.flights is not None else [[1] * len(own)]
+            if any(static + sum(n * k for n, k in zip(one, kept, strict=True)) > memory for one in flights):
+                return False
+        return True
 
     def fits(self, chunk: int, begin: int, end: int) -> bool:
         """Whether blocks [begin, end) fit, as the only chunk of its device."""
@@ -192,13 +224,13 @@ def _by_program(chain: _Chain) -> list[int] | None:
     return ends[::-1]
 
 
-def _by_solver(chain: _Chain) -> list[int] | None:
+def _by_solver(chain: _Chain, fill: float) -> tuple[list[int] | None, bool]:
     """The same as an integer program, exact for several chunks a device.
 
     y[c, b] = 1 where block b lies in chunk c or a later one: y[0] = 1, y[c, b] ≤ y[c, b + 1], y[c + 1, b + 1] ≤ y[c, b]
     (so that no chunk is empty). Chunk c holds block b where y[c, b] - y[c + 1, b] = 1, and begins with it where
-    y[c, b] - y[c, b - 1] = 1: times, messages and memory are linear in y. Least T ≥ each device's time; among equal
-    ones the least U ≥ each chunk's, because a long chunk delays the rest of the first microbatch's way.
+    y[c, b] - y[c, b - 1] = 1: times, messages and memory are linear in y. Least T + fill · U, with T ≥ each device's
+    time, U ≥ each chunk's.
     """
     import numpy as np  # late: loading scipy takes longer than checking a spec
     from scipy import optimize
@@ -221,7 +253,7 @@ def _by_solver(chain: _Chain) -> list[int] | None:
     starts = [0, *accumulate(len(row) for row, _ in rows)]
     matrix = csr_matrix((data, places, starts), shape=(len(rows), width))
     cost = np.zeros(width)
-    cost[:FIRST] = 1, 1e-4
+    cost[:FIRST] = 1, fill
     found = tools.milp(
         cost,
         constraints=tools.LinearConstraint(matrix, -np.inf, np.array([bound for _, bound in rows])),
@@ -229,10 +261,15 @@ def _by_solver(chain: _Chain) -> list[int] | None:
         integrality=np.array([0] * FIRST + [1] * (width - FIRST)),
         options={"time_limit": SOLVER_S, "mip_rel_gap": 1e-7},
     )
-    if found.x is None:
-        return None
-    chosen = np.round(found.x[FIRST:]).reshape(chunks, count)
-    return [*(count - int(chosen[c].sum()) for c in range(chunks)), count]
+    ways: list[list[int]] = []
+    if found.x is not None:
+        chosen = np.round(found.x[FIRST:]).reshape(chunks, count)
+        ways.append([*(count - int(chosen[c].sum()) for c in range(chunks)), count])
+    proven = found.status in (0, 2)  # best, or there is none; 1: its time is up
+    even = None if proven else _by_program(chain.unbound())
+    if even is not None and chain.fits_all(even):
+        ways.append(even)
+    return min(ways, key=lambda ends: chain.cost(ends, fill), default=None), proven
 
 
 Row = tuple[dict[int, float], float]  # Σ coefficient · column ≤ bound
