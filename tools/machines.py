@@ -33,6 +33,11 @@ def machine_named(name: str) -> Machine:
     return machine_of(found[wanted], wanted)
 
 
+def machine_for(spec: Spec, name: str) -> Machine:
+    """The device of a recipe's `cluster`: of a record that its spec sees, else of the catalogue."""
+    return machine_of(spec, name) if ("cluster", name) in spec.records else machine_named(name)
+
+
 def catalogue() -> Iterator[tuple[str, Spec]]:
     """Every cluster of specs/clusters with the spec that it stands in."""
     for file in sorted(resources.files("partita.specs").joinpath("clusters").iterdir(), key=lambda file: file.name):

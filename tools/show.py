@@ -27,7 +27,7 @@ from .duration import Duration, pieces_of_graph, pieces_of_time, print_duration
 from .duration import to_json as time_json
 from .fault import CommandFault
 from .figures import BlockFigures, Figures, figures
-from .machines import machine_named
+from .machines import machine_for, machine_named
 from .mesh import add_mesh, decision_of, mesh_json, plan_of, print_mesh
 from .numbers import bytes_text, compact
 from .occupied import kept_by_layer, print_occupied, to_json
@@ -55,7 +55,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memory", action="store_true", help="what occupies the device at the peak of a step")
     parser.add_argument("--time", action="store_true", help="how long a step takes, by operator and layer, and why")
     parser.add_argument(
-        "--cluster", metavar="NAME", help="with --time: a device of specs/clusters, or FILE.partita:NAME; else this one"
+        "--cluster",
+        metavar="NAME",
+        help="with --time: a device of specs/clusters, or FILE.partita:NAME; else the recipe's, else this one",
     )
     parser.add_argument("-o", "--out", metavar="FILE", help="with --memory: a picture of it over time, as .svg")
     parser.add_argument("--device", metavar="NAME", default="cpu", help="with --memory and --time: cpu or cuda (cpu)")
@@ -119,8 +121,10 @@ def show_memory(options: argparse.Namespace, bound: Bound) -> int:
 def show_time(options: argparse.Namespace, bound: Bound) -> int:
     """A step's time on a device of the catalogue, by its roofline; or on this machine, by its table."""
     step = step_of(bound)
-    if options.cluster is not None:
-        machine, source = machine_named(options.cluster), f"the roofline of {options.cluster}"
+    cluster: str | None = options.cluster or (bound.recipe.cluster if bound.recipe is not None else None)
+    if cluster is not None:
+        machine = machine_named(cluster) if options.cluster else machine_for(bound.spec, cluster)
+        source = f"the roofline of {cluster}"
         pieces = pieces_of_graph(step, machine)
     else:
         from ..compiler.lower.build import graph_time  # loads torch

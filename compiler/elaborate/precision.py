@@ -17,6 +17,7 @@ from .recipe import LossScale, Precision
 from .records import Section
 from .units import Quantity
 
+_TYPES = frozenset(dtype.value for dtype in DType)
 _WIDE = (DType.F32, DType.F64)
 
 
@@ -24,9 +25,10 @@ def read_precision(section: Section, sink: Diagnostics) -> Precision:
     """The types of a recipe; parameters that are low are reported as not built (E0416)."""
     form, inner = section.values.get("precision"), section.section("precision")
     if inner is not None:
-        overrides = tuple((item.key, DType(cast(Applied, item.value).name)) for item in inner.patterns)
+        named = ((item.key, cast(Applied, item.value).name) for item in inner.patterns)
+        overrides = tuple((key, DType(name)) for key, name in named if name in _TYPES)
         found = _types(inner.values, overrides)
-    elif not isinstance(form, Applied):
+    elif not isinstance(form, Applied) or form.name not in (*_TYPES, "mixed"):  # fp8 is refused as not built
         return Precision()
     elif form.name == "mixed":
         found = _types({"compute": Word("bf16", form.span), **form.arguments}, ())

@@ -322,7 +322,7 @@ TRAIN = Schema(
         Key("eval", None, "the held-out loss", section=EVAL),
         Key("log", None, "what is written down", section=LOG),
         Key("generate", None, "the sample that is drawn at the end", section=GENERATE),
-        Key("cluster", Choice(noun="a cluster's name"), "the machines that it is planned for", built=False),
+        Key("cluster", Choice(noun="a cluster's name"), "the machines that `show --time` foretells it for"),
         Key("plan", None, "what the planner must keep to", section=Schema("plan", PLAN_KEYS)),
         Key("export", None, "weights written for others, by the model's weight map", section=EXPORT),
         Key("trace", None, "a profile of some steps", section=TRACE),

@@ -355,3 +355,32 @@ def test_what_has_no_map_cannot_be_exported(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "tour.partita").write_text(text)
     assert main(["compile", str(tmp_path / "tour.partita"), "-o", str(tmp_path / "build")]) == 2
     assert "E0800" in capsys.readouterr().err
+
+
+def test_a_recipe_says_which_machine_its_time_is_foretold_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A cluster of the spec's own comes before the catalogue's; the command line's before both."""
+    text = (ROOT / "specs/recipes/tour.partita").read_text()
+    own = "cluster mine {\n  device D { memory = 1 GiB, bandwidth = 1 GB/s, f32 = 1 GFLOP/s }\n}\n"
+    said: list[str] = []
+    for name, more in (("h100", []), ("mine", []), ("mine", ["--cluster", "h100"])):
+        path = tmp_path / "tour.partita"
+        path.write_text(text.replace("lr        = 0.1", f"lr = 0.1\n  cluster = {name}") + own)
+        assert main(["show", str(path), "--time", *more]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[2] != said[1] and "the roofline of mine" in said[1]
+    path.write_text(text.replace("lr        = 0.1", "lr = 0.1\n  cluster = h10"))
+    assert main(["show", str(path), "--time"]) == 2
+    assert "no cluster `h10`" in capsys.readouterr().err
+
+
+def test_a_tap_that_nothing_uses_costs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "specs/recipes/tour.partita").read_text()
+    tapped = text.replace("  return head", "  tap far = exp(embed(tokens))\n  return head")
+    said: list[str] = []
+    for one in (text, tapped):
+        (tmp_path / "tour.partita").write_text(one)
+        assert main(["passes", str(tmp_path / "tour.partita"), "--last", "--brief"]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]

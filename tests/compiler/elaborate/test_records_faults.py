@@ -112,7 +112,7 @@ SPEC = spec_of()
         ("data.rows=chunk(S)", "E0415", ["`dims` does not bind `S`"]),
         ("trace.at=1000000000", "E0402", ["there is no step 1,000,000,000 in a training of"]),
         ('export.format="gguf"', "E0402", ["`format` cannot be this"]),
-        ("cluster=Pod", "E0416", ["`cluster` is not built yet"]),
+        ("precision=fp8()", "E0416", ["`fp8` is not built yet"]),
     ],
 )
 def test_each_fault_has_its_message(setting: str, code: str, parts: list[str]):
