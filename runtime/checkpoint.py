@@ -42,8 +42,9 @@ _LEFT_OVER = (".partial-", ".removing-")
 class Scalars:
     """What stands beside the tensors. `step` counts the steps that are done.
 
-    `anew` is None for what a run wrote. One that was imported holds no states, and not the parameters that `anew`
-    names: they begin as declared, with the seed of whoever goes on from it.
+    `anew` is None for what a run wrote. One that was imported holds of the states only those of the model's own that
+    its map names, and not the parameters that `anew` names: the rest begins as declared, with the seed of whoever goes
+    on from it.
     """
 
     model: str
@@ -181,13 +182,18 @@ def dtype_of(path: Path, name: str) -> torch.dtype:
 def begin_with(path: Path, build: Build, store: Store, place: Place | None = None) -> None:
     """Read the parameters that a checkpoint has into `store`, in place; the others stay as they are.
 
+    So do states, except those that an imported checkpoint has, which are the model's own.
+
     `path` is a checkpoint, or a folder of some, of which the newest counts. What the model has beside them (an
     adapter's parameters) keeps its initial values; a checkpoint that has none of the model's, or one of another shape,
     is of another model. Raises `RuntimeFault` E0510, E0511, E0513.
     """
     found = path if (path / SCALARS).is_file() else latest(path)
-    known = read_scalars(found).tensors
+    scalars = read_scalars(found)
+    known = scalars.tensors
     chosen = {item.name: store[item.name] for item in build.parameters if item.name in known}
+    if scalars.anew is not None:
+        chosen |= {item.name: store[item.name] for item in build.states if item.name in known}
     if not chosen:
         raise RuntimeFault("E0511", f"checkpoint {found} has no parameter of {build.name}", "is it of its base?")
     load(found, build, chosen, place)

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What was done: where it lies, how many tensors of theirs, elements of ours; what is to be said of it."""
+    """What was done: where it lies, how many tensors of theirs, elements of parameters of ours; what is to be said."""
 
     path: Path
     tensors: int
@@ -46,13 +46,14 @@ def import_weights(weights: WeightMap, path: Path, folder: Path, dtype: str = "f
     """Write `folder/step-00000000` from the files at a path. Raises `RuntimeFault` E0504, E0512, E0550, E0551."""
     source = fitted(open_files(path), weights)
     names, wanted = source.parameters, DTYPES[dtype]
-    shapes = {name: list(weights.parameters[name]) for name in names}
+    shapes = {name: list(source.shapes[name]) for name in names}
     sized = [(name, prod(shapes[name]) * wanted.itemsize) for name in names]
     parts = ({name: source.parameter(name, wanted) for name in part} for part in _parts(sized, PART_BYTES))
     scalars = Scalars(weights.model, 0, 0, shapes, anew=list(weights.anew))
     made = checkpoint.save_parts(folder, scalars, parts)
     remarks = tuple(_differences("", weights.config, read_config(path)))
-    return Exchange(made, len(source.files.entries), sum(map(prod, shapes.values())), remarks)
+    elements = sum(prod(shape) for name, shape in shapes.items() if name in weights.parameters)
+    return Exchange(made, len(source.files.entries), elements, remarks)
 
 
 def export_weights(weights: WeightMap, path: Path, folder: Path, dtype: str | None = None) -> Exchange:
@@ -85,7 +86,7 @@ def export_weights(weights: WeightMap, path: Path, folder: Path, dtype: str | No
 def _check(weights: WeightMap, scalars: Scalars, path: Path) -> None:
     faults = [
         f"{name} is {scalars.tensors.get(name, 'not')} there and {list(shape)} here"
-        for name, shape in weights.parameters.items()
+        for name, shape in weights.shapes.items()
         if scalars.tensors.get(name) != list(shape) and name not in weights.anew
     ]
     if faults:
@@ -99,10 +100,10 @@ def _check(weights: WeightMap, scalars: Scalars, path: Path) -> None:
 
 def _write(tensors: Sequence[Theirs], weights: WeightMap, path: Path, folder: Path, dtype: torch.dtype) -> None:
     parts = list(_parts(((one, prod(one.shape) * dtype.itemsize) for one in tensors), FILE_BYTES))
-    files: dict[str, str] = {}
+    files, shapes = dict[str, str](), weights.shapes
     for number, part in enumerate(parts, 1):
         name = "model.safetensors" if len(parts) == 1 else f"model-{number:05d}-of-{len(parts):05d}.safetensors"
-        ours = {one: torch.empty(weights.parameters[one], dtype=dtype) for one in names_used(part)}
+        ours = {one: torch.empty(shapes[one], dtype=dtype) for one in names_used(part)}
         checkpoint.read_tensors(path, ours)
         made = {one.name: tensor(one, ours.__getitem__) for one in part}
         save_file(made, folder / name, metadata={"format": "pt"})

@@ -49,7 +49,10 @@ class Theirs:
 
 @dataclass(frozen=True, slots=True)
 class WeightMap:
-    """A whole map. `anew`: parameters that theirs do not hold, which begin as declared."""
+    """A whole map. `anew`: parameters that theirs do not hold, which begin as declared.
+
+    `states`: those of the model's own that theirs hold; to pieces and in files they are as parameters.
+    """
 
     model: str
     size: str | None
@@ -59,6 +62,12 @@ class WeightMap:
     config: Mapping[str, Any]
     parameters: Mapping[str, tuple[int, ...]]
     anew: tuple[str, ...]
+    states: Mapping[str, tuple[int, ...]]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """What pieces may be of: every parameter, and the states."""
+        return {**self.parameters, **self.states}
 
 
 def from_plain(data: Mapping[str, Any]) -> WeightMap:
@@ -67,10 +76,10 @@ def from_plain(data: Mapping[str, Any]) -> WeightMap:
         Theirs(one["name"], tuple(one["shape"]), tuple(one["axes"]), tuple(map(_piece, one["pieces"])), one["tied"])
         for one in data["tensors"]
     )
-    shapes = {name: tuple(shape) for name, shape in data["parameters"].items()}
+    shapes, states = ({name: tuple(one) for name, one in data[key].items()} for key in ("parameters", "states"))
     return WeightMap(
         data["model"], data["size"], data["source"], tensors, tuple(data["skips"]), data["config"], shapes,
-        tuple(data["anew"]),
+        tuple(data["anew"]), states,
     )  # fmt: skip
 
 
@@ -84,7 +93,7 @@ def _piece(data: Mapping[str, Any]) -> Piece:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Files that fit a map: what each parameter is made of, and what the map's names are called in the files."""
+    """Files that fit a map: what each parameter and state is made of, and what the map's names are called there."""
 
     files: Files
     names: Mapping[str, str]
@@ -92,7 +101,7 @@ class Source:
     shapes: Mapping[str, tuple[int, ...]]
 
     def parameter(self, name: str, dtype: torch.dtype) -> torch.Tensor:
-        """One parameter, gathered from theirs."""
+        """One parameter or state, gathered from theirs."""
         found = torch.empty(self.shapes[name], dtype=dtype)
         for theirs, piece in self.parts[name]:
             view = _there(self.files.read(self.names[theirs.name]), theirs, piece)
@@ -102,7 +111,7 @@ class Source:
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """The parameters that the files hold, in the model's order."""
+        """The parameters that the files hold, in the model's order, and the states."""
         return tuple(name for name in self.shapes if name in self.parts)
 
 
@@ -123,8 +132,7 @@ def fitted(files: Files, weights: WeightMap) -> Source:
     for theirs in weights.tensors:
         for piece in () if theirs.tied else theirs.pieces:
             parts.setdefault(piece.parameter, []).append((theirs, piece))
-    shapes = weights.parameters
-    source = Source(files, names, {name: tuple(found) for name, found in parts.items()}, shapes)
+    source = Source(files, names, {name: tuple(found) for name, found in parts.items()}, weights.shapes)
     _check_tied(source, weights)
     return source
 

@@ -42,9 +42,9 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         code="E0801",
         title="a path that names no parameter",
-        what="A step of the path is no instance, layer, member or parameter of what stands before it.",
-        why="layers[l] is a layer of a chain, experts[e] a member of a bank; a path ends at a parameter. What a `when` "
-        "leaves out needs no tensor, unless it shares one with others.",
+        what="A step of the path is no instance, layer, member, parameter or state of what stands before it.",
+        why="layers[l] is a layer of a chain, experts[e] a member of a bank; a path ends at a parameter or at a state "
+        "of the model's own. What a `when` leaves out needs no tensor, unless it shares one with others.",
         bad=_map("= b.w", "= b.weight"),
         mended=_map(),
     ),
@@ -60,7 +60,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         code="E0803",
         title="mapped twice",
-        what="Two entries map the same parameter, the same tensor, or set the same key.",
+        what="Two entries map the same parameter or state, the same tensor, or set the same key.",
         why="A parameter is read from one place. Another name of theirs for the same tensor is `tied`.",
         bad=_map("= a.b\n", '= a.b\n  "c.weight"[F, D] = b.w\n'),
         mended=_map("= a.b\n", '= a.b\n  tied "c.weight"[F, D] = b.w\n'),
@@ -68,8 +68,9 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         code="E0804",
         title="a parameter without a tensor",
-        what="The map does not say where a parameter, or a part of it, comes from.",
-        why="A parameter that is not read would silently stay as it was drawn.",
+        what="The map does not say where a parameter, or a part of it, comes from; or it does for a part of a state.",
+        why="A parameter that is not read would silently stay as it was drawn. A state may be left out as a whole: it "
+        "begins as declared.",
         bad=_map('  "a.bias"[O]      = a.b\n'),
         mended=_map(),
     ),

@@ -1,5 +1,7 @@
 """A weight map as plain data: for each tensor of theirs, which parts of which parameters of ours it is made of.
 
+A state of the model's own that the map names is a parameter to its pieces.
+
 Out of the compiler's hands it is JSON (`plain`), so that whoever reads and writes weights needs no compiler. The one
 equation, read in either direction:
 
@@ -44,6 +46,7 @@ class Theirs:
 class Weights:
     """A whole map. `parameters`: every one of the model with its shape; `anew`: those that theirs do not hold.
 
+    `states`: of the model's own those that the map names; the others begin as declared.
     `skips`: patterns of names that are no parameters; `config`: what their implementation is told.
     """
 
@@ -55,6 +58,7 @@ class Weights:
     config: Mapping[str, Plain]
     parameters: Mapping[str, tuple[int, ...]]
     anew: tuple[str, ...]
+    states: Mapping[str, tuple[int, ...]]
 
     def plain(self) -> dict[str, Plain]:
         """The map as JSON's own types."""

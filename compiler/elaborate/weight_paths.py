@@ -1,7 +1,8 @@
 """Paths of weight maps: `layers[l].moe.experts[e].up.w` to the parameters that it names, and how their dims are called.
 
-An index picks a layer of a chain or a member of a bank. A chain without one stands for all its layers, a bank without
-one keeps its dim. Names of dims are looked up from the block that owns the parameter outwards.
+A state of the model's own is named like a parameter, and is one to all that follows. An index picks a layer of a chain
+or a member of a bank. A chain without one stands for all its layers, a bank without one keeps its dim. Names of dims
+are looked up from the block that owns the parameter outwards.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from .values import Absent, Chain, Instance, Value
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter that a path names.
+    """A parameter, or a state of the model's own, that a path names.
 
     name     its id; dims: its axes
     scopes   what dims' names stand for, in the owner first
@@ -99,7 +100,7 @@ def _parameter(frame: Frame, place: _Place, path: s.WeightPath) -> Parameter:
     use = place.value
     if not isinstance(use, Use):
         inside = ", ".join(_owned(use)) or None
-        raise frame.fault("E0801", f"`{path.span.text}` is no parameter", path.span, expected=inside)
+        raise frame.fault("E0801", f"`{path.span.text}` is no parameter or state", path.span, expected=inside)
     name = place.moved(use.node)
     return Parameter(name, use.dims, place.scopes, place.outer, place.members, place.layers, place.kind)
 
@@ -111,7 +112,7 @@ def _named(frame: Frame, place: _Place, step: s.Name) -> _Place:
         value = None
     if not isinstance(value, Use | Instance | Chain | Absent):
         names = _owned(owner)
-        title = f"there is no parameter `{step.text}` here"
+        title = f"there is no parameter or state `{step.text}` here"
         hint = did_you_mean(step.text, names)
         raise frame.fault("E0801", title, step.span, hint=hint, expected=", ".join(names) or None)
     if isinstance(value, Instance):
@@ -121,7 +122,7 @@ def _named(frame: Frame, place: _Place, step: s.Name) -> _Place:
 
 
 def _owns(owner: Instance, value: Use) -> bool:
-    return any(parameter.path == value.node for parameter in owner.parameters)
+    return any(one.path == value.node for one in (*owner.parameters, *owner.states))
 
 
 def _owned(value: Value) -> list[str]:

@@ -2,6 +2,7 @@
 
 In: a spec, a model and a row of its sizes. Out: `Weights`, loops unrolled and layouts worked out. A map covers
 every parameter of its model exactly once; a model that is derived from it and has more parameters begins those anew.
+A state of the model's own may be covered, once and whole.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from dataclasses import dataclass, field, replace
 
 from ..base.diagnostic import Diagnostic, Diagnostics, Label, SpecError, did_you_mean
 from ..base.span import Span
+from ..ir.types import Dims
 from ..language import syntax as s
 from . import dims as d
 from .arithmetic import decided
-from .blocks import all_parameters
+from .blocks import all_parameters, all_states
 from .frame import Budget, Fault, Frame
 from .load import Spec
 from .models import Elaborated, Request, lineage, make_model
@@ -26,6 +28,7 @@ from .weight_paths import Irregular, Parameter, parameters
 
 _HOLE = re.compile(r"\{([^{}]*)\}")
 _SUM = re.compile(r"\s*(\w+)\s*(?:([+-])\s*(\w+)\s*)?")
+Shape = tuple[int, ...]
 MAX_PIECES = 1_000_000
 SHOWN = 5  # parameters that a message names
 
@@ -93,12 +96,13 @@ def _guarded(made: Elaborated, decl: s.Weights, spec: Spec, *, whole: bool, chec
     except Fault:
         config = {}
     made.context.sink.raise_if_errors()
-    shapes = {name: tuple(dim.size or 0 for dim in one.dims) for name, one, _ in all_parameters(made.instance)}
-    anew = reader.cover(shapes, decl, whole)
+    shapes = {name: _shape(one.dims) for name, one, _ in all_parameters(made.instance)}
+    states = {name: _shape(one.dims) for name, one, _ in all_states(made.instance) if name in reader.covered}
+    anew = reader.cover(shapes, states, decl, whole)
     made.context.sink.raise_if_errors()
     return Weights(
         made.facts.model, made.facts.size, decl.source.value, tuple(reader.tensors), tuple(reader.skips), config,
-        shapes, anew,
+        shapes, anew, states,
     )  # fmt: skip
 
 
@@ -252,9 +256,14 @@ class _Reader:
         self.names[name] = text.span
         return name
 
-    def cover(self, shapes: Mapping[str, tuple[int, ...]], decl: s.Weights, whole: bool) -> tuple[str, ...]:
-        """Reports parameters that are mapped twice and, in the map of the model itself, those that are not."""
-        frame = self.made.frame
+    def cover(
+        self, parameters: Mapping[str, Shape], states: Mapping[str, Shape], decl: s.Weights, whole: bool
+    ) -> tuple[str, ...]:
+        """The parameters that are not mapped, which the map of the model itself must not have.
+
+        Reports these, what is mapped twice, and states of which only a part is.
+        """
+        frame, shapes = self.made.frame, {**parameters, **states}
         for name, places in self.covered.items():
             boxes = [piece.here for piece, _ in places]
             if len(set(boxes)) < len(boxes) or _volume(boxes) > _volume([_whole(shapes[name])]):
@@ -271,7 +280,7 @@ class _Reader:
         return tuple(name for name in lacking if name not in self.covered)
 
 
-def _report_lacking(frame: Frame, names: list[str], shapes: Mapping[str, tuple[int, ...]], decl: s.Weights) -> None:
+def _report_lacking(frame: Frame, names: list[str], shapes: Mapping[str, Shape], decl: s.Weights) -> None:
     """The layers of a chain in one word."""
     words = list(dict.fromkeys(f"{re.sub(r'[.][0-9]+(?=[.])', '.*', name)} {list(shapes[name])}" for name in names))
     more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
@@ -279,7 +288,11 @@ def _report_lacking(frame: Frame, names: list[str], shapes: Mapping[str, tuple[i
     frame.report("E0804", title, decl.model.span, hint="map each to a tensor of theirs")
 
 
-def _whole(shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+def _shape(dims: Dims) -> Shape:
+    return tuple(dim.size or 0 for dim in dims)
+
+
+def _whole(shape: Shape) -> tuple[tuple[int, int], ...]:
     return tuple((0, size) for size in shape)
 
 

@@ -43,7 +43,8 @@ class Case:
     model: str
     file: str
     width: str
-    parameters: Mapping[str, torch.Tensor]
+    weights: Mapping[str, torch.Tensor]
+    states: frozenset[str]
     tokens: torch.Tensor
     target: torch.Tensor
     wanted: Mapping[str, Array]
@@ -64,7 +65,7 @@ class Case:
 
     def values(self) -> dict[str, Array]:
         data = {"tokens": self.tokens.numpy(), "target": self.target.numpy()}
-        return {**{name: tensor.numpy() for name, tensor in self.parameters.items()}, **data}
+        return {**{name: tensor.numpy() for name, tensor in self.weights.items()}, **data}
 
 
 def called(model: str) -> str:
@@ -83,7 +84,8 @@ def case(model: str, width: str) -> Case:
     wanted = {**outputs, "loss": loss, **{f"grad/{name}": one for name, one in gradients.items()}}
     arrays = {name: tensor.numpy() for name, tensor in wanted.items()}
     most = max(WIDTHS[width][2], ROUNDED.get(model, 0.0))
-    return Case(model, DECODERS[model].file, width, other.weights(), tokens, target, arrays, most)
+    states = frozenset(other.weights_map.states)
+    return Case(model, DECODERS[model].file, width, other.weights(), states, tokens, target, arrays, most)
 
 
 def cross_entropy_of(target: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -107,8 +109,9 @@ def same(found: Mapping[str, Array], wanted: Mapping[str, Array], most: float) -
 
 def test_the_parameters_are_theirs(one: Case) -> None:
     graph = one.loss()
-    assert {node.id for node in graph.nodes("parameter")} == one.parameters.keys()
-    assert {f"grad/{name}" for name in one.parameters} == one.wanted.keys() - {"loss", "logits"}
+    assert {node.id for node in graph.nodes("parameter")} == one.weights.keys() - one.states
+    assert {node.id for node in graph.nodes("state")} == one.states
+    assert {f"grad/{name}" for name in one.weights.keys() - one.states} == one.wanted.keys() - {"loss", "logits"}
 
 
 def test_lowered_program(one: Case) -> None:
@@ -120,7 +123,7 @@ def test_module_under_autograd(one: Case) -> None:
     model, size = parts(one.model)
     dims, options, dtype = DIMS[one.file, model], DECODERS[one.model].options, WIDTHS[one.width][1]
     net = module(model_spec(one.file), model, size=size, dims=dims, options=options, dtype=dtype)
-    net.load_state_dict(dict(one.parameters))
+    net.load_state_dict(dict(one.weights))
     outputs = net(one.tokens)
     logits = outputs["logits"] if isinstance(outputs, dict) else outputs  # some export values beside
     loss = cross_entropy_of(one.target)(logits)

@@ -42,7 +42,7 @@ class Theirs:
     weights_map: WeightMap
 
     def weights(self) -> dict[str, Tensor]:
-        """Their weights as our parameters."""
+        """Their weights as our parameters and states."""
         kind = next(iter(self.net.parameters())).dtype
         with tempfile.TemporaryDirectory() as folder, _quiet():
             self.net.save_pretrained(folder)
@@ -68,7 +68,8 @@ class Theirs:
         finally:
             for parameter, data in zip(parameters, kept, strict=True):
                 parameter.data = data
-        return {name: tensor.detach() for name, tensor in outputs.items()}, loss.detach(), views
+        gradients = {name: view for name, view in views.items() if name not in self.weights_map.states}
+        return {name: tensor.detach() for name, tensor in outputs.items()}, loss.detach(), gradients
 
 
 def tiny_map(model: str) -> WeightMap:
@@ -90,7 +91,16 @@ def theirs(model: str, dtype: torch.dtype) -> Theirs:
         for parameter in net.parameters():
             drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_(0.3 * drawn)
+        for buffer in _kept_buffers(net):
+            buffer.add_(0.3 * torch.randn(buffer.shape, generator=generator, dtype=torch.float64))
     return Theirs(other, net.eval(), weights)
+
+
+def _kept_buffers(net: Any) -> list[Tensor]:
+    """What a file holds beside the parameters."""
+    parameters = dict(net.named_parameters(remove_duplicate=False))
+    kept = net.state_dict(keep_vars=True).items()
+    return [one for name, one in kept if name not in parameters and one.is_floating_point()]
 
 
 def make(config: Mapping[str, Any], other: Other) -> Any:

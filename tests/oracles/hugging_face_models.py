@@ -77,6 +77,7 @@ DECODERS: Mapping[str, Other] = MappingProxyType(
         "BLOOM": Other("bloom"),
         "DeepSeek": Other("deepseek", ready=lambda net: net.set_experts_implementation("eager")),
         "DeepSeek.V2": Other("deepseek", ready=lambda net: net.set_experts_implementation("eager")),
+        "DeepSeek.V3": Other("deepseek", ready=lambda net: net.set_experts_implementation("eager")),
         "GPT": Other("gpt", options={"drop": 0}),
         "Llama": Other("llama"),
         "Mistral": Other("mistral", options={"window": 3}),

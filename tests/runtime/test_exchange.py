@@ -37,7 +37,7 @@ def stored(weights: WeightMap, ours: Tensors, folder: Path) -> Path:
 
 def read(path: Path, weights: WeightMap, dtype: torch.dtype = torch.float32) -> Tensors:
     """What a checkpoint holds."""
-    found = {name: torch.empty(shape, dtype=dtype) for name, shape in weights.parameters.items()}
+    found = {name: torch.empty(shape, dtype=dtype) for name, shape in weights.shapes.items()}
     checkpoint.read_tensors(path, found)
     return found
 
@@ -53,9 +53,9 @@ def refused(code: str, work: Callable[[], Any]) -> str:
     return str(fault.value)
 
 
-@pytest.mark.parametrize(("file", "model"), MAPPED)
-def test_every_map_is_exact_both_ways(file: str, model: str, tmp_path: Path) -> None:
-    weights = map_of(file, model)
+@pytest.mark.parametrize(("file", "model", "size"), MAPPED)
+def test_every_map_is_exact_both_ways(file: str, model: str, size: str | None, tmp_path: Path) -> None:
+    weights = map_of(file, model, size)
     ours = drawn(weights)
     made = named(weights, ours)
     assert [list(one.shape) for one in made.values()] == [list(one.shape) for one in weights.tensors if not one.tied]
@@ -111,6 +111,32 @@ def test_their_class_loads_it_and_computes_the_same(tmp_path: Path) -> None:
     assert type(found) is type(other.net)
     assert torch.equal(found.eval()(ids).logits, other.net(ids).logits)
     assert found.lm_head.weight is found.transformer.wte.weight  # a tie stays a tie
+
+
+def test_states_go_with_the_parameters(tmp_path: Path) -> None:
+    import transformers
+
+    other = theirs("DeepSeek.V3", torch.float32)
+    weights = other.weights_map
+    assert list(weights.states.values()) == [(32,), (32,)]
+    path = stored(weights, other.weights(), tmp_path / "ck")
+    out = export_weights(weights, path, tmp_path / "hf").path
+    found: Any = transformers.AutoModelForCausalLM.from_pretrained(out, local_files_only=True)
+    leans = [name for name in load_file(out / "model.safetensors") if name.endswith("e_score_correction_bias")]
+    assert len(leans) == 2
+    assert all(torch.equal(found.state_dict()[name], other.net.state_dict()[name]) for name in leans)
+    assert all(found.state_dict()[name].abs().max() > 0.1 for name in leans)
+    made = import_weights(weights, out, tmp_path / "b")
+    assert same(read(made.path, weights), other.weights())
+    assert made.elements == sum(one.numel() for name, one in other.weights().items() if name in weights.parameters)
+
+
+def test_a_checkpoint_without_a_state_of_the_map_is_of_another_model(tmp_path: Path) -> None:
+    weights = map_of("deepseek", "DeepSeek", "V3")
+    ours = {name: one for name, one in drawn(weights).items() if name not in weights.states}
+    path = stored(weights, ours, tmp_path / "ck")
+    text = refused("E0511", lambda: export_weights(weights, path, tmp_path / "hf"))
+    assert "rest.0.moe.lean is not there and [32] here" in text
 
 
 def test_other_prefixes_and_old_names(tmp_path: Path) -> None:

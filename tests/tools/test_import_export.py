@@ -94,6 +94,39 @@ def test_an_adapter_starts_from_its_base(spec: str) -> None:
     assert main(["train", spec, "--recipe", "wide", "--out", "out/wide"]) == 0
 
 
+COUNT = """block Counted[D] : x[D] -> [D] {
+  state seen[D] = 0
+  state other[D] = 5
+  next seen = seen + 1
+  return x + seen * other
+}
+
+model Pair"""
+COUNTED = (
+    SPEC.replace("model Pair", COUNT, 1)
+    .replace("  head  :", "  count : Counted[D]\n  head  :")
+    .replace("dropout(embed(tokens), drop)", "count(embed(tokens))")
+    .replace('"head.bias"', '"seen"[D] = count.seen\n  "head.bias"')
+)
+
+
+@pytest.mark.parametrize("resumed", [True, False], ids=["resumed", "started"])
+def test_training_goes_on_from_an_imported_state(spec: str, resumed: bool) -> None:
+    text = COUNTED if resumed else COUNTED.replace("  seed      = 5", '  seed      = 5\n  start     = "ck"')
+    Path(spec).write_text(text)
+    tensors = load_file("theirs/model.safetensors")
+    save_file({**tensors, "seen": torch.arange(8.0)}, "theirs/model.safetensors")
+    out = "out/pair/checkpoints" if resumed else "ck"
+    assert main(["import", spec, "theirs", "-o", out, "--recipe", "pair"]) == 0
+    assert main(["train", spec, "--recipe", "pair", "--out", "out/pair", *(["--resume"] if resumed else [])]) == 0
+    found = {"count.seen": torch.empty(8), "count.other": torch.empty(8)}
+    checkpoint.read_tensors(checkpoint.latest(Path("out/pair/checkpoints")), found)
+    assert torch.equal(found["count.seen"], torch.arange(8.0) + 3)
+    assert torch.equal(found["count.other"], torch.full((8,), 5.0))  # not in the map: as declared
+    assert main(["export", spec, "out/pair/checkpoints", "-o", "again", "--recipe", "pair"]) == 0
+    assert torch.equal(load_file("again/model.safetensors")["seen"], found["count.seen"])
+
+
 def test_faults_are_said(spec: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["import", spec, "nothing", "-o", "ck", "--recipe", "pair"]) == 1
     assert "E0550" in capsys.readouterr().err

@@ -133,7 +133,7 @@ A, B = '  "a"[A, B, C] = a.w\n', '  "b"[E, A] = b.w\n'
         (B + '  "a"[A, B, 2 * C] = a.w\n', "E0802", "is no axis of a layout"),
         (B + '  "a"[2, A, B] = (a.w, a.w)\n', "E0802", "[C = 4]"),
         ('  "a"[A, B, C] = (a.w, b.w)\n', "E0802", "where the 2 parameters lie"),
-        (A + '  "b"[E, A] = b.v\n', "E0801", "no parameter `v`"),
+        (A + '  "b"[E, A] = b.v\n', "E0801", "no parameter or state `v`"),
         (A + '  "b"[E, A] = b[0].w\n', "E0801", "only a chain or a bank"),
         (A + B + '  for l in E { "c"[A] = a.w }\n', "E0802", "[B = 3, C = 4]"),
         (A + B + '  for l in E { "c{m}"[A, B, C] = a.w }\n', "E0201", "no dim `m`"),
@@ -194,3 +194,68 @@ def test_a_loop_over_a_bank_is_checked_as_if_unrolled(entries: str, title: str |
     found = check_text(spec_of(BANK, entries), "m.partita")
     assert len(found) == (title is not None)
     assert title is None or title in found[0].title
+
+
+NORMED = """use std
+model M : x[batch, C, Y, X] -> [batch, C, Y, X] {
+  sizes {
+       C  Y  X  L
+    s  4  2  2  2
+  }
+  norms : chain L of BatchNorm[C]
+  return norms(x)
+}
+weights M "org/m" {
+  "gain"[L, C] = norms.gain
+  "b"[L, C] = norms.b
+"""
+MEAN = '  for l in 2 { "{l}.running_mean"[C] = norms[l].mu }\n'
+
+
+def test_states_are_mapped_or_left_out() -> None:
+    found = weight_map(text_spec(NORMED + MEAN + "}\n"))
+    assert found.states == {"norms.0.mu": (4,), "norms.1.mu": (4,)}
+    assert not any(name.endswith((".mu", ".var")) for name in found.parameters)
+    assert found.anew == ()
+    assert [one.name for one in found.tensors][2:] == ["0.running_mean", "1.running_mean"]
+    assert weight_map(text_spec(NORMED + "}\n")).states == {}
+
+
+@pytest.mark.parametrize(
+    ("entries", "code", "word"),
+    [
+        (MEAN + '  "again"[C] = norms[1].mu\n', "E0803", "norms.1.mu is mapped twice"),
+        ('  "a"[C] = norms[0].nu\n', "E0801", "no parameter or state `nu`"),
+        ('  "a"[C, C] = norms[0].mu\n', "E0802", "C of norms.0.mu twice"),
+    ],
+)
+def test_what_is_wrong_with_a_state_is_said(entries: str, code: str, word: str) -> None:
+    found = check_text(NORMED + entries + "}\n", "m.partita")
+    assert [item.code for item in found] == [code], [item.title for item in found]
+    assert word in found[0].title
+
+
+COUNTED = """use std
+block Count[A] : x[A] -> [A] {
+  state used[A] = 0
+  next used = used + 1
+  return x + used
+}
+model M : x[A] -> [A] {
+  sizes {
+       A  E
+    s  2  3
+  }
+  many : bank E of Count[A]
+  return sum[E](many(x))
+}
+weights M "org/m" {
+"""
+
+
+@pytest.mark.parametrize(("loop", "title"), [("E", None), ("2", "lacks many.used [3, 2]")])
+def test_a_state_of_a_bank_is_mapped_whole(loop: str, title: str | None) -> None:
+    text = COUNTED + f'  for e in {loop} {{ "used.{{e}}"[A] = many[e].used }}\n}}\n'
+    assert [item.title for item in check_text(text, "m.partita")] == (
+        [] if title is None else [f"the weight map of M {title}"]
+    )
