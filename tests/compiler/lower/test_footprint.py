@@ -152,9 +152,11 @@ def measured(graph: Graph) -> tuple[float, int]:
 def test_the_peak_is_what_was_foretold(case: Case) -> None:
     graph = step_of(case)
     foretold, peak = measured(graph)
-    assert foretold == pytest.approx(peak, rel=1e-3)
+    # To the byte but for oneDNN's scratch of low products, which hangs on the processor and the number of threads.
+    low = "bf16" in case.more
+    assert foretold == pytest.approx(peak, rel=0.05 if low else 1e-3)
     # And from the graph alone, which knows neither instructions nor what kernels need inside.
-    if "bf16" not in case.more:
+    if not low:
         assert step_memory(graph).peak_bytes == pytest.approx(peak, rel=0.05)
 
 
