@@ -135,7 +135,7 @@ def _low_product(a: torch.Tensor, threads: int) -> int:
     """What oneDNN's brgemm matmul packs (src/cpu/x64/matmul/brgemm_matmul.cpp; fitted to oneDNN 3.x with AVX-512).
 
     A thread's packed columns of the right operand and float32 tile of the result; of a transposed left operand its
-    packed rows too. An estimate: on one thread of a processor with AVX-512 and without AMX it was exact up to 512 summed
+    packed rows too. An estimate: on one thread, with AVX-512 and without AMX, it was exact up to 512 summed
     elements; elsewhere the blocks are other ones.
     """
     if a.dtype is not torch.bfloat16:

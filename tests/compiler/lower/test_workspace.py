@@ -119,4 +119,5 @@ def test_products_of_bfloat16(sizes: tuple[int, int, int], turned: bool) -> None
         found = inside(lambda: aten.mm.default(a, b))
     # oneDNN blocks by the processor and the number of threads: an estimate, of the right size.
     foretold = workspace_bytes(emitted(aten.mm.default, (a, b)), torch.get_num_threads())
-    assert foretold == pytest.approx(found, rel=0.5, abs=64 << 10)
+    slack = 64 << 10
+    assert found / 2 - slack <= foretold <= 2 * found + slack
