@@ -147,7 +147,15 @@ def _named(frame: Frame, atom: s.DimRef, one: Parameter) -> list[tuple[Dim | Non
     if not known:
         names = ", ".join(dict.fromkeys(dim.name.rsplit(".", 1)[-1] for dim in one.dims))
         raise frame.fault("E0802", f"{one.name} knows no dim `{atom.name}`", atom.span, expected=names)
-    return [(None, math.prod(_size(dim) for dim in known[0]))]
+    return [(None, _extent(frame, atom, known[0]))]
+
+
+def _extent(frame: Frame, atom: s.DimRef, dims: Sequence[Dim]) -> int:
+    """How many elements the dims of a name span. What data gives its size (a batch) is no parameter's axis."""
+    if any(dim.size is None for dim in dims):
+        hint = "a layout has the axes of parameters: dims with a size"
+        raise frame.fault("E0802", f"`{atom.name}` has no size of its own", atom.span, hint=hint)
+    return math.prod(_size(dim) for dim in dims)
 
 
 def _sum(frame: Frame, atom: s.Dim, one: Parameter, part: int, parts: int) -> _Axis:
@@ -177,7 +185,7 @@ def _elsewhere(frame: Frame, summand: s.DimRef, one: Parameter) -> int:
     """The size of another part's summand, which the owner of this one does not name."""
     for scope in (*one.scopes[1:], one.scopes[0]):
         if summand.name in scope:
-            return math.prod(_size(dim) for dim in scope[summand.name])
+            return _extent(frame, summand, scope[summand.name])
     raise frame.fault("E0802", f"{one.name} knows no dim `{summand.name}`", summand.span)
 
 

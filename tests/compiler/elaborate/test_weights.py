@@ -130,6 +130,7 @@ A, B = '  "a"[A, B, C] = a.w\n', '  "b"[E, A] = b.w\n'
         (B + '  "a"[A, B, C, E] = a.w\n', "E0802", "E = 5 is no axis"),
         (B + '  "a"[A, B, B, C] = a.w\n', "E0802", "has B of a.w twice"),
         (B + '  "a"[A, B, Q] = a.w\n', "E0802", "no dim `Q`"),
+        (B + '  "a"[A, B, batch] = a.w\n', "E0802", "`batch` has no size of its own"),
         (B + '  "a"[A, B, 2 * C] = a.w\n', "E0802", "is no axis of a layout"),
         (B + '  "a"[2, A, B] = (a.w, a.w)\n', "E0802", "[C = 4]"),
         ('  "a"[A, B, C] = (a.w, b.w)\n', "E0802", "where the 2 parameters lie"),
