@@ -160,7 +160,10 @@ def _layer(place: _Place, chain: Chain, index: int) -> _Place:
 
 def _indexed(frame: Frame, place: _Place, step: s.WeightIndex, every: Mapping[str, int]) -> _Place:
     index, value = d.size(frame, step.dim), place.value
-    assert index is not None, "indexes and sizes are known"
+    if index is None:  # made of a dim that only data gives a size
+        raise frame.fault(
+            "E0801", f"`{step.span.text}` is no number here", step.span, "an index is a number or a loop's"
+        )
     if isinstance(value, Chain):
         if d.names_in(step.dim) & every.keys():
             raise Irregular

@@ -136,6 +136,7 @@ A, B = '  "a"[A, B, C] = a.w\n', '  "b"[E, A] = b.w\n'
         ('  "a"[A, B, C] = (a.w, b.w)\n', "E0802", "where the 2 parameters lie"),
         (A + '  "b"[E, A] = b.v\n', "E0801", "no parameter or state `v`"),
         (A + '  "b"[E, A] = b[0].w\n', "E0801", "only a chain or a bank"),
+        (A + '  "b"[E, A] = b[batch].w\n', "E0801", "is no number here"),
         (A + B + '  for l in E { "c"[A] = a.w }\n', "E0802", "[B = 3, C = 4]"),
         (A + B + '  for l in E { "c{m}"[A, B, C] = a.w }\n', "E0201", "no dim `m`"),
         (A + B + '  tied "c"[A, B, C] = a.w when E\n', "E0303", "true or false"),
