@@ -23,7 +23,8 @@ from .elaborate.causality import foresight
 from .elaborate.load import Spec, load
 from .elaborate.loss import elaborate_loss
 from .elaborate.models import BATCH, elaborate_model
-from .elaborate.recipe import Plan, Recipe, plain
+from .elaborate.plain import plain
+from .elaborate.recipe import Plan, Recipe
 from .elaborate.weights import weight_map
 from .ir.graph import Graph
 from .ir.layout import Layout, Mesh

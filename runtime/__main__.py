@@ -15,9 +15,10 @@ from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
+from .begin import Options
 from .fault import RuntimeFault
 from .metrics import EvalRecord, StepRecord
-from .train import Options, train
+from .train import train
 
 LINES = 20  # of a whole run
 LOST = "Connection"  # what gloo says of when another process is gone

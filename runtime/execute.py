@@ -12,7 +12,6 @@ import hashlib
 import importlib.abc
 import importlib.util
 import json
-import math
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +29,9 @@ from .program import (
     Free,
     Input,
     Instruction,
-    Local,
     Program,
     Run,
+    Shard,
     Wait,
     from_json,
 )
@@ -54,7 +53,6 @@ DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
         "f64": torch.float64,
     }
 )
-NOTHING = MappingProxyType({"sum": 0.0, "max": -math.inf, "lse": -math.inf})  # what a reduction passes over
 
 
 class BuildError(Exception):
@@ -295,19 +293,15 @@ class Executable:
                         while not landing[0].pending.ready():
                             yield
                         landing[0].land(buffers, flying)
-                case Local():
-                    self._place(instruction, buffers)
+                case Shard():
+                    self._cut(instruction, buffers)
 
-    def _place(self, local: Local, buffers: Store) -> None:
-        at, peers = self.build.mesh.along(self.rank, local.axis)
-        (whole,) = _take(buffers, (local.input,), local.frees)
-        if local.kind == "shard":
-            begin, size = chunk(local.size, len(peers), at)
-            mine = whole.narrow(local.dim, begin, size)
-            buffers[local.output] = mine.clone(memory_format=torch.contiguous_format)
-            return
-        mine = whole if local.in_place else whole.clone()
-        buffers[local.output] = mine if at == 0 else mine.fill_(NOTHING[local.reduction])
+    def _cut(self, shard: Shard, buffers: Store) -> None:
+        at, peers = self.build.mesh.along(self.rank, shard.axis)
+        (whole,) = _take(buffers, (shard.input,), shard.frees)
+        begin, size = chunk(shard.size, len(peers), at)
+        mine = whole.narrow(shard.dim, begin, size)
+        buffers[shard.output] = mine.clone(memory_format=torch.contiguous_format)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 
 from .layout import ONE_DEVICE, Layout, Mesh, part
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +115,14 @@ class Free:
 
 
 CollectiveKind = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]
-Reduction = Literal["sum", "max", "lse"]
+Reduction = Literal["sum", "max"]
 
 
 @dataclass(frozen=True, slots=True)
 class Collective:
     """Begin a collective among the devices that differ along `axis` alone; its outputs are there after a `Wait`.
 
-    all_reduce      every device gets the sum, maximum or log-sum-exp over all (`reduction`); several make a bucket
+    all_reduce      every device gets the sum or maximum over all (`reduction`); several make a bucket
     all_gather      parts are joined along position `dim`, which then has `size`, in the order of the axis
     reduce_scatter  the sum or maximum over all, of which each device keeps its chunk along `dim`, of `size` in all
     all_to_all      cut along `dim`, of `size`; each device gets its chunk from all, joined along `join`, of `join_size`
@@ -156,28 +156,21 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
-class Local:
-    """What a device does with a replicated buffer by its place on `axis` alone.
+class Shard:
+    """Copy the own chunk of a replicated buffer: along position `dim`, of `size` in all, by the place on `axis`."""
 
-    shard    keep the own chunk along position `dim`, of `size` in all: a copy
-    partial  the first device keeps the value, the others hold what `reduction` passes over (0, -inf)
-    """
-
-    kind: Literal["shard", "partial"]
     axis: str
     input: str
     output: str
     shape: tuple[int, ...]
     dtype: str
-    dim: int = 0
-    size: int = 0
-    reduction: Reduction = "sum"
+    dim: int
+    size: int
     frees: tuple[str, ...] = ()
-    in_place: bool = False
-    op: Literal["local"] = "local"
+    op: Literal["shard"] = "shard"
 
 
-Instruction = Run | Allocate | Free | Collective | Wait | Local
+Instruction = Run | Allocate | Free | Collective | Wait | Shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +289,7 @@ def _tuple(value: Any) -> Any:
 
 
 _INSTRUCTIONS: Mapping[str, type[Instruction]] = MappingProxyType(
-    {"run": Run, "allocate": Allocate, "free": Free, "collective": Collective, "wait": Wait, "local": Local}
+    {"run": Run, "allocate": Allocate, "free": Free, "collective": Collective, "wait": Wait, "shard": Shard}
 )
 
 

@@ -1,27 +1,25 @@
 """Trains a build: batches in, steps, evaluations, checkpoints and metrics out. Prints nothing; callbacks tell.
 
 The loss of a step follows from the build, the seed and the step alone, so that a run which was killed and resumed gives
-the same losses, bit for bit. Everything that a user may have got wrong is checked before a file is written.
+the same losses, bit for bit. How a run begins is said in `begin.py`.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import signal
 import statistics
 import time
-from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import torch
 
 from . import checkpoint, weights
+from .begin import Options, check_build, checkpoint_folder, inside, open_build, open_metrics, start
 from .data import Data
 from .exchange import export_weights
-from .execute import BuildError, load
 from .execute import Executable as Interpreter
 from .fault import RuntimeFault
 from .feed import Executable, open_feeds, step_data
@@ -30,39 +28,14 @@ from .memory import measure_peak
 from .mesh import Place, highest, join_mesh, leads
 from .metrics import EvalRecord, Metrics, StepRecord, Summary, bits_per_byte, read_summary
 from .process import Leave, leave_on_signals, own_device, process_group
-from .program import Build, ProgramFormatError
+from .program import Build
 from .recipe import Training, from_plain
-from .state import Store, empty_store, initial_store, parameter_count
+from .state import Store, parameter_count
 from .trace import Tracer
 
 WARM_UP = 3  # steps of a process that no timing counts
 SMALLEST_SCALE = 2.0**-14  # of a loss: below it, gradients overflow whatever the scale
 MEASURED = 1  # the first step of a process, from 0, whose memory is measured (it is slower, so no timing counts it)
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to run. `folder` is the run's own: checkpoints and metrics go there.
-
-    resume      go on from the newest checkpoint; else a folder that holds some is refused, unless `overwrite`
-    data_root   takes the place of the spec's folder in the data's paths
-    device      `cpu`, `cuda`, …; None: CUDA if there is one
-    kernels     packages whose foreign kernels may run
-    dump        outputs of `step` that are written to `dump/` as safetensors after the process's first step
-    """
-
-    folder: Path
-    resume: bool = False
-    overwrite: bool = False
-    data_root: Path | None = None
-    device: str | None = None
-    compiled: bool = False
-    kernels: tuple[str, ...] = ()
-    measure_memory: bool = True
-    dump: tuple[str, ...] = ()
-    on_step: Callable[[StepRecord], None] | None = None
-    on_evaluate: Callable[[EvalRecord], None] | None = None
-    on_checkpoint: Callable[[Path], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +53,7 @@ def train(build_folder: Path, options: Options, executable: Executable | None = 
     if executable is None:
         executable = open_build(build_folder, device, options.compiled, options.kernels)
     training, build = from_plain(executable.build.recipe), executable.build
-    _check(executable, training, options)
+    check_build(executable, training, options)
     try:
         with process_group(device), leave_on_signals() as leave:
             place = join_mesh(build.mesh, device)
@@ -88,97 +61,12 @@ def train(build_folder: Path, options: Options, executable: Executable | None = 
                 assert isinstance(executable, Interpreter), "only the interpreter knows of a mesh"
                 executable = replace(executable, communicator=place.processes)
             data = open_feeds(training, build, place.rank if place else None, options.data_root)
-            store, first = _start(executable, training, options, place)
-            with _metrics(training, options, first) as metrics:
+            store, first = start(executable, training, options, place)
+            with open_metrics(training, options, first) as metrics:
                 return _Run(executable, training, options, data, store, metrics, leave, first, place).go()
     except OSError as fault:
         reason = fault.strerror or str(fault)
         raise RuntimeFault("E0516", f"{options.folder} cannot be written: {reason}", "name another folder") from fault
-
-
-def open_build(folder: Path, device: torch.device, compiled: bool = False, kernels: Collection[str] = ()) -> Executable:
-    """A build folder as something that runs. Raises `RuntimeFault` E0523, E0524."""
-    try:
-        return load(folder, device, compiled, kernels)
-    except (BuildError, ProgramFormatError) as fault:
-        raise RuntimeFault("E0523", str(fault), "compile it again") from fault
-
-
-def _check(executable: Executable, training: Training, options: Options) -> None:
-    build = executable.build
-    programs = [build.programs.get(turn.program) for turn in training.turns]
-    steps = [program for program in programs if program is not None and "loss" in program.outputs]
-    if len(steps) < len(programs):
-        raise RuntimeFault("E0521", f"{build.name} has no program that trains", "compile a train record")
-    given = dict.fromkeys(name for step in steps for name in step.outputs)
-    missing = [name for name in options.dump if name not in given]
-    if missing:
-        known = f"it gives {', '.join(given)}"
-        raise RuntimeFault("E0521", f"the program does not give {', '.join(missing)}", known)
-
-
-def checkpoint_folder(training: Training, folder: Path) -> Path:
-    """Where a run's checkpoints lie."""
-    return _inside(folder, training.checkpoint.to or "checkpoints")
-
-
-def check_run_folder(training: Training, options: Options) -> None:
-    """Whether the run's folder holds what is to be resumed, or nothing that is to be kept. Raises E0504, E0510, E0514.
-
-    `train` asks this itself; who writes into the folder before (a compiler) asks it first.
-    """
-    folder = checkpoint_folder(training, options.folder)
-    if options.resume:
-        checkpoint.latest(folder)
-    elif checkpoint.checkpoints(folder) and not options.overwrite:
-        raise RuntimeFault(
-            "E0514", f"{folder} holds checkpoints of an earlier run", "resume it, or name another folder"
-        )
-
-
-def _inside(folder: Path, name: str) -> Path:
-    if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
-        raise RuntimeFault("E0504", f"{name!r} leaves the run's folder", "name another run's folder instead")
-    return folder / name
-
-
-def _start(executable: Executable, training: Training, options: Options, place: Place | None) -> tuple[Store, int]:
-    """The store and the count of steps that are done: from a checkpoint, or as initialised."""
-    check_run_folder(training, options)
-    folder, rank = checkpoint_folder(training, options.folder), place.rank if place else None
-    if options.resume:
-        store = empty_store(executable.build, executable.device, rank)
-        scalars = checkpoint.load(checkpoint.latest(folder), executable.build, store, place)
-        if scalars.anew is None and scalars.seed != training.seed:
-            raise RuntimeFault(
-                "E0515", f"the run was begun with seed {scalars.seed}, not {training.seed}", "resume with the same seed"
-            )
-        return store, scalars.step
-    if checkpoint.checkpoints(folder):
-        if not options.overwrite:
-            raise RuntimeFault(
-                "E0514",
-                f"{folder} holds checkpoints of an earlier run",
-                "pass --resume to go on, or name another folder",
-            )
-        if leads():
-            checkpoint.remove_all(folder)
-    store = initial_store(executable.build, training.seed, executable.device, rank)
-    if training.start is not None:
-        root = options.data_root or Path(training.folder)
-        checkpoint.begin_with(_inside(root, training.start), executable.build, store, place)
-    return store, 0
-
-
-def _metrics(training: Training, options: Options, first: int) -> Metrics:
-    board = training.log.tensorboard
-    if not leads():
-        return Metrics(Path(os.devnull))
-    return Metrics(
-        _inside(options.folder, training.log.metrics),
-        _inside(options.folder, board) if board else None,
-        first if options.resume else None,
-    )
 
 
 @dataclass(slots=True)
@@ -406,7 +294,7 @@ def result_of(build: Build, folder: Path) -> Result:
     """How a run that other processes ran to its end ended: what they wrote down in its folder."""
     training = from_plain(build.recipe)
     saved = checkpoint.checkpoints(checkpoint_folder(training, folder))
-    return Result(read_summary(_inside(folder, training.log.metrics)), saved[-1] if saved else None, 0)
+    return Result(read_summary(inside(folder, training.log.metrics)), saved[-1] if saved else None, 0)
 
 
 def _due(step: int, every: int) -> bool:

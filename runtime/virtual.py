@@ -18,7 +18,7 @@ from .layout import chunk, part
 from .program import Build, Collective, Input
 from .state import tensors_of
 
-JOINED = MappingProxyType({"sum": torch.add, "max": torch.maximum, "lse": torch.logaddexp})
+JOINED = MappingProxyType({"sum": torch.add, "max": torch.maximum})
 
 
 class ClusterError(Exception):

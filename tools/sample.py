@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from ..compiler.elaborate.recipe import Sample
+from ..runtime.begin import open_build
 from ..runtime.generate import Sampling, generate, load_weights
-from ..runtime.train import open_build
 from .fault import CommandFault
 
 

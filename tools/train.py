@@ -11,6 +11,7 @@ from ..compiler.cost.table import Table
 from ..compiler.elaborate.load import Spec
 from ..compiler.elaborate.recipe import Recipe
 from ..runtime import train as runtime
+from ..runtime.begin import Options
 from ..runtime.metrics import StepRecord
 from ..runtime.program import Build
 from .arguments import add_kernels, add_spec, sets_of
@@ -73,7 +74,7 @@ def train(options: argparse.Namespace, spec: Spec, recipe: Recipe, beside: Path,
     try:
         result = runtime.train(
             beside,
-            runtime.Options(
+            Options(
                 folder=folder,
                 resume=options.resume,
                 overwrite=options.overwrite,

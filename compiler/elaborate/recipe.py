@@ -1,7 +1,6 @@
 """The recipe: a `train` record as typed, frozen data, the one form in which the rest of the compiler sees it.
 
-A model says what is computed; a recipe says on what, how long, how precisely and by which optimizer. `plain` gives
-the part that the runtime needs as plain data, in the runtime's own words.
+A model says what is computed; a recipe says on what, how long, how precisely and by which optimizer.
 """
 
 from __future__ import annotations
@@ -349,61 +348,3 @@ def matches(pattern: str, path: str) -> bool:
             return False
         at = found + len(piece)
     return True
-
-
-def plain(recipe: Recipe) -> dict[str, object]:
-    """What the runtime reads of a recipe, as plain data under its own names (`runtime.recipe.Training`)."""
-    evaluate, check, log = recipe.evaluate, recipe.checkpoint, recipe.log
-    return {
-        "source": _source(recipe.source),
-        "rows": None if recipe.rows is None else {"kind": recipe.rows.kind, "length": recipe.rows.length},
-        "columns": [
-            *(_column(item) for item in recipe.columns if item.rule != "noise"),  # a step draws its own noise
-            *(
-                _column(Column(f"rows.{rule}", rule))
-                for rule in (ROW_FACTS if recipe.rows and recipe.rows.ragged else ())
-            ),
-        ],
-        "steps": recipe.steps,
-        "batch": recipe.batch,
-        "seed": recipe.seed,
-        "turns": [{"program": t.program, "repeat": t.repeat, "name": t.update} for t in recipe.turns],
-        "start": recipe.start,
-        "trace": None if recipe.trace is None else {"at": recipe.trace.at, "steps": recipe.trace.steps},
-        "on_nan": recipe.on_nan or "stop",
-        "folder": recipe.folder,
-        "evaluate": None
-        if evaluate is None
-        else {
-            "every": evaluate.every,
-            "share": evaluate.share,
-            "source": _source(evaluate.source),
-            "batches": evaluate.batches,
-        },
-        "checkpoint": {"every": check.every, "keep": check.keep, "to": check.to, "on_signal": check.on_signal},
-        "log": {"every": log.every, "metrics": log.metrics, "tensorboard": log.tensorboard},
-    }
-
-
-def _column(column: Column) -> dict[str, object]:
-    return {
-        "name": column.name,
-        "rule": column.rule,
-        "of": column.of,
-        "source": _source(column.source),
-        "entry": column.entry,
-    }
-
-
-def _source(source: DataSource | None) -> dict[str, object] | None:
-    return (
-        None
-        if source is None
-        else {
-            "kind": source.kind,
-            "paths": list(source.paths),
-            "dtype": source.dtype,
-            "end": source.end,
-            "folder": source.folder,
-        }
-    )

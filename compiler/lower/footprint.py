@@ -20,7 +20,7 @@ import torch
 from torch import fx
 
 from ...runtime.layout import ONE_DEVICE, Mesh
-from ...runtime.program import Allocate, Build, Collective, Free, Instruction, Local, Program, Run, Wait
+from ...runtime.program import Allocate, Build, Collective, Free, Instruction, Program, Run, Shard, Wait
 from ..cost.memory import CPU_ROUNDING_BYTES, CUDA_ROUNDING_BYTES, Memory, Owner, Share
 from .emit import storage
 from .modules import Module
@@ -301,31 +301,41 @@ class _Walk:
                 what = "wait"
                 for name in instruction.buffers:
                     self._hold(self.flying.pop(name, ()), -1)
+            elif isinstance(instruction, Shard):
+                what = instruction.op
+                self._cut(instruction)
             else:
                 what = instruction.kind
                 self._send(instruction)
             self.levels.append(Level(phase, what, self.high, self.total, self.owners, layer))
 
-    def _send(self, sent: Collective | Local) -> None:
+    def _cut(self, shard: Shard) -> None:
+        """The whole lives until its part is copied."""
+        memories = [self.buffers[shard.input]]
+        self._hold(memories, 1)
+        for name in shard.frees:
+            self._unbind(name)
+        self._bind(shard.output, self._made(shard.output, shard.shape, shard.dtype))
+        self._mark(shard.output)
+        self._hold(memories, -1)
+
+    def _send(self, sent: Collective) -> None:
         """A collective's operands and what it stages live until they are waited for."""
-        local = isinstance(sent, Local)
-        inputs, outputs = ((sent.input,), (sent.output,)) if local else (sent.inputs, sent.outputs)
-        shapes = (sent.shape,) if local else sent.shapes
-        memories = [self.buffers[name] for name in inputs]
-        staged = 0 if local else staging_bytes(sent, self.devices[sent.axis], self.gloo)
-        staging = (self._new(staged, Owner.WORKSPACE, sent.kind),) if staged and not local else ()
+        memories = [self.buffers[name] for name in sent.inputs]
+        staged = staging_bytes(sent, self.devices[sent.axis], self.gloo)
+        staging = (self._new(staged, Owner.WORKSPACE, sent.kind),) if staged else ()
         self._hold((*memories, *staging), 1)
         for name in sent.frees:
             self._unbind(name)
-        in_place = {sent.input} if local and sent.in_place else () if local else {*sent.in_place}
-        for name, shape, memory, given in zip(outputs, shapes, memories, inputs, strict=True):
-            owner = Owner.GRADIENT if name in self.gradients else Owner.ACTIVATION
-            self._bind(name, memory if given in in_place else self._new(_bytes(shape, sent.dtype), owner, name))
-        self._mark(outputs[0])
-        if local:
-            self._hold(memories, -1)
-        else:
-            self.flying[outputs[-1]] = (*memories, *staging)
+        for name, shape, memory, given in zip(sent.outputs, sent.shapes, memories, sent.inputs, strict=True):
+            self._bind(name, memory if given in sent.in_place else self._made(name, shape, sent.dtype))
+        self._mark(sent.outputs[0])
+        self.flying[sent.outputs[-1]] = (*memories, *staging)
+
+    def _made(self, name: str, shape: tuple[int, ...], dtype: str) -> int:
+        """The new memory of a buffer that an instruction makes."""
+        owner = Owner.GRADIENT if name in self.gradients else Owner.ACTIVATION
+        return self._new(_bytes(shape, dtype), owner, name)
 
     def _hold(self, memories: Sequence[int], times: int) -> None:
         """Somebody without a name needs memories, or no longer."""

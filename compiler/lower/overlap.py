@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from ...runtime.program import Allocate, Collective, Free, Instruction, Local, Run, Wait
+from ...runtime.program import Allocate, Collective, Free, Instruction, Run, Shard, Wait
 from ..ir.types import DType, Node
 from .listing import Key, Listing
 from .segment import stands_alone
@@ -103,7 +103,7 @@ def _touched(instruction: Instruction) -> set[str]:
     match instruction:
         case Run() | Collective():
             return {*instruction.inputs}
-        case Local():
+        case Shard():
             return {instruction.input}
         case Wait() | Free():
             return {*instruction.buffers}

@@ -13,7 +13,7 @@ from typing import cast
 
 import torch
 
-from ...runtime.program import Allocate, Collective, CollectiveKind, Instruction, Local, Program, Reduction, Run, Wait
+from ...runtime.program import Allocate, Collective, CollectiveKind, Instruction, Program, Reduction, Run, Shard, Wait
 from ..ir.graph import Graph
 from ..ir.types import Dim, Node, Phase, TensorType
 from .emit import TORCH_DTYPES, Key, shape, storage
@@ -188,17 +188,16 @@ class _Walk:
         (key,), use, out = segment.inputs, node.uses[0], node.outs[0]
         frees = [key] if self._ends(key, position, segment.phase) else []
         tensor, sizes = self.live[key], tuple(shape(out.dims))
-        same = node.op in ("all_reduce", "partial") and dense(tensor)
+        same = node.op == "all_reduce" and dense(tensor)
         in_place = same and bool(frees) and storage(tensor) not in self._staying(frees)
         given, freed = self.buffer(key), tuple(self.buffer(k) for k in frees)
         target, axis, dtype = self.buffer((node.id, 0)), str(node.attrs["axis"]), out.dtype.value
         at, size = _position(node, "split" if node.op == "all_to_all" else "dim")
-        reduction = cast(Reduction, node.attrs.get("reduction", "sum"))
-        if node.op in ("shard", "partial"):
-            kind = "shard" if node.op == "shard" else "partial"
-            made: Instruction = Local(kind, axis, given, target, sizes, dtype, at, size, reduction, freed, in_place)
+        if node.op == "shard":
+            made: Instruction = Shard(axis, given, target, sizes, dtype, at, size, freed)
         else:
             join, join_size = _position(node, "join")
+            reduction = cast(Reduction, node.attrs.get("reduction", "sum"))
             made = Collective(
                 cast(CollectiveKind, node.op), axis, (given,), (target,), (sizes,), dtype,
                 reduction, at, size, join, join_size, freed, (given,) if in_place else (),

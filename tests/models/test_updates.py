@@ -11,17 +11,19 @@ import pytest
 import torch
 from partita.compiler.base.span import Source
 from partita.compiler.elaborate.load import Spec
-from partita.compiler.elaborate.recipe import Recipe, plain
+from partita.compiler.elaborate.plain import plain
+from partita.compiler.elaborate.recipe import Recipe
 from partita.compiler.elaborate.recipes import load_recipe
 from partita.compiler.lower.build import compile_graphs
 from partita.compiler.pipeline import compile_recipe, step_graphs
+from partita.runtime.begin import Options
 from partita.runtime.checkpoint import latest
 from partita.runtime.data import open_data
 from partita.runtime.execute import executable
 from partita.runtime.metrics import read_metrics
 from partita.runtime.recipe import from_plain
 from partita.runtime.state import initial_store, parameter_count
-from partita.runtime.train import Options, train
+from partita.runtime.train import train
 from samples.spec_texts import ROOT, opened
 from torch.nn import functional as f
 

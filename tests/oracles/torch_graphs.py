@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from partita.compiler.ir.graph import Graph
-from partita.compiler.ir.types import Dim, Dims, DType, Node
+from partita.compiler.ir.types import Dim, DType, Node
 from partita.compiler.ops.registry import REGISTRY
 from torch import Tensor
 
+from .torch_axes import align, axes_of, contract, dims_of, sizes_of
+from .torch_kernels import attention, cross_entropy, layer_norm, rms_norm, rotary
 from .values import LEAVES, Array
 
 Rule = Callable[[Node, list[Tensor]], Tensor | Sequence[Tensor]]
@@ -76,36 +78,11 @@ def _scan(graph: Graph, node: Node, operands: list[Tensor]) -> list[Tensor]:
     return [*carries, *(torch.stack(column) for column in columns)]
 
 
-# ---- axes
-
-
-def _align(x: Tensor, dims: Dims, target: Dims) -> Tensor:
-    """Axes in the order of `target`, of size one where x has none."""
-    x = x.permute([dims.index(dim) for dim in target if dim in dims])
-    for place, dim in enumerate(target):
-        if dim not in dims:
-            x = x.unsqueeze(place)
-    return x
-
-
-def _sizes(dims: Sequence[Dim]) -> list[int]:
-    return [dim.size or 0 for dim in dims]
-
-
-def _axes(node: Node, attr: str, operand: int = 0) -> tuple[int, ...]:
-    return tuple(node.uses[operand].dims.index(dim) for dim in _dims(node, attr))
-
-
-def _dims(node: Node, attr: str) -> Dims:
-    value: Any = node.attrs[attr]
-    return (value,) if isinstance(value, Dim) else tuple(value)
-
-
 def _elementwise(function: Callable[..., Tensor]) -> Rule:
     def rule(node: Node, operands: list[Tensor]) -> Tensor:
         out = node.outs[0].dims
-        every = [_align(x, use.dims, out) for x, use in zip(operands, node.uses, strict=True)]
-        return function(*every).expand(_sizes(out))
+        every = [align(x, use.dims, out) for x, use in zip(operands, node.uses, strict=True)]
+        return function(*every).expand(sizes_of(out))
 
     return rule
 
@@ -128,7 +105,7 @@ def _kind(dtype: DType) -> torch.dtype:
 
 def _constant(node: Node, _: list[Tensor]) -> Tensor:
     value: Any = node.attrs["value"]
-    return torch.full(_sizes(node.outs[0].dims), value, dtype=_kind(node.outs[0].dtype))
+    return torch.full(sizes_of(node.outs[0].dims), value, dtype=_kind(node.outs[0].dtype))
 
 
 def _given(node: Node, operands: list[Tensor]) -> Tensor:
@@ -138,16 +115,16 @@ def _given(node: Node, operands: list[Tensor]) -> Tensor:
 
 
 def _merge(node: Node, operands: list[Tensor]) -> Tensor:
-    parts, into = _dims(node, "dims"), _dims(node, "into")[0]
+    parts, into = dims_of(node, "dims"), dims_of(node, "into")[0]
     out = node.outs[0].dims
     at = out.index(into)
     order = (*out[:at], *parts, *out[at + 1 :])
-    return _align(operands[0], node.uses[0].dims, order).reshape(_sizes(out))
+    return align(operands[0], node.uses[0].dims, order).reshape(sizes_of(out))
 
 
 def _expand(node: Node, operands: list[Tensor]) -> Tensor:
     out = node.outs[0].dims
-    return _align(operands[0], node.uses[0].dims, out).expand(_sizes(out))
+    return align(operands[0], node.uses[0].dims, out).expand(sizes_of(out))
 
 
 def _add(*terms: Tensor) -> Tensor:
@@ -155,19 +132,19 @@ def _add(*terms: Tensor) -> Tensor:
 
 
 def _split(node: Node, operands: list[Tensor]) -> Sequence[Tensor]:
-    return torch.split(operands[0], _sizes(_dims(node, "parts")), _axes(node, "dim")[0])
+    return torch.split(operands[0], sizes_of(dims_of(node, "parts")), axes_of(node, "dim")[0])
 
 
 def _stack(node: Node, operands: list[Tensor]) -> Tensor:
     dims = node.outs[0].dims[1:]
-    return torch.stack([_align(x, use.dims, dims) for x, use in zip(operands, node.uses, strict=True)])
+    return torch.stack([align(x, use.dims, dims) for x, use in zip(operands, node.uses, strict=True)])
 
 
 def _concat(node: Node, operands: list[Tensor]) -> Tensor:
-    out, (dim,), parts = node.outs[0].dims, _dims(node, "dim"), _dims(node, "parts")
+    out, (dim,), parts = node.outs[0].dims, dims_of(node, "dim"), dims_of(node, "parts")
     at = out.index(dim)
     pieces = [
-        _align(x, use.dims, (*out[:at], part, *out[at + 1 :]))
+        align(x, use.dims, (*out[:at], part, *out[at + 1 :]))
         for x, use, part in zip(operands, node.uses, parts, strict=True)
     ]
     return torch.cat(pieces, at)
@@ -180,16 +157,16 @@ def _one_hot(ids: Tensor, size: int) -> Tensor:
 def _gather(node: Node, operands: list[Tensor]) -> Tensor:
     """table · one-hot(ids): slow, and not how any kernel does it."""
     table, ids = operands
-    (dim,) = _dims(node, "dim")
-    return _contract(
+    (dim,) = dims_of(node, "dim")
+    return contract(
         (table, node.uses[0].dims), (_one_hot(ids, dim.size or 0), (*node.uses[1].dims, dim)), node.outs[0].dims
     )
 
 
 def _scatter(node: Node, operands: list[Tensor]) -> Tensor:
     values, ids = operands
-    (dim,) = _dims(node, "dim")
-    return _contract(
+    (dim,) = dims_of(node, "dim")
+    return contract(
         (values, node.uses[0].dims), (_one_hot(ids, dim.size or 0), (*node.uses[1].dims, dim)), node.outs[0].dims
     )
 
@@ -206,8 +183,8 @@ def _window(node: Node, operands: list[Tensor]) -> Tensor:
     apart = Dim("apart", a["dim"].size)
     places, dims = _places(node), (a["out"], a["size"], apart)
     x_dims = tuple(apart if dim == a["dim"] else dim for dim in node.uses[0].dims)
-    inside = _contract((operands[0], x_dims), (places, dims), node.outs[0].dims)
-    outside = _align(1 - places.sum(-1), dims[:2], node.outs[0].dims)
+    inside = contract((operands[0], x_dims), (places, dims), node.outs[0].dims)
+    outside = align(1 - places.sum(-1), dims[:2], node.outs[0].dims)
     return inside + a["fill"] * outside
 
 
@@ -215,12 +192,12 @@ def _unwindow(node: Node, operands: list[Tensor]) -> Tensor:
     a: Any = node.attrs
     apart = Dim("apart", a["dim"].size)
     result = tuple(apart if dim == a["dim"] else dim for dim in node.outs[0].dims)
-    return _contract((operands[0], node.uses[0].dims), (_places(node), (a["out"], a["size"], apart)), result)
+    return contract((operands[0], node.uses[0].dims), (_places(node), (a["out"], a["size"], apart)), result)
 
 
 def _top(node: Node, operands: list[Tensor]) -> Tensor:
     """An element is among the k largest if fewer than k others are larger, or as large and further in front."""
-    (axis,) = _axes(node, "dim")
+    (axis,) = axes_of(node, "dim")
     k: Any = node.attrs["k"]
     x = operands[0].movedim(axis, -1)
     mine, other = x.unsqueeze(-1), x.unsqueeze(-2)
@@ -231,9 +208,9 @@ def _top(node: Node, operands: list[Tensor]) -> Tensor:
 
 def _dispatch(node: Node, operands: list[Tensor]) -> Sequence[Tensor]:
     """The tokens of the first expert, then those of the second, …"""
-    (dim,), (experts,) = _dims(node, "dim"), _dims(node, "experts")
+    (dim,), (experts,) = dims_of(node, "dim"), dims_of(node, "experts")
     rest = tuple(d for d in node.uses[0].dims if d not in (dim, experts))
-    pick = _align(operands[0], node.uses[0].dims, (*rest, experts, dim))
+    pick = align(operands[0], node.uses[0].dims, (*rest, experts, dim))
     order = torch.argsort(~pick.flatten(-2), dim=-1, stable=True)[..., : node.outs[0].dims[-1].size]
     return [order % (dim.size or 1), order // (dim.size or 1)]
 
@@ -241,100 +218,16 @@ def _dispatch(node: Node, operands: list[Tensor]) -> Sequence[Tensor]:
 def _grouped(node: Node, operands: list[Tensor]) -> Tensor:
     """A product with one-hot(ids): every row meets every expert."""
     first, second, ids = operands
-    (dim,) = _dims(node, "dim")
+    (dim,) = dims_of(node, "dim")
     hot, dims = _one_hot(ids, dim.size or 0), (*node.uses[2].dims, dim)
     spread = tuple(dict.fromkeys((*node.uses[0].dims, dim)))
-    masked = _contract((first, node.uses[0].dims), (hot, dims), spread)
-    return _contract((masked, spread), (second, node.uses[1].dims), node.outs[0].dims)
+    masked = contract((first, node.uses[0].dims), (hot, dims), spread)
+    return contract((masked, spread), (second, node.uses[1].dims), node.outs[0].dims)
 
 
-def _contract(a: tuple[Tensor, Dims], b: tuple[Tensor, Dims], out: Dims) -> Tensor:
-    letters: dict[Dim, str] = {}
-    for dim in (*a[1], *b[1]):
-        letters.setdefault(dim, chr(ord("a") + len(letters)))
-    left, right, to = ("".join(letters[dim] for dim in dims) for dims in (a[1], b[1], out))
-    return torch.einsum(f"{left},{right}->{to}", a[0], b[0])
-
-
-# ---- kernel functions
-
-
-def _cross_entropy(node: Node, operands: list[Tensor]) -> Sequence[Tensor]:
-    logits, target = operands
-    (axis,) = _axes(node, "V")
-    kept = tuple(dim for dim in node.uses[0].dims if dim not in _dims(node, "V"))
-    target = _align(target, node.uses[1].dims, kept)
-    loss = torch.logsumexp(logits, axis) - logits.gather(axis, target.unsqueeze(axis)).squeeze(axis)
-    return [loss, torch.logsumexp(logits, axis)]
-
-
-def _layer_norm(node: Node, operands: list[Tensor]) -> Sequence[Tensor]:
-    x, gain, *bias = operands
-    over: Any = _axes(node, "D")
-    eps: Any = node.attrs["eps"]
-    mean, variance = x.mean(over, keepdim=True), x.var(over, unbiased=False, keepdim=True)
-    rstd = (variance + eps) ** -0.5
-    y = (x - mean) * rstd * _align(gain, node.uses[1].dims, node.uses[0].dims)
-    if bias:
-        y = y + _align(bias[0], node.uses[2].dims, node.uses[0].dims)
-    return [y, mean.squeeze(over), rstd.squeeze(over)]
-
-
-def _rms_norm(node: Node, operands: list[Tensor]) -> Sequence[Tensor]:
-    x, gain = operands
-    over: Any = _axes(node, "D")
-    eps: Any = node.attrs["eps"]
-    offset: Any = node.attrs["offset"]
-    rstd = (x.square().mean(over, keepdim=True) + eps) ** -0.5
-    return [x * rstd * (_align(gain, node.uses[1].dims, node.uses[0].dims) + offset), rstd.squeeze(over)]
-
-
-def _attention(node: Node, operands: list[Tensor]) -> Sequence[Tensor]:
-    """softmax(scale · q k) v, the scores written out."""
-    q, k, v = operands[:3]
-    extras = list(zip(operands[3:], node.uses[3:], strict=True))
-    starts = [x for x, use in extras if not use.dims]
-    (t,), (s,), channels = _dims(node, "T"), _dims(node, "S"), _dims(node, "K")
-    scale: Any = node.attrs["scale"]
-    q_dims, k_dims, v_dims = (use.dims for use in node.uses[:3])
-    rows = (*(dim for dim in q_dims if dim not in channels), s)
-    scores = scale * _contract((q, q_dims), (k, k_dims), rows)
-    documents = [_align(x, use.dims, rows) for x, use in extras if use.dims and use.dtype is DType.I64]
-    if documents:
-        scores = scores.masked_fill(documents[0] != documents[1], -math.inf)
-    if node.attrs["mask"] == "causal":
-        at_t = _align(starts[0] + torch.arange(t.size or 0), (t,), rows)
-        at_s = _align(starts[1] + torch.arange(s.size or 0), (s,), rows)
-        scores = scores.masked_fill(at_t < at_s, -math.inf)
-    weights = torch.softmax(scores, len(rows) - 1)
-    return [_contract((weights, rows), (v, v_dims), node.outs[0].dims), torch.logsumexp(scores, len(rows) - 1)]
-
-
-def _rotary(node: Node, operands: list[Tensor]) -> Tensor:
-    """Pairs as complex numbers, turned by exp(i t base^(-m/M))."""
-    x, start = operands
-    (t,), (k,) = _dims(node, "T"), _dims(node, "K")
-    base: Any = node.attrs["base"]
-    dims = node.uses[0].dims
-    rest = (*(dim for dim in dims if dim not in (t, k)), t, k)
-    x = _align(x, dims, rest)
-    pairs = (k.size or 0) // 2
-    if node.attrs["half"]:
-        z = torch.complex(x[..., :pairs], x[..., pairs:])
-    else:
-        z = torch.complex(x[..., ::2], x[..., 1::2])
-    angle = (start + torch.arange(t.size or 0)).to(torch.float64)[:, None] * base ** (
-        -torch.arange(pairs, dtype=torch.float64) / pairs
-    )
-    z = z * torch.polar(torch.ones_like(angle), angle)
-    y = torch.cat([z.real, z.imag], -1) if node.attrs["half"] else torch.stack([z.real, z.imag], -1).reshape(x.shape)
-    return _align(y, rest, dims)
-
-
-_F = torch.nn.functional
 _RULES: Mapping[str, Rule] = {
     "constant": _constant,
-    "extent": lambda node, _: torch.tensor(math.prod(_sizes(_dims(node, "over")))),
+    "extent": lambda node, _: torch.tensor(math.prod(sizes_of(dims_of(node, "over")))),
     "index": _given,
     "random": _given,
     "gaussian": _given,
@@ -370,15 +263,15 @@ _RULES: Mapping[str, Rule] = {
     "where": _elementwise(torch.where),
     "cast": lambda node, x: x[0].to(_kind(node.outs[0].dtype)),
     "stop": _elementwise(torch.Tensor.detach),
-    "sum": lambda node, x: x[0].sum(_axes(node, "over")) if node.attrs["over"] else x[0],
-    "max": lambda node, x: x[0].amax(_axes(node, "over")) if node.attrs["over"] else x[0],
+    "sum": lambda node, x: x[0].sum(axes_of(node, "over")) if node.attrs["over"] else x[0],
+    "max": lambda node, x: x[0].amax(axes_of(node, "over")) if node.attrs["over"] else x[0],
     "dot": _einsum,
-    "split_dim": lambda node, x: x[0].reshape(_sizes(node.outs[0].dims)),
+    "split_dim": lambda node, x: x[0].reshape(sizes_of(node.outs[0].dims)),
     "merge_dims": _merge,
     "expand": _expand,
     "transpose": _expand,
     "stack": _stack,
-    "unstack": lambda node, x: x[0].unbind(_axes(node, "dim")[0]),
+    "unstack": lambda node, x: x[0].unbind(axes_of(node, "dim")[0]),
     "concat": _concat,
     "split": _split,
     "gather": _gather,
@@ -392,14 +285,14 @@ _RULES: Mapping[str, Rule] = {
     **dict.fromkeys(
         ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "shard", "partial"), lambda node, x: x[0]
     ),
-    "gelu": lambda node, x: _F.gelu(x[0]),
-    "gelu_tanh": lambda node, x: _F.gelu(x[0], approximate="tanh"),
-    "silu": lambda node, x: _F.silu(x[0]),
-    "softmax": lambda node, x: (x[0] - x[0].logsumexp(_axes(node, "S"), keepdim=True)).exp(),
-    "logsumexp": lambda node, x: x[0].logsumexp(_axes(node, "V")),
-    "cross_entropy": _cross_entropy,
-    "layer_norm": _layer_norm,
-    "rms_norm": _rms_norm,
-    "attention": _attention,
-    "rotary": _rotary,
+    "gelu": lambda node, x: torch.nn.functional.gelu(x[0]),
+    "gelu_tanh": lambda node, x: torch.nn.functional.gelu(x[0], approximate="tanh"),
+    "silu": lambda node, x: torch.nn.functional.silu(x[0]),
+    "softmax": lambda node, x: (x[0] - x[0].logsumexp(axes_of(node, "S"), keepdim=True)).exp(),
+    "logsumexp": lambda node, x: x[0].logsumexp(axes_of(node, "V")),
+    "cross_entropy": cross_entropy,
+    "layer_norm": layer_norm,
+    "rms_norm": rms_norm,
+    "attention": attention,
+    "rotary": rotary,
 }

@@ -9,9 +9,10 @@ import torch
 from partita.compiler.ir.layout import Mesh
 from partita.compiler.partition.choices import Wishes
 from partita.compiler.pipeline import compile_recipe
+from partita.runtime.begin import Options
 from partita.runtime.metrics import read_metrics
 from partita.runtime.program import Build
-from partita.runtime.train import Options, train
+from partita.runtime.train import train
 from partita.tools.specs import open_spec, recipe_of
 
 from .processes import ROOT, run_processes

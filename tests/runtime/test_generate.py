@@ -11,12 +11,12 @@ import pytest
 import torch
 from generators.bigram import T, V, bigram_build, write_build
 from partita.runtime import checkpoint
+from partita.runtime.begin import open_build
 from partita.runtime.fault import RuntimeFault
 from partita.runtime.feed import Executable
 from partita.runtime.generate import Sampling, generate, load_weights, pick
 from partita.runtime.program import Build, Input, Program
 from partita.runtime.state import initial_store
-from partita.runtime.train import open_build
 
 
 @dataclass

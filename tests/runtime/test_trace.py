@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from generators.bigram import bigram_build, write_build, write_text
+from partita.runtime.begin import Options
 from partita.runtime.metrics import read_metrics
 from partita.runtime.recipe import Trace, from_plain, to_plain
-from partita.runtime.train import Options, train
+from partita.runtime.train import train
 
 
 @pytest.mark.parametrize(("at", "steps", "last"), [(1, 2, 2), (11, 9, 12)])

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from generators.bigram import TRAINING, V, bigram_build, write_build, write_text
+from partita.runtime.begin import Options, open_build
 from partita.runtime.checkpoint import checkpoints
 from partita.runtime.fault import RuntimeFault
 from partita.runtime.feed import Executable
@@ -22,7 +23,7 @@ from partita.runtime.metrics import StepRecord, read_metrics
 from partita.runtime.program import Build
 from partita.runtime.recipe import Checkpoints, Log, Training, to_plain
 from partita.runtime.state import Store
-from partita.runtime.train import Options, Result, open_build, train
+from partita.runtime.train import Result, train
 from safetensors.torch import load_file
 
 
@@ -84,7 +85,8 @@ WORKER = """
 import os, signal, sys
 from pathlib import Path
 from partita.runtime.state import Store
-from partita.runtime.train import Options, train
+from partita.runtime.begin import Options
+from partita.runtime.train import train
 import torch
 torch.set_num_threads(1)
 folder, step = Path(sys.argv[1]), int(sys.argv[2])

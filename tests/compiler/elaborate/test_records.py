@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from partita.compiler.base.diagnostic import Diagnostics, SpecError, render_all
 from partita.compiler.elaborate.load import load
+from partita.compiler.elaborate.plain import plain
 from partita.compiler.elaborate.recipe import (
     Checkpoints,
     Column,
@@ -18,7 +19,6 @@ from partita.compiler.elaborate.recipe import (
     Rows,
     Sample,
     matches,
-    plain,
 )
 from partita.compiler.elaborate.recipes import check_records, load_recipe
 from partita.compiler.elaborate.records import check_record

@@ -11,12 +11,13 @@ import torch
 from partita.compiler.elaborate.recipe import DataSource
 from partita.compiler.lower.build import compile_graphs
 from partita.compiler.pipeline import compile_recipe, step_graph
+from partita.runtime.begin import Options, open_build
 from partita.runtime.execute import Executable, executable
 from partita.runtime.fault import RuntimeFault
 from partita.runtime.metrics import read_metrics
 from partita.runtime.program import Run
 from partita.runtime.state import Store, initial_store
-from partita.runtime.train import Options, open_build, train
+from partita.runtime.train import train
 from samples.recipes import recipe_over
 
 F16 = "mixed(compute = f16, scale = dynamic(every = 2))"
