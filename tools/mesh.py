@@ -1,4 +1,5 @@
-"""`--mesh`, `--pin` and `--zero`: what a command lays out, on which devices, and what each of them holds and sends.
+"""`--mesh` and what goes with it: what a command lays out, on which devices, what each of them holds and sends; and
+of a pipeline its schedule, microbatches and balance.
 
 In: the command line's words, or the recipe's plan. Out: a partitioned graph with the choice behind it, and its figures.
 """
@@ -13,11 +14,15 @@ from rich.console import Console
 from ..compiler import pipeline
 from ..compiler.base.diagnostic import Diagnostic, SpecError
 from ..compiler.cost.account import account
-from ..compiler.elaborate.recipe import Plan, Recipe
+from ..compiler.elaborate.plan import PIPE, pipeline_faults
+from ..compiler.elaborate.recipe import Plan, Recipe, Rows
 from ..compiler.ir.layout import Mesh
 from ..compiler.partition.decide import Decision
+from ..compiler.schedule.forms import FormFault, parse_form
 from .numbers import bytes_text
 from .specs import Bound, step_of
+
+MICROBATCHES = "plan.microbatches"  # the setting that `--microbatches` stands for
 
 
 def add_mesh(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +32,27 @@ def add_mesh(parser: argparse.ArgumentParser) -> None:
         "--pin", metavar="DIM=AXIS", action="append", default=[], help="cut a dim by an axis (none: by no axis)"
     )
     parser.add_argument("--zero", type=int, choices=range(4), help="the stage of ZeRO over the axis `data`")
+    add_pipeline(parser)
+
+
+def add_pipeline(parser: argparse.ArgumentParser) -> None:
+    """--schedule, --microbatches and --balance."""
+    parser.add_argument(
+        "--schedule", metavar="NAME",
+        help="of the pipeline over the axis `pipe`: gpipe, 1f1b (default), interleaved(V), zero_bubble, zero_bubble_v, "
+        "list(V), token_slices(N) or token_slices(LENGTH, LENGTH, …)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--microbatches", metavar="M", action="append", dest="sets", type=_microbatches, help="parts of a step's batch"
+    )
+    parser.add_argument("--balance", metavar="N,N,…", help="how many blocks each chunk has, to place by hand")
+
+
+def _microbatches(number: str) -> str:
+    """The setting that says it. Raises ArgumentTypeError, which argparse prints."""
+    if not number.isdecimal() or int(number) < 1:
+        raise argparse.ArgumentTypeError(f"{number}: a step has at least one")
+    return f"{MICROBATCHES}={number}"
 
 
 def plan_of(options: argparse.Namespace, recipe: Recipe | None) -> Plan | None:
@@ -35,12 +61,39 @@ def plan_of(options: argparse.Namespace, recipe: Recipe | None) -> Plan | None:
     if options.mesh is None and (own is None or not own.mesh):
         if options.pin or options.zero is not None:
             raise SpecError(Diagnostic("E0944", "pins and a ZeRO stage need a mesh", hint="--mesh data=2,tensor=2"))
+        if options.schedule is not None or options.balance is not None:
+            raise SpecError(Diagnostic("E0420", "a pipeline needs a mesh", hint=f"--mesh {PIPE}=2"))
         return None
     plan = own or Plan()
     if options.mesh is not None:
         plan = replace(plan, mesh=mesh_axes(options.mesh))
     pins = tuple(_pin(word) for word in options.pin)
-    return replace(plan, pins=(*plan.pins, *pins), zero=plan.zero if options.zero is None else options.zero)
+    plan = replace(plan, pins=(*plan.pins, *pins), zero=plan.zero if options.zero is None else options.zero)
+    return pipeline_of(options, plan, None if recipe is None else recipe.rows)
+
+
+def pipeline_of(options: argparse.Namespace, plan: Plan, rows: Rows | None) -> Plan:
+    """The plan with the command line's schedule and balance. Raises SpecError E0420 for what does not fit."""
+    written = [key for key in ("schedule", "balance") if getattr(options, key) is not None]
+    if options.schedule is not None:
+        try:
+            plan = replace(plan, schedule=str(parse_form(options.schedule)))
+        except FormFault as fault:
+            raise SpecError(Diagnostic("E0420", str(fault), hint=fault.hint)) from None
+    if options.balance is not None:
+        plan = replace(plan, balance=_numbers(options.balance))
+    for _, title, hint in pipeline_faults(plan, written, rows):
+        raise SpecError(Diagnostic("E0420", title, hint=hint))
+    return plan
+
+
+def _numbers(said: str) -> tuple[int, ...]:
+    """`4,4,3` as numbers from 1 on."""
+    words = [word.strip() for word in said.split(",")]
+    if not all(word.isdecimal() and 0 < int(word) < 1 << 20 for word in words):
+        hint = "for instance --balance 4,4,4,3"
+        raise SpecError(Diagnostic("E0420", f"`--balance {said}` is not a list of numbers", hint=hint))
+    return tuple(int(word) for word in words)
 
 
 def mesh_axes(text: str) -> tuple[tuple[str, int], ...]:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from ..compiler.cost.cluster import H100_NODES
 from ..compiler.elaborate.causality import foresight
+from ..compiler.elaborate.plan import PIPE
+from ..compiler.elaborate.recipe import Plan, Recipe
 from ..compiler.ir.graph import Graph
 from ..compiler.schedule.actions import Kind, Schedule
 from ..compiler.schedule.blocks import blocks_of, chunk_prices, device_bytes
@@ -23,10 +25,12 @@ from ..compiler.schedule.verify import most_in_flight, verify
 from .arguments import add_spec, add_which, sets_of, write_text
 from .fault import CommandFault
 from .gantt import chrome_trace, svg, text
+from .mesh import MICROBATCHES, add_pipeline, pipeline_of
 from .numbers import bytes_text, seconds_text
 from .specs import Bound, bind, step_of
 
 EXAMPLE = "partita schedule specs/models/gpt2.partita --size small --stages 4 --microbatches 8 --schedule zero_bubble"
+STAGES = 4  # where neither the command line nor the plan says it
 COLUMNS = 96
 MOST_BARS = 20_000  # in a picture; a trace holds any number
 GIB = 1 << 30
@@ -37,13 +41,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     add_spec(parser)
     add_which(parser)
-    parser.add_argument("--stages", type=int, default=4, metavar="P", help="devices in the pipeline (default 4)")
-    parser.add_argument("--microbatches", type=int, metavar="M", help="of a step (default: the recipe's, else 2 P)")
-    parser.add_argument(
-        "--schedule", default="1f1b", metavar="NAME",
-        help="gpipe, 1f1b, interleaved(V), zero_bubble, zero_bubble_v, list(V) or token_slices(N); default 1f1b",
-    )  # fmt: skip
-    parser.add_argument("--balance", metavar="N,N,…", help="how many blocks each chunk has, to place by hand")
+    parser.add_argument("--stages", type=int, metavar="P", help="devices in the pipeline (default: the plan's, else 4)")
+    add_pipeline(parser)
     parser.add_argument("--memory", type=float, metavar="GIB", help="of each device (default 80)")
     parser.add_argument("-o", "--out", metavar="FILE", help="also draw the timeline to this .svg")
     parser.add_argument("--trace", metavar="FILE", help="also write a Chrome trace, which Perfetto opens")
@@ -87,41 +86,50 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> _Plan:
-    form = parse_form(options.schedule)
-    if not 1 <= options.stages <= 4096:
-        raise CommandFault(f"--stages {options.stages}: a pipeline has 1 to 4096 devices")
-    if options.microbatches is not None and options.microbatches < 1:
-        raise CommandFault(f"--microbatches {options.microbatches}: a step has at least one")
-    bound, microbatches = _bound(options)
+    bound, wanted = _bound(options)
+    wish = _wish(options, bound.recipe)
+    stages = dict(wish.mesh)[PIPE]
+    microbatches = wanted or (2 * stages if bound.recipe is None else bound.recipe.microbatches)
+    form = parse_form(wish.schedule)
     step = step_of(bound)
     shares = _shares(form, bound, step)
     blocks = blocks_of(step, H100_NODES.machine, H100_NODES.levels[0].link)
     memory = int((options.memory or H100_NODES.memory_bytes / GIB) * GIB)
-    schedule = build(form, options.stages, microbatches)
+    schedule = build(form, stages, microbatches)
     placement = schedule.shape.placement
-    if options.balance:
-        placed = by_hand(blocks, placement, _numbers(options.balance))
+    if wish.balance:
+        placed = by_hand(blocks, placement, wish.balance)
     else:
         flights = [[[-(-n // form.count) for n in one] for one in device] for device in in_flight(schedule)]
-        fill = (options.stages - 1) / microbatches
-        placed = place(blocks, placement, [memory] * options.stages, flights, fill)
+        fill = (stages - 1) / microbatches
+        placed = place(blocks, placement, [memory] * stages, flights, fill)
     prices = _sliced(chunk_prices(blocks, placed.cuts), shares)
-    schedule = build(form, options.stages, microbatches, prices)
+    schedule = build(form, stages, microbatches, prices)
     faults = verify(schedule, max(len(actions) for actions in schedule.actions))
     assert not faults, f"our own schedule: {faults[0]}"
     return _Plan(blocks, placed, simulate(schedule, prices, device_bytes(blocks, placed.cuts, placement)), memory)
 
 
-def _bound(options: argparse.Namespace) -> tuple[Bound, int]:
-    """The spec with its microbatch's rows, and the number of microbatches."""
-    wanted = options.microbatches
-    bound = bind(options.spec, sets_of(options), options.size, options.model, options.recipe)
-    if bound.recipe is None:
-        return bound, wanted or 2 * options.stages
-    if wanted is None or wanted == bound.recipe.microbatches:
-        return bound, bound.recipe.microbatches
-    sets = (*sets_of(options), ("microbatches", str(wanted)))
-    return bind(options.spec, sets, options.size, options.model, options.recipe), wanted
+def _bound(options: argparse.Namespace) -> tuple[Bound, int | None]:
+    """The spec with its microbatch's rows, and `--microbatches`, which a model without a recipe has too."""
+    sets = sets_of(options)
+    others = tuple(pair for pair in sets if pair[0] != MICROBATCHES)
+    bound = bind(options.spec, others, options.size, options.model, options.recipe)
+    if others == sets:
+        return bound, None
+    if bound.recipe is not None:
+        bound = bind(options.spec, sets, options.size, options.model, options.recipe)
+    return bound, int(dict(sets)[MICROBATCHES])
+
+
+def _wish(options: argparse.Namespace, recipe: Recipe | None) -> Plan:
+    """The recipe's plan with the command line's words, and a pipeline in any case."""
+    own = recipe.plan if recipe is not None and recipe.plan is not None else Plan()
+    stages = dict(own.mesh).get(PIPE, STAGES) if options.stages is None else options.stages
+    if not 1 <= stages <= 4096:
+        raise CommandFault(f"--stages {stages}: a pipeline has 1 to 4096 devices")
+    plan = replace(own, mesh=((PIPE, stages),))
+    return pipeline_of(options, plan, None if recipe is None else recipe.rows)
 
 
 def _shares(form: Form, bound: Bound, step: Graph) -> list[float]:
@@ -154,13 +162,6 @@ def _sliced(prices: Sequence[Price], shares: Sequence[float]) -> Prices:
         for p in prices
     ]  # fmt: skip
     return lambda chunk, microbatch, part: table[chunk][part]
-
-
-def _numbers(said: str) -> list[int]:
-    try:
-        return [int(part) for part in said.split(",")]
-    except ValueError:
-        raise CommandFault(f"`--balance {said}` is not a list of numbers", "for instance --balance 4,4,4,3") from None
 
 
 def _title(plan: _Plan) -> str:

@@ -195,4 +195,13 @@ ENTRIES: tuple[Entry, ...] = (
         bad=_recipe('data { read = text("data/*.txt"), rows = chunk(T), target = next(tokens), tokens = noise(T) }'),
         mended=_recipe(),
     ),
+    Entry(
+        code="E0420",
+        title="a pipeline that does not fit",
+        what="A plan's schedule or balance does not fit its mesh or its rows: there is no axis `pipe`, the balance "
+        "has not a number for each chunk, or token slices do not make up a row.",
+        why="A schedule without a pipeline would be passed over, and slices that do not add up would lose tokens.",
+        bad=_recipe("plan { mesh = [pipe = 2], schedule = token_slices(80, 40), balance = [1, 1, 1] }"),
+        mended=_recipe("plan { mesh = [pipe = 2], schedule = token_slices(80, 48), balance = [1, 1] }"),
+    ),
 )

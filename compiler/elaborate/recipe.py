@@ -246,13 +246,22 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """mesh: the axes with their sizes, the first outermost. pins: (dim, axis), a dim that no axis cuts with None.
-    zero: the stage of ZeRO over the axis `data`; None: the compiler chooses. budget_bytes: of a device's memory."""
+    """What a step's lying on devices must keep to.
+
+    mesh          the axes with their sizes, the first outermost
+    pins          (dim, axis), a dim that no axis cuts with None
+    zero          the stage of ZeRO over the axis `data`; None: the compiler chooses
+    budget_bytes  of a device's memory
+    schedule      of the pipeline over the axis `pipe`, as `schedule.forms.parse_form` reads it
+    balance       how many blocks each chunk of the pipeline has, along the chain; empty: the compiler chooses
+    """
 
     mesh: tuple[tuple[str, int], ...] = ()
     pins: tuple[tuple[str, str | None], ...] = ()
     zero: int | None = None
     budget_bytes: int | None = None
+    schedule: str = "1f1b"
+    balance: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +270,7 @@ class Recipe:
 
     source, rows  the stream of ids, where the data is one; both None where every column brings its own rows
     batch         rows of one run of an update, over all microbatches
-    microbatches  how many parts it is computed in; divides batch
+    microbatches  how many parts it is computed in (the plan's word, or the record's); divides batch
     clip          largest global norm of the gradients; None: no clipping
     on_nan        what follows where loss or gradients are not finite: the step is undone and the training stops, or
                   goes on; None: it stops when the loss shows it

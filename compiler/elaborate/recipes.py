@@ -96,7 +96,7 @@ class _Reading:
         return Recipe(
             record.name.text, model, dims, source, rows, columns, loss if isinstance(loss, s.Expr) else first.loss,
             batch, steps, first.optimizer, first.schedule,
-            microbatches=self._get("microbatches", int) or 1,
+            microbatches=self._microbatches(),
             clip=first.clip,
             params=first.params,
             updates=written if first.name else (),
@@ -112,8 +112,14 @@ class _Reading:
             export=self._export(),
             trace=self._trace(steps),
             cluster=_word(self.section.values.get("cluster")),
-            plan=read_plan(self.section.section("plan"), self.sink),
+            plan=read_plan(self.section.section("plan"), rows, self.sink),
         )  # fmt: skip
+
+    def _microbatches(self) -> int:
+        """The plan's, which is for these devices, before the record's."""
+        plan = self.section.section("plan")
+        planned = None if plan is None else plan.values.get("microbatches")
+        return planned if isinstance(planned, int) else self._get("microbatches", int) or 1
 
     def _export(self) -> Export | None:
         section = self.section.section("export")
@@ -205,7 +211,7 @@ class _Reading:
 
     def _batch(self, rows: Rows | None) -> int | None:
         """Rows of a step. A batch must be a whole number of rows for each microbatch."""
-        value, parts = self.section.values.get("batch"), self._get("microbatches", int) or 1
+        value, parts = self.section.values.get("batch"), self._microbatches()
         if isinstance(value, Quantity) and rows is None:
             place = self.section.place("batch")
             self.sink.error("E0403", "`batch` has the wrong unit", place, "", expected="rows: this data has no tokens")

@@ -281,15 +281,33 @@ UPDATE = Schema(
     argument=Choice(noun="the update's name"),
 )
 PRECISION = Schema("precision", PRECISION_KEYS, patterns=OVERRIDE_FORMS)
+_CHUNKS = (Argument("chunks", Count(1), "of each device"),)
+# The schedules of `compiler/schedule/forms.py`, where their orders stand. A name that begins with a digit is a string.
+PIPELINE_FORMS = Forms(
+    (
+        Form("gpipe", (), "all forwards, then all backwards"),
+        Form("interleaved", _CHUNKS, "1F1B with several chunks a device, round and round; 2 by default"),
+        Form("zero_bubble", (), "1F1B with the backward in halves (ZB-H1)"),
+        Form("zero_bubble_v", (), "the same with two chunks a device, down and up again (ZB-V)"),
+        Form("list", _CHUNKS, "found by a list scheduler, with so many chunks a device; 1 by default"),
+        Form(
+            "token_slices",
+            (),
+            "rows cut along the tokens too: a number of equal slices, or their lengths",
+            rest=ListOf(Count(1)),
+        ),
+    ),
+    "a schedule",
+)
 _DEGREES = Bindings(Count(1))
 PLAN_KEYS = (
     Key("mesh", _DEGREES, "how many devices along each axis"),
     Key("pin", Anything("a list such as [H -> tensor, L -> pipe]"), "dims fixed to axes"),
     Key("budget", Amount(Dimension.BYTES), "of memory, on each device"),
     Key("zero", Count(0), "the stage of ZeRO over the axis `data`: 1 states, 2 gradients, 3 parameters"),
-    Key("micro", Count(1), "microbatches", built=False),
-    Key("stages", ListOf(Count(0)), "layers of each pipeline stage", built=False),
-    Key("schedule", Choice(noun="a schedule's name"), "of the pipeline", built=False),
+    Key("schedule", Either((PIPELINE_FORMS, Text())), 'of the pipeline over the axis `pipe`; "1f1b" by default'),
+    Key("microbatches", Count(1), "of a step, instead of the recipe's"),
+    Key("balance", ListOf(Count(1)), "how many blocks each chunk of the pipeline has; by default the best"),
     Key(
         "keep",
         None,

@@ -18,6 +18,7 @@ from partita.tools.cli import main
 from partita.tools.gantt import chrome_trace, svg, text
 
 MODELS = Path(__file__).resolve().parents[2] / "specs/models"
+TOUR = MODELS.parent / "recipes/tour.partita"
 GPT2 = [str(MODELS / "gpt2.partita"), "--size", "small"]
 FORMS = ["gpipe", "1f1b", "interleaved(2)", "zero_bubble", "zero_bubble_v", "list(2)", "token_slices(4)"]
 
@@ -70,6 +71,16 @@ def test_pictures_hold_every_action() -> None:
 def test_what_cannot_be_says_why(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schedule", *GPT2, *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_recipes_plan_is_the_default(capsys: pytest.CaptureFixture[str]) -> None:
+    sets = ["plan.mesh=[pipe = 3]", "plan.schedule=gpipe", "plan.microbatches=2", "plan.balance=[1, 1, 1]"]
+    words = ["schedule", str(TOUR), *(word for pair in sets for word in ("--set", pair))]
+    assert main(words) == 0
+    assert capsys.readouterr().out.startswith("gpipe: 3 devices, 2 microbatches")
+    other = ["--stages", "2", "--microbatches", "4", "--schedule", "1f1b", "--balance", "2,1"]
+    assert main([*words, *other]) == 0
+    assert capsys.readouterr().out.startswith("1f1b: 2 devices, 4 microbatches")
 
 
 def test_token_slices_need_a_causal_model(capsys: pytest.CaptureFixture[str]) -> None:

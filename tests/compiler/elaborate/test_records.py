@@ -182,7 +182,9 @@ plan p {
   for = base
   mesh = [pipe = 8, data = 2]
   pin = [L -> pipe, batch -> data]
-  stages = [9, 8, 8, 7]
+  balance = [9, 8, 8, 7, 8, 8, 8, 8]
+  schedule = zero_bubble
+  microbatches = 16
   budget = 72 GiB
   keep { "layers.*.attn" = recompute }
 }
