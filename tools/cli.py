@@ -11,7 +11,6 @@ import argparse
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol, cast
@@ -77,7 +76,7 @@ def guarded(work: Callable[[], int], debug: bool = False) -> int:
         return code
     except (SpecError, RuntimeFault, CommandFault) as fault:
         if debug:
-            traceback.print_exc()
+            say_where()
         say_fault(fault)
         return (
             fault.exit_code if isinstance(fault, CommandFault) else FAILED if isinstance(fault, RuntimeFault) else WRONG
@@ -89,7 +88,7 @@ def guarded(work: Callable[[], int], debug: bool = False) -> int:
         return NO_READER
     except Exception as fault:
         if debug:
-            traceback.print_exc()
+            say_where()
         else:
             words = str(fault).strip().splitlines() or [""]
             print(f"partita: internal fault: {type(fault).__name__}: {words[0][:300]}", file=sys.stderr)
@@ -102,6 +101,13 @@ def code_of(fault: SpecError | RuntimeFault | CommandFault) -> int:
     if isinstance(fault, CommandFault):
         return fault.exit_code
     return FAILED if isinstance(fault, RuntimeFault) else WRONG
+
+
+def say_where() -> None:
+    """Where the fault that is being handled was raised, on standard error."""
+    import traceback  # rarely needed, and it takes its time to load
+
+    traceback.print_exc()
 
 
 def say_fault(fault: SpecError | RuntimeFault | CommandFault) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
@@ -23,6 +22,7 @@ from ..language import syntax as s
 from ..language.parse import Parsed, parse, read_source
 
 SUFFIX = ".partita"
+SPECS = Path(__file__).parents[2] / "specs"  # what comes with Partita
 STD = "std"
 MODELS = "models"
 MAX_FILES = 100
@@ -126,9 +126,7 @@ def beside(source: Source) -> Search:
 
 def std_sources() -> Iterator[Source]:
     """The texts of the standard library, in order of their names."""
-    root = resources.files("partita.specs").joinpath(STD)
-    found = sorted((item for item in root.iterdir() if item.name.endswith(SUFFIX)), key=lambda item: item.name)
-    for item in found:
+    for item in sorted((SPECS / STD).glob("*" + SUFFIX)):
         yield Source(f"specs/{STD}/{item.name}", item.read_text("utf-8"))
 
 
@@ -137,8 +135,7 @@ def _in_std(source: Source) -> bool:
     path = Path(source.path)
     if path.parent.name != STD or path.suffix != SUFFIX:
         return False
-    with resources.as_file(resources.files("partita.specs").joinpath(STD)) as folder:
-        return path.resolve().parent == folder.resolve()
+    return path.resolve().parent == (SPECS / STD).resolve()
 
 
 @cache
@@ -160,7 +157,7 @@ def shipped(parts: tuple[str, ...]) -> Source | None:
     if len(parts) != 2 or parts[0] != MODELS:
         return None
     name = parts[1] + SUFFIX
-    found = next((i for i in resources.files("partita.specs").joinpath(MODELS).iterdir() if i.name == name), None)
+    found = next((item for item in (SPECS / MODELS).iterdir() if item.name == name), None)
     return None if found is None else Source(f"specs/{MODELS}/{name}", found.read_text("utf-8"))
 
 

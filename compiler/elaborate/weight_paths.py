@@ -8,7 +8,9 @@ are looked up from the block that owns the parameter outwards.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
 
 from ..base.diagnostic import did_you_mean
 from ..ir.types import Dim, Dims, Use
@@ -55,18 +57,20 @@ class Parameter:
             yield axis
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Somewhere on the way: `template` is how the path up to here stands in the elaboration, `real` how it is meant."""
+class _Place(NamedTuple):
+    """Somewhere on the way: `template` is how the path up to here stands in the elaboration, `real` how it is meant.
+
+    A tuple, because a map of many layers makes a place for each step of each path.
+    """
 
     value: Value
     scopes: tuple[Mapping[str, Dims], ...]
     template: str = ""
     real: str = ""
     bank: Dims = ()
-    outer: Mapping[Dim, Dim] = field(default_factory=dict[Dim, Dim])
-    members: Mapping[Dim, int | None] = field(default_factory=dict[Dim, "int | None"])
-    layers: Mapping[Dim, int] = field(default_factory=dict[Dim, int])
+    outer: Mapping[Dim, Dim] = MappingProxyType({})
+    members: Mapping[Dim, int | None] = MappingProxyType({})
+    layers: Mapping[Dim, int] = MappingProxyType({})
     kind: tuple[int, ...] = ()
 
     def moved(self, path: str) -> str:
@@ -117,8 +121,8 @@ def _named(frame: Frame, place: _Place, step: s.Name) -> _Place:
         raise frame.fault("E0801", title, step.span, hint=hint, expected=", ".join(names) or None)
     if isinstance(value, Instance):
         outer = {**place.outer, **value.boundary}
-        return replace(place, value=value, scopes=(value.dims, *place.scopes), outer=outer)
-    return replace(place, value=value)
+        return place._replace(value=value, scopes=(value.dims, *place.scopes), outer=outer)
+    return place._replace(value=value)
 
 
 def _owns(owner: Instance, value: Use) -> bool:
@@ -141,18 +145,18 @@ def _layers(frame: Frame, place: _Place, step: s.Name) -> Iterator[_Place]:
     """Every layer of a chain that was given no index; anything else as it is."""
     chain = place.value
     if not isinstance(chain, Chain):
-        yield replace(place, bank=chain.bank if isinstance(chain, Instance) else place.bank)
+        yield place._replace(bank=chain.bank) if isinstance(chain, Instance) and chain.bank != place.bank else place
         return
     for index in range(len(chain.kinds)):
         frame.context.spend(frame, step.span)
         layer = _layer(place, chain, index)
-        yield replace(layer, layers={**layer.layers, chain.dim: index})
+        yield layer._replace(layers={**layer.layers, chain.dim: index})
 
 
 def _layer(place: _Place, chain: Chain, index: int) -> _Place:
     made = chain.templates[chain.kinds[index]]
-    return replace(
-        place, value=made, scopes=(made.dims, *place.scopes), template=made.path,
+    return place._replace(
+        value=made, scopes=(made.dims, *place.scopes), template=made.path,
         real=f"{place.moved(chain.path)}.{index}", bank=made.bank, outer={**place.outer, **made.boundary},
         kind=(*place.kind, id(made)),
     )  # fmt: skip
@@ -165,7 +169,7 @@ def _indexed(frame: Frame, place: _Place, step: s.WeightIndex, every: Mapping[st
             "E0801", f"`{step.span.text}` is no number here", step.span, "an index is a number or a loop's"
         )
     if isinstance(value, Chain):
-        if d.names_in(step.dim) & every.keys():
+        if every and d.names_in(step.dim) & every.keys():
             raise Irregular
         _within(frame, step, index, len(value.kinds), value.dim)
         return _layer(place, value, index)
@@ -174,12 +178,12 @@ def _indexed(frame: Frame, place: _Place, step: s.WeightIndex, every: Mapping[st
         raise frame.fault("E0801", "only a chain or a bank has an index", step.span)
     assert own[0].size is not None, "a bank's size is known"
     _within(frame, step, index, own[0].size, own[0])
-    if d.names_in(step.dim) & every.keys():
+    if every and d.names_in(step.dim) & every.keys():
         whole = isinstance(step.dim, s.DimRef) and every[step.dim.name] == own[0].size
         if not whole or own[0] in place.members:
             raise Irregular
-        return replace(place, bank=value.bank, members={**place.members, own[0]: None})
-    return replace(place, bank=value.bank, members={**place.members, own[0]: index})
+        return place._replace(bank=value.bank, members={**place.members, own[0]: None})
+    return place._replace(bank=value.bank, members={**place.members, own[0]: index})
 
 
 def _within(frame: Frame, step: s.WeightIndex, index: int, count: int, dim: Dim) -> None:

@@ -30,17 +30,23 @@ class Lexer:
         self._terminals = tables.terminals
         self._words = {literal: name for name, literal in self.literals.items() if literal.isalpha()}
         self._states = tables.states
-        self._of_state: list[re.Pattern[str] | None] = [None] * len(tables.states)
+        self._of_state: list[frozenset[str] | None] = [None] * len(tables.states)
         self._compiled: dict[frozenset[str], re.Pattern[str]] = {}
-        self._any = self._scanner({terminal.name for terminal in tables.terminals})
+        self._any = self._scanner(self._usable({terminal.name for terminal in tables.terminals}))
 
     def read(self, text: str, at: int, state: int) -> Token | None:
-        """The next token that the state can use, else any token; END at the end."""
-        scanner = self._of_state[state]
-        if scanner is None:
-            scanner = self._of_state[state] = self._scanner(set(self._states[state]))
+        """The next token that the state can use, else any token; END at the end.
+
+        What is the first among all terminals is the first among the state's own, if it is one of them: most states then
+        need no scanner of their own.
+        """
+        usable = self._of_state[state]
+        if usable is None:
+            usable = self._of_state[state] = self._usable(set(self._states[state]))
         while at < len(text):
-            match = scanner.match(text, at) or self._any.match(text, at)
+            match = self._any.match(text, at)
+            if match is None or match.lastgroup not in usable:
+                match = self._scanner(usable).match(text, at) or match
             if match is None:
                 return None
             kind, end = match.lastgroup or "", match.end()
@@ -57,16 +63,19 @@ class Lexer:
         kind = self._words[word]
         return kind if kind in self._states[state] else "NAME"
 
-    def _scanner(self, accepted: set[str]) -> re.Pattern[str]:
+    def _usable(self, accepted: set[str]) -> frozenset[str]:
+        """What a scanner looks for where these terminals are accepted: words are read as names."""
         words = set(self._words.values())
         wanted = (accepted - words) | self.ignored | {NEWLINE} | ({"NAME"} if accepted & words else set[str]())
-        key = frozenset(terminal.name for terminal in self._terminals if terminal.name in wanted)
-        if key not in self._compiled:
+        return frozenset(terminal.name for terminal in self._terminals if terminal.name in wanted)
+
+    def _scanner(self, usable: frozenset[str]) -> re.Pattern[str]:
+        if usable not in self._compiled:
             groups = (
-                f"(?P<{terminal.name}>{terminal.pattern})" for terminal in self._terminals if terminal.name in key
+                f"(?P<{terminal.name}>{terminal.pattern})" for terminal in self._terminals if terminal.name in usable
             )
-            self._compiled[key] = re.compile("|".join(groups))
-        return self._compiled[key]
+            self._compiled[usable] = re.compile("|".join(groups))
+        return self._compiled[usable]
 
 
 @cache

@@ -10,19 +10,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar, cast, dataclass_transform
 
 from ..base.span import Span
 
+T = TypeVar("T")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def node(cls: type[T]) -> type[T]:
+    """A frozen dataclass whose `==`, hash and `repr` are Node's: writing them for each class costs half of the import."""
+    return dataclass(frozen=True, slots=True, eq=False, repr=False)(cls)
+
+
+@node
 class Node:
-    """Anything in the tree."""
+    """Anything in the tree. Fields that are not compared are not shown either."""
 
     span: Span = field(compare=False, repr=False)
 
+    def __eq__(self, other: object) -> bool:
+        return self.__class__ is other.__class__ and self.said() == cast(Node, other).said()
 
-@dataclass(frozen=True, slots=True)
+    def __hash__(self) -> int:
+        return hash(self.said())
+
+    def __repr__(self) -> str:
+        names = [item.name for item in fields(self) if item.compare]
+        return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in zip(names, self.said(), strict=True))})"
+
+    def said(self) -> tuple[object, ...]:
+        """What the node says: the values of its fields that are compared."""
+        return tuple(getattr(self, item.name) for item in fields(self) if item.compare)
+
+
+@node
 class Name(Node):
     """A name where it is written: `ln1`, `D`, or a label such as `8B`; `*` in the paths of init and adapt."""
 
@@ -32,7 +54,7 @@ class Name(Node):
         return self.text
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class QName(Node):
     """`Linear`, `std.Linear`: names with dots between them."""
 
@@ -49,14 +71,14 @@ class QName(Node):
 # ---- dims: what stands between [ ] after a name
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class DimRef(Node):
     """`D`"""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class DimNumber(Node):
     """`2` (a whole number, mostly; the grammar allows any)"""
 
@@ -64,7 +86,7 @@ class DimNumber(Node):
     text: str = field(compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class DimBinary(Node):
     """`Y / P`, `1 + M`"""
 
@@ -73,14 +95,14 @@ class DimBinary(Node):
     right: Dim
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class DimGroup(Node):
     """`(H K)`: several axes that stand for one, the first slowest. At least two parts."""
 
     parts: tuple[Dim, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class DimBind(Node):
     """`G = H / 2` in a `dim` statement or among a constructor's dims"""
 
@@ -88,7 +110,7 @@ class DimBind(Node):
     dim: Dim
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class DimArrow(Node):
     """`T -> S`, `H -> (G R)`, `1 + M -> T`: an item of a view"""
 
@@ -99,14 +121,14 @@ class DimArrow(Node):
 # ---- expressions
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Ref(Node):
     """`x`: a value, a dim's size, an instance, a function, an option: names decide"""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Number(Node):
     """`3`, `1e-5`, `250_000`, `80 GiB`; a whole number is an int, all others are floats"""
 
@@ -115,40 +137,40 @@ class Number(Node):
     text: str = field(compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class String(Node):
     """`"data/*.bin"`; `value` has its escapes resolved"""
 
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Bool(Node):
     """`true`, `false`"""
 
     value: bool
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class NoneLit(Node):
     """`none`"""
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class TupleLit(Node):
     """`(0.9, 0.95)`: at least two"""
 
     items: tuple[Expr, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class ListLit(Node):
     """`["*.gain", "*.b"]`, `[H -> tensor, L -> pipe]`, `[pipe = 2, tensor = 4]`"""
 
     items: tuple[ListItem, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Arrow(Node):
     """`H -> tensor`: an item of a list"""
 
@@ -156,7 +178,7 @@ class Arrow(Node):
     target: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class At(Node):
     """`T = 0`, `V = ids` as an item of a view; `pipe = 2` as an item of a list"""
 
@@ -164,7 +186,7 @@ class At(Node):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Unary(Node):
     """`-x`, `not x`"""
 
@@ -172,7 +194,7 @@ class Unary(Node):
     operand: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Binary(Node):
     """`a + b`, `a ^ b`"""
 
@@ -182,7 +204,7 @@ class Binary(Node):
     op_span: Span = field(compare=False, repr=False)  # of the operator itself, which a message points at
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Compare(Node):
     """`a < b`; comparisons do not chain"""
 
@@ -192,7 +214,7 @@ class Compare(Node):
     op_span: Span = field(compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class BoolOp(Node):
     """`a and b`, `a or b`"""
 
@@ -201,7 +223,7 @@ class BoolOp(Node):
     right: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class IfThenElse(Node):
     """`if bias then y + b else y`: chosen while compiling"""
 
@@ -210,7 +232,7 @@ class IfThenElse(Node):
     otherwise: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Pipe(Node):
     """`x |> f`: the left side becomes the first argument of the right one"""
 
@@ -218,7 +240,7 @@ class Pipe(Node):
     right: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class View(Node):
     """`x[T -> S]`, `x[T = 0]`; also the dims of an application: the `dot[D]` of `dot[D](x, w)`"""
 
@@ -226,7 +248,7 @@ class View(Node):
     items: tuple[ViewItem, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Call(Node):
     """`f(x, p = 0.1)`; positional and named arguments in the order they are written"""
 
@@ -234,7 +256,7 @@ class Call(Node):
     args: tuple[Argument, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class KwArg(Node):
     """`bias = false` among the arguments of a call or a constructor"""
 
@@ -242,7 +264,7 @@ class KwArg(Node):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Member(Node):
     """`wte.table`, `Llama3.8B`"""
 
@@ -253,14 +275,14 @@ class Member(Node):
 # ---- statements of a body
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Body(Node):
     """`{ … }`: statements, one a line"""
 
     statements: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Sizes(Node):
     """`sizes { L D  small 12 768 }`: named variants, a column a dim or option"""
 
@@ -268,7 +290,7 @@ class Sizes(Node):
     rows: tuple[SizeRow, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class SizeRow(Node):
     """`small 12 768`; a row may be longer or shorter than the columns, which is an error found later"""
 
@@ -276,14 +298,14 @@ class SizeRow(Node):
     cells: tuple[Cell, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class DimDef(Node):
     """`dim P = 2, M = K / 2`"""
 
     bindings: tuple[DimBind, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Check(Node):
     """`check H % G == 0, "query heads {H} must be a multiple of {G}"`"""
 
@@ -291,7 +313,7 @@ class Check(Node):
     message: String
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Param(Node):
     """`param b[O] ~ zeros when bias`"""
 
@@ -301,7 +323,7 @@ class Param(Node):
     condition: Expr | None
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class State(Node):
     """`state mu[C] = 0 when track`"""
 
@@ -311,7 +333,7 @@ class State(Node):
     condition: Expr | None
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Repeat(Node):
     """`chain L of`, `chain l in L of`, `bank E of`; `index` is the l"""
 
@@ -320,7 +342,7 @@ class Repeat(Node):
     count: Dim
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Constructor(Node):
     """`Attention[D, H, G = 1](mask = causal)`; also the base of a derived model"""
 
@@ -329,7 +351,7 @@ class Constructor(Node):
     args: tuple[Argument, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Instance(Node):
     """`ln1 : LayerNorm[D]`, `blocks : chain L of Block[D](drop) when deep`"""
 
@@ -339,7 +361,7 @@ class Instance(Node):
     condition: Expr | None
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Path(Node):
     """`blocks.*.attn.o.w`; a step may be `*`"""
 
@@ -350,7 +372,7 @@ class Path(Node):
         return ".".join(step.text for step in self.steps)
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Init(Node):
     """`init blocks.*.attn.o.w, blocks.*.mlp.down.w ~ normal(0.01)`"""
 
@@ -358,7 +380,7 @@ class Init(Node):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Adapt(Node):
     """`adapt layers.*.attn.q : LoRA[R = 16]`"""
 
@@ -366,7 +388,7 @@ class Adapt(Node):
     constructor: Constructor
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Assign(Node):
     """`h = x + f(x)`, `a, b = split[K -> N + M](x)`"""
 
@@ -374,7 +396,7 @@ class Assign(Node):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Carry(Node):
     """`h = zeros[C]` after `carry`"""
 
@@ -382,7 +404,7 @@ class Carry(Node):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Scan(Node):
     """`scan t in T carry h = zeros[C], c = zeros[C] { … }`"""
 
@@ -392,7 +414,7 @@ class Scan(Node):
     body: Body
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Next(Node):
     """`next h = n`: the carry's or state's next value"""
 
@@ -400,7 +422,7 @@ class Next(Node):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Emit(Node):
     """`emit y = out`: stacked over the scan's dim"""
 
@@ -408,7 +430,7 @@ class Emit(Node):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Tap(Node):
     """`tap used = where(pick, 1, 0)`: for the recipe's loss and the logs"""
 
@@ -416,7 +438,7 @@ class Tap(Node):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Return(Node):
     """`return y, z`"""
 
@@ -426,7 +448,7 @@ class Return(Node):
 # ---- functions, blocks and models
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Formal(Node):
     """`K = D / H` among a block's or function's dims"""
 
@@ -434,7 +456,7 @@ class Formal(Node):
     default: Dim | None
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Option(Node):
     """`mask: fn = full`, `x`, `g[D]`: an option of a block, an argument or option of a function.
 
@@ -447,7 +469,7 @@ class Option(Node):
     default: Expr | None
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Port(Node):
     """`x[T, D]`, `tokens[T] in V`, `keep[T, S] in bool = true`: an input of a block; `dims` as in Option"""
 
@@ -457,7 +479,7 @@ class Port(Node):
     default: Expr | None
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Out(Node):
     """`[T, D]`, `logits[T, V]`, `ids[T] in V`: an output"""
 
@@ -466,7 +488,7 @@ class Out(Node):
     domain: Name | None
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Signature(Node):
     """`x[T, D], mem[S, D] -> [T, D]`"""
 
@@ -474,7 +496,7 @@ class Signature(Node):
     outs: tuple[Out, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Kernel(Node):
     """`kernel`, `kernel "my_ops:f" backward "my_ops:f_backward"`"""
 
@@ -482,14 +504,14 @@ class Kernel(Node):
     backward: String | None
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Use(Node):
     """`use std`"""
 
     name: QName
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Fn(Node):
     """`fn f[D](x, p = 0.1) -> [D] kernel = x * p`; the body is an expression, a Body, or nothing (an opaque kernel)"""
 
@@ -501,7 +523,7 @@ class Fn(Node):
     body: Expr | Body | None
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Block(Node):
     """`block Linear[I, O](bias = true) : x[I] -> [O] { … }`"""
 
@@ -512,7 +534,7 @@ class Block(Node):
     body: Body
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Model(Node):
     """`model GPT2(drop = 0.1) : tokens[T] in V -> logits[T, V] { … }`"""
 
@@ -522,7 +544,7 @@ class Model(Node):
     body: Body
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Derived(Node):
     """`model LlamaLoRA(rank = 16) = Llama3(…) { … }`"""
 
@@ -535,7 +557,7 @@ class Derived(Node):
 # ---- weight maps
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Weights(Node):
     """`weights GPT2 "openai-community/gpt2" { … }`, `weights Llama3.8B "…" { … }`, `weights B "…" extends A { … }`"""
 
@@ -546,7 +568,7 @@ class Weights(Node):
     entries: tuple[WeightEntry, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class WeightBase(Node):
     """`extends Llama`, `extends DeepSeek.V2`: the map of a model, or of one of its sizes"""
 
@@ -558,7 +580,7 @@ class WeightBase(Node):
         return f"{self.model}.{self.size}" if self.size else self.model.text
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class WeightMap(Node):
     """`"attn.weight"[D, (3 H K)] = (q.w, k.w, v.w)`: their name and layout, our parameters
 
@@ -572,7 +594,7 @@ class WeightMap(Node):
     condition: Expr | None
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class WeightPath(Node):
     """`blocks[l].attn.q.w`"""
 
@@ -580,21 +602,21 @@ class WeightPath(Node):
     steps: tuple[Name | WeightIndex, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class WeightIndex(Node):
     """`[l]`"""
 
     dim: Dim
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class WeightSkip(Node):
     """`skip "lm_head.weight"`"""
 
     pattern: String
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class WeightFor(Node):
     """`for l in L { … }`"""
 
@@ -603,7 +625,7 @@ class WeightFor(Node):
     entries: tuple[WeightEntry, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class WeightConfig(Node):
     """`config { n_embd = D, "activation_function" = "gelu_new" }`: the configuration that goes with their names"""
 
@@ -613,7 +635,7 @@ class WeightConfig(Node):
 # ---- records
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Record(Node):
     """`train b extends a { … }`, `cluster c { … }`, `plan p { … }`"""
 
@@ -623,7 +645,7 @@ class Record(Node):
     entries: tuple[RecordEntry, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class RecordSet(Node):
     """`batch = 4 Mtokens`, `"*.gain" = adamw(decay = 0)`"""
 
@@ -631,7 +653,7 @@ class RecordSet(Node):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class RecordSub(Node):
     """`checkpoint { … }`, `device H100 { … }`; `argument` is the H100"""
 
@@ -643,14 +665,14 @@ class RecordSub(Node):
 # ---- a file
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Comment(Node):
     """`# …` to the end of its line, as written; `##` documents the declaration below it"""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class File(Node):
     """A whole text: its declarations, and apart from them its comments in order"""
 
@@ -679,8 +701,8 @@ Declaration: TypeAlias = Use | Fn | Block | Model | Derived | Weights | Record
 
 def children(node: Node) -> Iterator[Node]:
     """A node's direct children in the order of its fields."""
-    for item in fields(node):
-        value = getattr(node, item.name)
+    for name in node.__match_args__:  # the fields' names, at hand
+        value = getattr(node, name)
         for child in value if isinstance(value, tuple) else (value,):
             if isinstance(child, Node):
                 yield child
