@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def node(cls: type[T]) -> type[T]:
-    """A frozen dataclass whose `==`, hash and `repr` are Node's: writing them for each class costs half of the import."""
+    """A frozen dataclass whose `==`, hash and `repr` are Node's: to write them for each class costs time."""
     return dataclass(frozen=True, slots=True, eq=False, repr=False)(cls)
 
 
