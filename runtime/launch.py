@@ -29,6 +29,14 @@ def launch(build: Path, count: int, arguments: Sequence[str]) -> int:
 
     Raises `RuntimeFault` E0532 if one of them fails.
     """
+    return launch_module(f"{__package__}", count, [str(build), *arguments])
+
+
+def launch_module(module: str, count: int, arguments: Sequence[str]) -> int:
+    """Run `python -m MODULE …` in `count` processes on this host; the exit code of all.
+
+    Raises `RuntimeFault` E0532 if one of them fails.
+    """
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we say it ourselves
     config = LaunchConfig(
         min_nodes=1,
@@ -43,7 +51,7 @@ def launch(build: Path, count: int, arguments: Sequence[str]) -> int:
         signals_to_handle="SIGTERM,SIGINT",
         shutdown_timeout=PATIENCE_S,
     )
-    words = ("-m", f"{__package__}", str(build), *arguments)
+    words = ("-m", module, *arguments)
     try:
         codes = elastic_launch(config, sys.executable)(*words)
         return max(codes.values(), default=0) if all(isinstance(c, int) for c in codes.values()) else 0

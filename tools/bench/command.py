@@ -1,4 +1,4 @@
-"""`partita bench`: measures against other implementations, alternating in one process; ratios are ours over theirs.
+"""`partita bench`: measures against other implementations, alternating in one run; ratios are ours over theirs.
 
 `predict` measures against ourselves: what the compiler foretold.
 """
@@ -14,6 +14,8 @@ from ..calibration import table_for
 from ..fault import CommandFault
 from ..numbers import bytes_text, seconds_text
 from .measure import Case, summary
+from .parallel import PLANS, Parallel, bench_parallel
+from .parallel import summary as parallel_summary
 from .predict import bench_predict
 from .predict import summary as errors
 from .step import CASES, bench_step
@@ -21,14 +23,16 @@ from .step import CASES, bench_step
 EXAMPLE = "partita bench step --json"
 WHAT = (
     "step: a training step of a GPT against plain PyTorch; precision: the same in bfloat16, against autocast; "
+    "parallel: the same on two processes, against DDP, FSDP2 and DTensor; "
     "predict: foretold seconds and bytes of steps against measured ones, on a CPU"
 )
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("what", choices=("step", "precision", "predict"), help=WHAT)
+    parser.add_argument("what", choices=("step", "precision", "parallel", "predict"), help=WHAT)
     parser.add_argument("--case", choices=CASES, action="append", help="which size; may be repeated (default: all)")
+    parser.add_argument("--plan", choices=tuple(PLANS), action="append", help="of `parallel`: which (default: all)")
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="timed steps of each side (default 10)")
     parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
@@ -41,8 +45,12 @@ def run(options: argparse.Namespace) -> int:
         raise CommandFault(f"--rounds {options.rounds}: at least one")
     if options.device != "cpu" and not torch.cuda.is_available():
         raise CommandFault(f"there is no device `{options.device}` here", exit_code=1)
+    if options.plan and options.what != "parallel":
+        raise CommandFault("--plan is of `bench parallel`")
     if options.what == "predict":
         return predict(options)
+    if options.what == "parallel":
+        return parallel(options)
     names = tuple(options.case or CASES)
     cases = bench_step(
         names, options.rounds, torch.device(options.device), not options.no_compile, options.what == "precision"
@@ -56,11 +64,27 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def line(case: Case) -> str:
+def line(case: Case | Parallel) -> str:
     """One case: ratios, and the figures behind them."""
+    ours = case.ours if isinstance(case, Case) else "Partita"
     time = f"time {case.ratio_time:.3f} ({seconds_text(case.ours_seconds)} / {seconds_text(case.peer_seconds)})"
     memory = f"memory {case.ratio_memory:.3f} ({bytes_text(case.ours_bytes)} / {bytes_text(case.peer_bytes)})"
-    return f"{case.name}: {case.ours} against {case.peer}: {time}, {memory}"
+    return f"{case.name}: {ours} against {case.peer}: {time}, {memory}"
+
+
+def parallel(options: argparse.Namespace) -> int:
+    """A line for each plan and peer, and the worst; or JSON."""
+    if options.device != "cpu":
+        raise CommandFault("`bench parallel` runs two processes on the CPU")
+    cases = bench_parallel(tuple(options.plan or PLANS), tuple(options.case or CASES[:1]), options.rounds)
+    found = parallel_summary(cases)
+    if options.json:
+        print(json.dumps(found, indent=1))
+        return 0
+    for case in cases:
+        print(f"{line(case)}, losses within {case.gap:.1e}")
+    print(f"worst: time {found['worst_time']:.3f}, memory {found['worst_memory']:.3f}")
+    return 0
 
 
 def predict(options: argparse.Namespace) -> int:
