@@ -13,7 +13,7 @@ experts would still run densely, that is the user's error. It runs before differ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -28,6 +28,8 @@ from .masked import Masks
 from .rows import Axes, Region, ordered
 
 _SIGNATURE = frozenset({"parameter", "state", "input"})
+WEIGHED = "sum what the gates multiply, `sum[E](gates * experts(x))`; read what an expert gives nowhere else"
+ALIKE = "only experts that are made alike share a product of sorted rows: `bank E of …`, not `bank e in E of …`"
 _NEW = "\x00"  # marks the ids of new nodes while the old ones keep theirs
 
 
@@ -181,6 +183,46 @@ def _expert_product(graph: Graph, uses: Iterable[Use], axes: Axes) -> Node | Non
     return None
 
 
+def _member_product(graph: Graph, uses: Iterable[Use], axes: Axes) -> Node | None:
+    """A contraction of tokens that a member of a bank of unlike members does: what they give is stacked along E."""
+    for stack in _stacks(graph, uses, axes):
+        for use in stack.uses:
+            found = _contraction(graph, use, axes.tokens, {stack.id})
+            if found is not None:
+                return found
+    return None
+
+
+def _stacks(graph: Graph, uses: Iterable[Use], axes: Axes) -> Iterator[Node]:
+    """Where values of tokens become one along E, going back as long as both are carried."""
+    todo, seen = list(uses), set[str]()
+    while todo:
+        use = todo.pop()
+        node = graph[use.node]
+        if use.node in seen or not {axes.tokens, axes.experts} <= set(use.dims):
+            continue
+        seen.add(use.node)
+        if node.op == "stack" and node.attrs["dim"] == axes.experts:
+            yield node
+        elif axes.apart(node):
+            todo += node.uses
+
+
+def _contraction(graph: Graph, use: Use, tokens: Dim, readers: set[str]) -> Node | None:
+    """A product of tokens with what has none, on the way to `readers` and read by nothing else."""
+    todo, alone = [use], set(readers)
+    while todo:
+        use = todo.pop()
+        node = graph[use.node]
+        if tokens not in use.dims or any(edge.consumer not in alone for edge in graph.users(node.id)):
+            continue
+        if node.op == "dot" and any(tokens not in other.dims for other in node.uses):
+            return node
+        alone.add(node.id)
+        todo += node.uses
+    return None
+
+
 # ---- what is left
 
 
@@ -238,7 +280,10 @@ def _refuse_dense(graph: Graph) -> None:
                 axes = Axes(tuple(d for d in rows if d != tokens), tokens, experts, Dim("rows", None))
                 product = _expert_product(graph, node.uses, axes)
                 if product is not None:
-                    _refuse(node, product, f"{k} of {experts.name} = {experts.size}")
+                    _refuse(node, product, f"{k} of {experts.name} = {experts.size}", WEIGHED)
+                product = _member_product(graph, node.uses, axes)
+                if product is not None:
+                    _refuse(node, product, f"{k} of {experts.name} = {experts.size}", ALIKE)
 
 
 def _keeps(node: Node, labels: Dims) -> bool:
@@ -246,13 +291,12 @@ def _keeps(node: Node, labels: Dims) -> bool:
     return all(roles.get(dim) is Role.MAP for dim in labels if dim in roles)
 
 
-def _refuse(node: Node, product: Node, picked: str) -> None:
+def _refuse(node: Node, product: Node, picked: str, hint: str) -> None:
     place = f" ({node.origin[0].file}:{node.origin[0].line})" if node.origin else ""
     raise SpecError(
         Diagnostic(
             "E0914",
             f"`{node.id}`{place} runs every expert (`{product.id}`) though only {picked} are picked for a token",
-            hint="sum over the experts what the gates multiply, `sum[E](gates * experts(x))`, and read what an expert "
-            "gives nowhere else",
+            hint=hint,
         )
     )
