@@ -32,8 +32,8 @@ ENTRIES: tuple[Entry, ...] = (
         title="experts that run for every token",
         what="A mixture picks k experts for each token, but all of them would be computed.",
         why="A mixture is sparse or it is not worth having. It is sparse where the picked experts' results are summed "
-        "with the gates as weights, and nothing else reads what a single expert gives. Experts that are made unlike each "
-        "other (`bank e in E of …`) have no product that they share, so they cannot be.",
+        "with the gates as weights, and nothing else reads what a single expert gives. Experts that are made unlike "
+        "each other (`bank e in E of …`) have no product that they share, so they cannot be.",
     ),
     Entry(
         code="E0915",
