@@ -23,6 +23,8 @@ def _cross_entropy(build: Build, node: Node) -> tuple[Use, ...]:
     over = attributes.dims(node.attrs, "V")
     (lse,) = build("logsumexp", logits, V=over, hint="lse")
     (hit,) = build("gather", logits, target, dim=over[0], hint="hit")
+    if hit.dtype is not lse.dtype:  # logits of few bits have a wide log-sum-exp
+        (hit,) = build("cast", hit, to=lse.dtype, hint="hit.cast")
     (loss,) = build("sub", lse, hit, hint="loss")
     return loss, lse
 

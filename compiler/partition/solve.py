@@ -16,8 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ..integer import Integer, Row
 from ..ir.layout import Layout, Mesh, Reduction
 from ..ir.types import Node, Phase
 from .choices import Choices
@@ -65,9 +67,7 @@ class Program:
     again: frozenset[ClassId] = frozenset()
     costs: list[float] = field(default_factory=list[float])
     first: dict[ClassId, int] = field(default_factory=dict[ClassId, int])
-    rows: list[tuple[list[int], list[float], float, float]] = field(
-        default_factory=list[tuple[list[int], list[float], float, float]]
-    )
+    rows: list[Row] = field(default_factory=list[Row])
 
     def __post_init__(self) -> None:
         self.choices = self.chosen.strategies
@@ -262,68 +262,50 @@ class Program:
 
     # ---- solving
 
+    @cached_property
+    def integer(self) -> Integer:
+        """The program as the solver takes it. Flows and moves are whole where the picks are."""
+        return Integer(self.costs, self.rows, (0, self.picks))
+
     def solve(self, made: Mapping[ClassId, Strategy] | None = None) -> Solution:
         """The best choice, some of it `made` already. Raises Infeasible where none fits the memory.
 
         What the relaxation leaves undecided is decided with the rest kept; where that costs more than a thousandth
-        over the relaxation's bound, everything is decided anew.
+        over the relaxation's bound, everything is decided anew, from there on.
         """
-        import numpy as np  # late: loading scipy takes longer than checking a spec
-
-        low = np.zeros(len(self.costs))
-        for name, strategy in (made or {}).items():
-            low[self.first[name] + self.choices[name].index(strategy)] = 1
-        relaxed = self._milp(low, False)
+        low = self._kept(made or {})
+        relaxed = self.integer.relaxed(low)
         if relaxed.x is None:
             raise Infeasible
-        best = relaxed
+        best, bound = relaxed, relaxed.value
         if not self._is_whole(relaxed.x):
-            best = self._milp(self._decided(relaxed.x), True)
-            if best.x is None or best.fun > relaxed.fun * (1 + _GOOD):
-                best = self._milp(low, True)
+            best = self.integer.best(self._decided(relaxed.x), gap=_GOOD / 2, limit_s=_TIME_LIMIT_S)
+            if best.x is None or best.value > bound * (1 + _GOOD):
+                best = self.integer.best(low, start=best, presolve=False, gap=_GOOD / 2, limit_s=_TIME_LIMIT_S)
+                bound = max(bound, best.bound)
         if best.x is None:
             raise Infeasible
-        gap = max(0.0, 1 - relaxed.fun / best.fun) if best.fun > 0 else 0.0
-        return Solution(self._picked(best.x), best.fun, gap, relaxed.fun, len(self.costs), len(self.rows))
+        gap = max(0.0, 1 - bound / best.value) if best.value > 0 else 0.0
+        return Solution(self._picked(best.x), best.value, gap, relaxed.value, len(self.costs), len(self.rows))
 
     def price(self, picked: Mapping[ClassId, Strategy]) -> float:
         """The seconds of a choice, everything brought where it is wanted in the cheapest way; infinite if barred."""
-        import numpy as np
+        return self.integer.relaxed(self._kept(picked)).value
+
+    def _kept(self, picked: Mapping[ClassId, Strategy]) -> NDArray[Any]:
+        """The lower bounds that a choice is."""
+        import numpy as np  # late: loading it takes a fifth of checking a spec
 
         low = np.zeros(len(self.costs))
         for name, strategy in picked.items():
             low[self.first[name] + self.choices[name].index(strategy)] = 1
-        found = self._milp(low, False)
-        return float("inf") if found.x is None else float(found.fun)
+        return low
 
     def _decided(self, x: NDArray[Any]) -> NDArray[Any]:
         """The lower bounds that keep what the relaxation has decided."""
         kept = (x >= 1 - _WHOLE).astype(float)
         kept[self.picks :] = 0
         return kept
-
-    def _milp(self, low: NDArray[Any], whole: bool) -> Any:
-        import numpy as np
-        from scipy import optimize
-        from scipy.sparse import csr_matrix
-
-        tools: Any = optimize  # whose stubs know no arrays for bounds
-        scale = max(self.costs, default=1.0) or 1.0
-        starts = np.cumsum([0, *(len(row[0]) for row in self.rows)])
-        columns = np.concatenate([row[0] for row in self.rows])
-        values = np.concatenate([row[1] for row in self.rows])
-        matrix = csr_matrix((values, columns, starts), shape=(len(self.rows), len(self.costs)))
-        lows, highs = np.asarray([row[2] for row in self.rows]), np.asarray([row[3] for row in self.rows])
-        integral = np.zeros(len(self.costs))
-        integral[: self.picks] = whole
-        found: Any = tools.milp(
-            np.asarray(self.costs) / scale, integrality=integral, bounds=tools.Bounds(low, 1.0),
-            constraints=tools.LinearConstraint(matrix, lows, highs),
-            options={"time_limit": _TIME_LIMIT_S, "mip_rel_gap": _GOOD / 2},
-        )  # fmt: skip
-        if found.x is not None:
-            found.fun *= scale
-        return found
 
     def _is_whole(self, x: NDArray[Any]) -> bool:
         picks = x[: self.picks]

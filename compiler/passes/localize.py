@@ -217,7 +217,8 @@ class _Local:
         dloss, logits, _, lse = node.uses
         every = write("logsumexp_backward", dloss, logits, lse, V=(mine,))
         kept = write("where", inside, dloss, write.constant(0, dloss.dtype))
-        hit = write("scatter_add", kept, safe, dim=mine, dims=logits.dims)
+        narrow = kept if dloss.dtype is logits.dtype else write("cast", kept, to=logits.dtype)
+        hit = write("scatter_add", narrow, safe, dim=mine, dims=logits.dims)
         self.instead[node.id, 0] = write("sub", every, hit)
 
     def _body(self, node: Node, names: Mapping[Dim, Dim]) -> str:

@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from typing import Any
 
+from ..integer import Integer
 from .actions import Kind, Schedule
 
 SOLVER_S = 5.0
@@ -232,11 +232,7 @@ def _by_solver(chain: _Chain, fill: float) -> tuple[list[int] | None, bool]:
     y[c, b] - y[c, b - 1] = 1: times, messages and memory are linear in y. Least T + fill · U, with T ≥ each device's
     time, U ≥ each chunk's.
     """
-    import numpy as np  # late: loading scipy takes longer than checking a spec
-    from scipy import optimize
-    from scipy.sparse import csr_matrix
-
-    tools: Any = optimize  # its stubs take arrays of bounds for faults
+    import numpy as np  # late: loading it takes a fifth of checking a spec
 
     count, chunks = len(chain.blocks), len(chain.placement)
     rows = list(_rows(chain))
@@ -248,28 +244,18 @@ def _by_solver(chain: _Chain, fill: float) -> tuple[list[int] | None, bool]:
         low[row + count - (chunks - c) : row + count] = 1  # a block for each chunk that is left
         high[row : row + c] = 0  # and for each that went before
     low[FIRST : FIRST + count] = 1
-    data = [value for row, _ in rows for value in row.values()]
-    places = [column for row, _ in rows for column in row]
-    starts = [0, *accumulate(len(row) for row, _ in rows)]
-    matrix = csr_matrix((data, places, starts), shape=(len(rows), width))
     cost = np.zeros(width)
     cost[:FIRST] = 1, fill
-    found = tools.milp(
-        cost,
-        constraints=tools.LinearConstraint(matrix, -np.inf, np.array([bound for _, bound in rows])),
-        bounds=tools.Bounds(low, high),
-        integrality=np.array([0] * FIRST + [1] * (width - FIRST)),
-        options={"time_limit": SOLVER_S, "mip_rel_gap": 1e-7},
-    )
+    bounded = [([*row], [*row.values()], -np.inf, bound) for row, bound in rows]
+    found = Integer(list(cost), bounded, (FIRST, width), high).best(low, limit_s=SOLVER_S)
     ways: list[list[int]] = []
     if found.x is not None:
         chosen = np.round(found.x[FIRST:]).reshape(chunks, count)
         ways.append([*(count - int(chosen[c].sum()) for c in range(chunks)), count])
-    proven = found.status in (0, 2)  # best, or there is none; 1: its time is up
-    even = None if proven else _by_program(chain.unbound())
+    even = None if found.proven else _by_program(chain.unbound())
     if even is not None and chain.fits_all(even):
         ways.append(even)
-    return min(ways, key=lambda ends: chain.cost(ends, fill), default=None), proven
+    return min(ways, key=lambda ends: chain.cost(ends, fill), default=None), found.proven
 
 
 Row = tuple[dict[int, float], float]  # Σ coefficient · column ≤ bound

@@ -20,16 +20,21 @@ from partita.compiler.elaborate.recipe import Plan
 from partita.compiler.elaborate.recipes import load_recipe
 from partita.compiler.ir.graph import Graph
 from partita.compiler.ir.layout import Mesh
-from partita.compiler.ir.types import Node, Phase
+from partita.compiler.ir.levels import LOCAL
+from partita.compiler.ir.types import DType, Node, Phase
 from partita.compiler.ops.collectives import COLLECTIVES
 from partita.compiler.partition.decide import Decision
+from partita.compiler.passes import check as check_graph
+from partita.compiler.passes.localize import localize
 from samples.spec_texts import ROOT
 
 MESH = Mesh((("data", 4),))
 ALONE = (("batch", None), ("T", None))  # nothing but the model's own dims is left to the axis
 
 
-def decided(model: str, file: str, plan: Plan, *, length: int = 1024, batch: int = 1) -> Decision:
+def decided(
+    model: str, file: str, plan: Plan, *, length: int = 1024, batch: int = 1, more: str = "", device: str = "cpu"
+) -> Decision:
     """A model's training step laid out."""
     text = f"""use std
 use models.{file}
@@ -42,11 +47,12 @@ train r {{
   steps = 5
   optimizer = adamw()
   lr = 0.001
+  {more}
 }}
 """
     spec, faults = load(Source(str(ROOT / "specs/recipes/structure.partita"), text))
     assert spec is not None, faults
-    return pipeline.partitioned_step(spec, load_recipe(spec), plan)
+    return pipeline.partitioned_step(spec, load_recipe(spec), plan, device=device)
 
 
 @cache
@@ -100,6 +106,18 @@ def test_the_vocabulary_is_cut_in_embedding_and_loss() -> None:
     wide = [n for n in graph.nodes() if n.op in COLLECTIVES and any(d.name == "V" and n.phase is not Phase.PREPARE
             and n.phase is not Phase.UPDATE and len(n.outs[0].dims) == 3 for d in n.outs[0].dims)]  # fmt: skip
     assert not wide, "the logits stay where they are"
+
+
+def test_low_logits_are_cut_like_wide_ones() -> None:
+    """Their log-sum-exp and loss are wide, their gradient is as low as they are."""
+    mesh = Mesh((("tensor", 4),))
+    graph = decided("GPT2.small", "gpt2", Plan(mesh.axes, ALONE), more="precision = mixed(compute = bf16)").graph
+    local = localize(graph, mesh, (1,))
+    assert local["all_reduce/loss.cross_entropy.hit"].outs[0].dtype is DType.BF16
+    assert local["loss.cross_entropy.loss"].outs[0].dtype is DType.F32
+    (backward,) = local.nodes("logsumexp_backward")
+    assert backward.outs[0].dtype is DType.BF16
+    check_graph(local, LOCAL, "one device's graph")
 
 
 def test_a_parallel_block_has_one_all_reduce() -> None:
