@@ -141,16 +141,21 @@ def step_passes(spec: Spec, recipe: Recipe, device: str = "cpu", fuse_loss: bool
     ]
 
 
-def step_graph(spec: Spec, recipe: Recipe, after: After | None = None, device: str = "cpu") -> Graph:
-    """The whole training step of a recipe; of several updates that take turns, the first. Raises SpecError."""
+def step_graph(
+    spec: Spec, recipe: Recipe, after: After | None = None, device: str = "cpu", keep: Collection[str] = ()
+) -> Graph:
+    """The whole training step of a recipe; of several updates that take turns, the first. Raises SpecError.
+
+    `keep` names values of the forward that stay though nothing reads them (see `elaborate_loss`).
+    """
     turn = recipe.turns[0]
-    loss, _ = elaborate_loss(spec, turn)
+    loss, _ = elaborate_loss(spec, turn, keep=keep)
     return run_passes(loss, step_passes(spec, turn, device), LOSS, after)
 
 
-def unfused_step(spec: Spec, recipe: Recipe, device: str = "cpu") -> Graph:
+def unfused_step(spec: Spec, recipe: Recipe, device: str = "cpu", keep: Collection[str] = ()) -> Graph:
     """The step of a recipe that is one turn, its loss apart from the head: so both can be cut along the vocabulary."""
-    loss, _ = elaborate_loss(spec, recipe)
+    loss, _ = elaborate_loss(spec, recipe, keep=keep)
     return run_passes(loss, step_passes(spec, recipe, device, fuse_loss=False), LOSS)
 
 
@@ -194,9 +199,9 @@ def _with_batch(graph: Graph, mesh: Mesh, wishes: Wishes) -> Wishes:
     return replace(wishes, pins={**wishes.pins, BATCH: (DATA,)})
 
 
-def step_graphs(spec: Spec, recipe: Recipe, device: str = "cpu") -> dict[str, Graph]:
+def step_graphs(spec: Spec, recipe: Recipe, device: str = "cpu", keep: Collection[str] = ()) -> dict[str, Graph]:
     """The program of each update of a step, by name, in the order in which they run. Raises SpecError."""
-    steps = {turn.program: step_graph(spec, turn, device=device) for turn in recipe.turns}
+    steps = {turn.program: step_graph(spec, turn, device=device, keep=keep) for turn in recipe.turns}
     idle = [set(unused(step, recipe.precision.overrides)) for step in steps.values()]
     for pattern in sorted(set[str].intersection(*idle)):
         raise SpecError(Diagnostic("E0916", f"`precision` names `{pattern}`, and no part of the model is called so"))
@@ -311,7 +316,7 @@ def compile_recipe(
     from .lower.outside import ALONE
     from .lower.spread import spread
 
-    steps = step_graphs(spec, recipe, device)
+    steps = step_graphs(spec, recipe, device, dump)
     graphs = {**steps, "evaluate": evaluate_graph(spec, recipe), PREDICT: predict_graph(spec, recipe)}
     packages = foreign_packages(graphs.values(), recipe.kernels)
     foretold = predictions(steps, recipe)
@@ -322,7 +327,7 @@ def compile_recipe(
     if mesh.devices > 1:
         ways = {name: [graph] for name, graph in graphs.items() if name != PREDICT}
         for turn in recipe.turns:
-            ways[turn.program].append(unfused_step(spec, turn, device))
+            ways[turn.program].append(unfused_step(spec, turn, device, dump))
         laid = laid_out(ways, mesh, wishes, cluster, plan.budget_bytes)
         graphs, lying = spread({**laid, PREDICT: graphs[PREDICT]}, mesh)
     return lower(

@@ -179,7 +179,10 @@ def _misfit(files: Files, weights: WeightMap, faults: list[str]) -> RuntimeFault
     size = f".{weights.size}" if weights.size else ""
     more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
     lines = "".join(f"\n  {line}" for line in faults[:SHOWN])
-    return RuntimeFault("E0551", f"{files.path} does not fit {weights.model}{size}:{lines}{more}")
+    eight = any(entry.dtype.startswith("F8") for entry in files.entries.values())
+    hint = "8-bit floats mean nothing without their scales: convert the weights to BF16 with their publisher's tool"
+    title = f"{files.path} does not fit {weights.model}{size}:{lines}{more}"
+    return RuntimeFault("E0551", title, hint if eight else None)
 
 
 def _check_tied(source: Source, weights: WeightMap) -> None:

@@ -13,8 +13,8 @@ from ..compiler import pipeline
 from ..compiler.base.diagnostic import Diagnostic, Label, Severity, did_you_mean, render_all
 from ..compiler.cost.table import Table
 from ..compiler.elaborate.load import Spec
+from ..compiler.elaborate.loss import DUMP, elaborate_loss
 from ..compiler.elaborate.recipe import Recipe
-from ..compiler.ir.graph import Graph
 from ..compiler.passes.update import idle_groups
 from ..runtime.program import Build
 from .arguments import add_kernels, add_spec, kernels_of, sets_of
@@ -63,7 +63,7 @@ def compile_recipe(
 ) -> Build:
     """Writes the build folder. Raises SpecError; then nothing was written."""
     if dump:
-        _known(dump, pipeline.step_graph(spec, recipe))
+        _check_known(dump, spec, recipe)
     kind = device.partition(":")[0]
     try:
         build = pipeline.compile_recipe(spec, recipe, folder, device=kind, table=table, dump=dump)
@@ -94,10 +94,13 @@ def warn(found: list[Diagnostic]) -> None:
         print(render_all(found, sys.stderr.isatty() and "NO_COLOR" not in os.environ), file=sys.stderr)
 
 
-def _known(names: tuple[str, ...], step: Graph) -> None:
+def _check_known(names: tuple[str, ...], spec: Spec, recipe: Recipe) -> None:
+    """Raises CommandFault for a name that neither the step nor the model before any pass has."""
+    step = pipeline.step_graph(spec, recipe, keep=names)
     for name in names:
-        if name not in step:
-            ids = [node.id for node in step]
+        if name not in step and DUMP + name not in step.outputs:
+            model, _ = elaborate_loss(spec, recipe.turns[0])
+            ids = dict.fromkeys(node.id for graph in (model, step) for node in graph)
             raise CommandFault(
                 f"the step has no value `{name}`", did_you_mean(name, ids) or "`partita passes` lists them"
             )

@@ -7,6 +7,7 @@ size.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from ..base.diagnostic import Diagnostics, Label, SpecError, did_you_mean
@@ -23,14 +24,20 @@ from .recipe import Recipe, matches
 from .sizes import BATCH
 from .trace import Trace
 from .values import Value, show_dims
+from .writer import Writer
+
+DUMP = "dump/"  # what is in front of the name of an output that is kept for looking at
 
 
 def elaborate_loss(
-    spec: Spec, recipe: Recipe, *, training: bool = True, budget: Budget | None = None, trace: Trace | None = None
-) -> tuple[Graph, ModelFacts]:
+    spec: Spec, recipe: Recipe, *, training: bool = True, budget: Budget | None = None, trace: Trace | None = None,
+    keep: Collection[str] = (),
+) -> tuple[Graph, ModelFacts]:  # fmt: skip
     """The model with the recipe's sizes and options, and its loss, a scalar. Raises SpecError.
 
-    Of several updates this is one (`Recipe.turns`): only its parameters are trained, its random numbers are its own.
+    `keep` names values (exported ones, or nodes) that become outputs `dump/NAME` where there are such, so that they
+    stay though nothing reads them. Of several updates this is one (`Recipe.turns`): only its parameters are trained, its
+    random numbers are its own.
     """
     chosen = recipe.model
     dims = {**recipe.dims, BATCH: recipe.batch}
@@ -45,15 +52,22 @@ def elaborate_loss(
     try:
         _check_sizes(frame, made, recipe)
         columns = {**made.inputs, **Columns(made, frame).read(recipe.columns)}
-        frame.names.update({**columns, **export_taps(made), **made.outputs})
+        taps = export_taps(made)
+        frame.names.update({**columns, **taps, **made.outputs})
         loss = _scalar(frame, frame.evaluate(recipe.loss), recipe)
         check_next_token(frame, made, recipe, columns)
         _check_trainable(frame, made, recipe)
     except Fault:
         raise SpecError(made.context.sink.items) from None
     made.context.sink.raise_if_errors()
-    graph = made.writer.finish(made.facts.model, {"loss": loss})
+    graph = made.writer.finish(made.facts.model, {"loss": loss, **_kept(made.writer, keep, taps)})
     return _of_turn(graph, recipe), made.facts
+
+
+def _kept(writer: Writer, names: Collection[str], taps: Mapping[str, Use]) -> dict[str, Use]:
+    nodes = {node.id: node.out() for node in writer.region.nodes if node.id in names and node.outs}
+    known = {**nodes, **taps}
+    return {DUMP + name: known[name] for name in names if name in known}
 
 
 def _check_sizes(frame: Frame, made: Elaborated, recipe: Recipe) -> None:

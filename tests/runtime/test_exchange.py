@@ -170,6 +170,18 @@ def test_faults_are_named_with_both_shapes(tmp_path: Path) -> None:
     assert not (tmp_path / "ck").exists()
 
 
+def test_weights_of_eight_bits_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    """Their scales are tensors of their own, which every publisher lays out otherwise."""
+    weights = map_of(*GPT2)
+    made = named(weights, drawn(weights))
+    name = "h.0.attn.c_attn.weight"
+    made[name], made[f"{name}_scale_inv"] = made[name].to(torch.float8_e4m3fn), torch.ones(1, 1)
+    save_file(made, tmp_path / "model.safetensors")
+    text = refused("E0551", lambda: import_weights(weights, tmp_path, tmp_path / "ck"))
+    assert f"{name} is of type F8_E4M3" in text
+    assert "convert the weights to BF16" in text
+
+
 def test_a_second_name_must_agree(tmp_path: Path) -> None:
     weights = map_of(*GPT2)
     made = named(weights, drawn(weights), tied=True)
