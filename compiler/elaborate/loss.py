@@ -36,8 +36,8 @@ def elaborate_loss(
     """The model with the recipe's sizes and options, and its loss, a scalar. Raises SpecError.
 
     `keep` names values (exported ones, or nodes) that become outputs `dump/NAME` where there are such, so that they
-    stay though nothing reads them. Of several updates this is one (`Recipe.turns`): only its parameters are trained, its
-    random numbers are its own.
+    stay though nothing reads them. Of several updates this is one (`Recipe.turns`): only its parameters are trained,
+    its random numbers are its own.
     """
     chosen = recipe.model
     dims = {**recipe.dims, BATCH: recipe.batch}
