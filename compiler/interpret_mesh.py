@@ -99,17 +99,17 @@ class _Mesh:
     # ---- collectives
 
     def _collective(self, nodes: Mapping[Coordinate, Node]) -> None:
-        axis = self.mesh.order(attributes.text(next(iter(nodes.values())).attrs, "axis"))
-        for group in self._groups(axis):
+        for group in self._groups(attributes.text(next(iter(nodes.values())).attrs, "axis")):
             values = [self.runs[c].values[nodes[c].uses[0].value] for c in group]
             for c, value in zip(group, joined([nodes[c] for c in group], values), strict=True):
                 self.runs[c].values[nodes[c].id, 0] = value
 
-    def _groups(self, axis: int) -> Iterator[list[Coordinate]]:
+    def _groups(self, axis: str) -> Iterator[list[Coordinate]]:
         """The devices that differ along one axis only, in the order of ranks."""
+        along = set(map(self.mesh.order, self.mesh.members(axis)))
         groups: dict[Coordinate, list[Coordinate]] = {}
         for c in self.runs:
-            groups.setdefault((*c[:axis], *c[axis + 1 :]), []).append(c)
+            groups.setdefault(tuple(place for at, place in enumerate(c) if at not in along), []).append(c)
         yield from groups.values()
 
     # ---- whole values

@@ -34,6 +34,7 @@ from .language.parse import read_source
 from .ops.foreign import BACKWARD, FOREIGN, package_of
 from .partition.choices import DATA, Wishes
 from .partition.decide import Decision, decide
+from .partition.factors import factored as in_factors
 from .passes import Pass, run_passes
 from .passes import check as check_graph
 from .passes.differentiate import Differentiate
@@ -183,12 +184,17 @@ def partitioned(
     ways: Sequence[Graph], mesh: Mesh, wishes: Wishes, cluster: Cluster = H100_NODES, memory_bytes: int | None = None
 ) -> Decision:
     """Of graphs that compute the same, the one that takes least time, laid out. Raises SpecError."""
-    wishes = _with_batch(ways[0], mesh, wishes)
+    mesh, wishes = factored(ways[0], mesh, wishes)
     different = [graph for at, graph in enumerate(ways) if all(len(graph) != len(other) for other in ways[:at])]
     decisions = [decide(graph, mesh, cluster, wishes, memory_bytes) for graph in different]
     best = min(decisions, key=lambda decision: decision.solution.seconds)
     check_graph(best.graph, PARTITIONED, "the partitioned graph")
     return best
+
+
+def factored(graph: Graph, mesh: Mesh, wishes: Wishes) -> tuple[Mesh, Wishes]:
+    """The mesh as it is laid out on, an axis in factors where a dim is too short for it, and the wishes for it."""
+    return in_factors(graph, mesh, _with_batch(graph, mesh, wishes))
 
 
 def _with_batch(graph: Graph, mesh: Mesh, wishes: Wishes) -> Wishes:
@@ -328,6 +334,7 @@ def compile_recipe(
         ways = {name: [graph] for name, graph in graphs.items() if name != PREDICT}
         for turn in recipe.turns:
             ways[turn.program].append(unfused_step(spec, turn, device, dump))
+        mesh, wishes = factored(next(iter(steps.values())), mesh, wishes)
         laid = laid_out(ways, mesh, wishes, cluster, plan.budget_bytes)
         graphs, lying = spread({**laid, PREDICT: graphs[PREDICT]}, mesh)
     return lower(

@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 REPLICATE = "replicate"
 SHARD = "shard:"
+FACTOR = "."  # between an axis and the number of its factor
 
 Layout = tuple[str, ...]
 
@@ -21,7 +23,7 @@ Layout = tuple[str, ...]
 class Mesh:
     """Devices in a grid of named axes, the first outermost; a rank is the row-major index of its coordinate.
 
-    Without axes it is one device.
+    Without axes it is one device. `tensor.1` and `tensor.2` are factors of one axis `tensor`, whose name means both.
     """
 
     axes: tuple[tuple[str, int], ...] = ()
@@ -57,11 +59,23 @@ class Mesh:
             found = found * size + at
         return found
 
+    @property
+    def lengths(self) -> dict[str, int]:
+        """How many devices lie along each axis, and along each whole that axes are factors of."""
+        found = dict(self.axes)
+        for name, size in self.axes:
+            whole, dot, _ = name.partition(FACTOR)
+            if dot:
+                found[whole] = found.get(whole, 1) * size
+        return found
+
     def along(self, rank: int, axis: str) -> tuple[int, tuple[int, ...]]:
         """A rank's place on an axis, and all who differ from it along that axis alone, in order."""
-        where, at = self.coordinate(rank), self.names.index(axis)
-        peers = tuple(self.rank((*where[:at], other, *where[at + 1 :])) for other in range(self.sizes[at]))
-        return where[at], peers
+        where = self.coordinate(rank)
+        free = [axis in (name, name.partition(FACTOR)[0]) for name in self.names]
+        ways = [range(n) if one else (at,) for n, one, at in zip(self.sizes, free, where, strict=True)]
+        peers = tuple(self.rank(other) for other in product(*ways))
+        return peers.index(rank), peers
 
 
 ONE_DEVICE = Mesh()

@@ -69,7 +69,17 @@ def join_mesh(mesh: Mesh, device: torch.device) -> Place | None:
         return None
     made = init_device_mesh(device.type, mesh.sizes, mesh_dim_names=mesh.names)
     groups = {name: made.get_group(name) for name in mesh.names}
+    groups |= {name: _group(mesh, name) for name in mesh.lengths if name not in groups}
     return Place(Processes(mesh, dist.get_rank(), groups), made)
+
+
+def _group(mesh: Mesh, axis: str) -> dist.ProcessGroup:
+    """The processes along a whole of which axes are factors. Every process makes every group, its own or not."""
+    lines = dict.fromkeys(mesh.along(rank, axis)[1] for rank in range(mesh.size))
+    made = {line: dist.new_group(line) for line in lines}
+    mine = made[mesh.along(dist.get_rank(), axis)[1]]
+    assert isinstance(mine, dist.ProcessGroup), "a process is in its own group"
+    return mine
 
 
 def agree(flag: bool) -> bool:

@@ -6,6 +6,9 @@ each dim of a value which axes cut it (Shard), and over which axes the devices h
 
 The chunk rule (torch.chunk's): a dim of n over an axis of k is cut every ceil(n / k), so the last parts may be shorter
 or empty. A dim over several axes is cut by them one after the other, in the order of the mesh.
+
+An axis may be written as factors, `tensor` of 16 as `tensor.1` of 8 and `tensor.2` of 2, so that a dim of 8 is cut by
+one of them (the sub-axes of Shardy and of XLA's iota tile assignments). The axis' own name still means all its devices.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from enum import Enum
 from itertools import product
 
 from .types import Dim, Dims
+
+FACTOR = "."  # between an axis and the number of its factor; no name that a user gives has one
 
 Coordinate = tuple[int, ...]
 Axes = tuple[str, ...]
@@ -50,13 +55,27 @@ class Mesh:
         """How many devices there are."""
         return math.prod(size for _, size in self.axes)
 
+    @property
+    def whole_axes(self) -> tuple[tuple[str, Axes], ...]:
+        """The axes that a user named, each with its factors: itself where it has none."""
+        found: dict[str, Axes] = {}
+        for name in self.names:
+            base = name.partition(FACTOR)[0]
+            found[base] = (*found.get(base, ()), name)
+        return tuple(found.items())
+
+    def members(self, axis: str) -> Axes:
+        """The factors of an axis, the outermost first; itself where it has none."""
+        return (axis,) if axis in self.names else dict(self.whole_axes)[axis]
+
     def size(self, axis: str) -> int:
         """How many devices lie along an axis."""
-        return dict(self.axes)[axis]
+        sizes = dict(self.axes)
+        return math.prod(sizes[one] for one in self.members(axis))
 
     def order(self, axis: str) -> int:
-        """The axis' place among the axes."""
-        return self.names.index(axis)
+        """The axis' place among the axes; of one with factors, the place of its first."""
+        return self.names.index(self.members(axis)[0])
 
     def coordinates(self) -> Iterator[Coordinate]:
         """Every device, in the order of ranks."""
@@ -70,7 +89,11 @@ class Mesh:
         return found
 
     def __str__(self) -> str:
-        return " × ".join(f"{name} {size}" for name, size in self.axes) or "one device"
+        return " × ".join(self._words(name, factors) for name, factors in self.whole_axes) or "one device"
+
+    def _words(self, name: str, factors: Axes) -> str:
+        inside = f" ({' × '.join(str(self.size(one)) for one in factors)})" if len(factors) > 1 else ""
+        return f"{name} {self.size(name)}{inside}"
 
 
 def chunk(extent: int, parts: int, index: int) -> tuple[int, int]:
@@ -144,13 +167,14 @@ class Layout:
         return next((at for at, axes in enumerate(self.shards) if axis in axes), None)
 
     def with_axis(self, axis: str, to: int | Reduction | None, mesh: Mesh) -> Layout:
-        """The layout with one axis changed: cutting a dim, owing a reduction, or replicated."""
-        kept = [tuple(a for a in axes if a != axis) for axes in self.shards]
-        partial = {a: how for a, how in self.partial if a != axis}
+        """The layout with one axis (all its factors) changed: cutting a dim, owing a reduction, or replicated."""
+        members = mesh.members(axis)
+        kept = [tuple(a for a in axes if a not in members) for axes in self.shards]
+        partial = {a: how for a, how in self.partial if a not in members}
         if isinstance(to, int):
-            kept[to] = tuple(sorted((*kept[to], axis), key=mesh.order))
+            kept[to] = tuple(sorted((*kept[to], *members), key=mesh.order))
         elif to is not None:
-            partial[axis] = to
+            partial |= dict.fromkeys(members, to)
         return Layout(tuple(kept), tuple(sorted(partial.items(), key=lambda item: mesh.order(item[0]))))
 
     def on(self, axis: str) -> int | Reduction | None:

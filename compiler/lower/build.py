@@ -125,7 +125,7 @@ def _built(
 
 def _program(name: str, graph: Graph, library: Library, dump: Sequence[str], spread: Spread) -> Program:
     wanted = [one for one in dump if one in graph] if is_step(name) else []
-    return lower_graph(graph, library, wanted, spread.mesh.names, spread.wholes.get(name, NO_WHOLES))
+    return lower_graph(graph, library, wanted, tuple(spread.mesh.lengths), spread.wholes.get(name, NO_WHOLES))
 
 
 def _footprint(build: Build, name: str, library: Library, threads: int | None = None, rank: int = 0) -> Footprint:

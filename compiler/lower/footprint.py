@@ -137,7 +137,7 @@ def footprint(
     """
     threads = torch.get_num_threads() if threads is None else threads
     profiles = {name: profile(module.graph, threads) for name, module in modules.items() if name in _called(program)}
-    first = _Walk(program, profiles, rounding_bytes, dict(mesh.axes), gloo)
+    first = _Walk(program, profiles, rounding_bytes, mesh.lengths, gloo)
     first.run(held)
     again = _Walk(program, profiles, rounding_bytes, first.devices, gloo, wanted=first.at)  # now it is known
     again.run(held)

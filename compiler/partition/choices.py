@@ -50,7 +50,8 @@ def choices(folded: Folded, mesh: Mesh, wishes: Wishes) -> Choices:
     copies = compute_copies(folded)
     for name, node in folded.nodes.items():
         of = tuple(one for one in every[name] if not one.passes or owed & _passing(name, one))
-        strategies = [one for one in product(*_pinned(node, of, mesh, wishes)) if _keeps(node, one, mesh)]
+        every_way = product(*_pinned(node, of, mesh, wishes))
+        strategies = [one for one in every_way if _as_one(one, mesh) and _keeps(node, one, mesh)]
         if node.op == "assign":  # it takes what it writes to as that lies
             strategies = [(every[name][0],) * len(mesh.axes)]
         strategies = _stage(node, name in copies, strategies, mesh, wishes)
@@ -168,6 +169,18 @@ def _pinned(node: Node, of: tuple[Option, ...], mesh: Mesh, wishes: Wishes) -> l
         mine = tuple(o for o in free if any(axis in wishes.pins.get(d.name, ()) for d in o.cut))
         found.append((*mine, *(o for o in free if o.passes)) if mine else free)
     return found
+
+
+def _as_one(strategy: Strategy, mesh: Mesh) -> bool:
+    """Whether factors of an axis do the same, as the axis would; they may differ after one that cuts a dim which the
+    axis is too long for."""
+    return all(
+        option == strategy[mesh.order(axis)]
+        or any((dim.size or 0) < mesh.size(axis) for dim in strategy[mesh.order(axis)].cut)
+        for axis, factors in mesh.whole_axes
+        if len(factors) > 1
+        for option in (strategy[mesh.order(one)] for one in factors[1:])
+    )
 
 
 def _keeps(node: Node, strategy: Strategy, mesh: Mesh) -> bool:

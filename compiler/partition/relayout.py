@@ -8,10 +8,11 @@ makes the messages that follow shorter; only the last axis that cuts a dim can b
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from ..ir.layout import Layout, Mesh, Reduction
+from ..ir.layout import Axes, Layout, Mesh, Reduction
 from ..ir.types import Dims
 
 
@@ -33,25 +34,42 @@ class Move:
 Price = Callable[[Move, Dims, int], float]
 
 
-def moves(layout: Layout, mesh: Mesh) -> Iterator[Move]:
-    """Every collective that a value so laid out can go through."""
-    for axis in mesh.names:
-        on = layout.on(axis)
-        ends = [at for at, axes in enumerate(layout.shards) if all(mesh.order(a) < mesh.order(axis) for a in axes)]
-        if isinstance(on, Reduction):
-            yield Move("all_reduce", axis, layout, layout.with_axis(axis, None, mesh), reduction=on)
-            for at in ends if on is Reduction.SUM else ():
-                yield Move("reduce_scatter", axis, layout, layout.with_axis(axis, at, mesh), dim=at)
-        elif on is None:
-            for at in ends:
-                yield Move("shard", axis, layout, layout.with_axis(axis, at, mesh), dim=at)
-            if all(how is Reduction.SUM for _, how in layout.partial):
-                yield Move("partial", axis, layout, layout.with_axis(axis, Reduction.SUM, mesh))
-        elif layout.shards[on][-1] == axis:
-            yield Move("all_gather", axis, layout, layout.with_axis(axis, None, mesh), dim=on)
-            for at in ends:
-                if at != on:
-                    yield Move("all_to_all", axis, layout, layout.with_axis(axis, at, mesh), dim=on, to=at)
+def moves(dims: Dims, layout: Layout, mesh: Mesh) -> Iterator[Move]:
+    """Every collective that a value so laid out can go through, along an axis or along all factors of one at once."""
+    for whole, factors in mesh.whole_axes:
+        for axis in factors:
+            ends = [at for at, axes in enumerate(layout.shards) if all(mesh.order(a) < mesh.order(axis) for a in axes)]
+            yield from _along(axis, layout.on(axis), ends, layout, mesh)
+        ways = {layout.on(axis) for axis in factors}
+        if len(factors) > 1 and len(ways) == 1:
+            (on,) = ways
+            even = [at for at in range(len(dims)) if _even(dims[at].size or 0, layout.shards[at], whole, mesh)]
+            if not isinstance(on, int) or on in even:
+                yield from _along(whole, on, even, layout, mesh)
+
+
+def _even(size: int, cut: Axes, whole: str, mesh: Mesh) -> bool:
+    """Whether a dim, cut by some axes, has the same parts by all of an axis at once as by its factors in turn."""
+    others = [axis for axis in cut if axis not in mesh.members(whole)]
+    last = all(mesh.order(axis) < mesh.order(whole) for axis in others)
+    return last and size % math.prod(map(mesh.size, (*others, whole))) == 0
+
+
+def _along(axis: str, on: int | Reduction | None, ends: list[int], layout: Layout, mesh: Mesh) -> Iterator[Move]:
+    if isinstance(on, Reduction):
+        yield Move("all_reduce", axis, layout, layout.with_axis(axis, None, mesh), reduction=on)
+        for at in ends if on is Reduction.SUM else ():
+            yield Move("reduce_scatter", axis, layout, layout.with_axis(axis, at, mesh), dim=at)
+    elif on is None:
+        for at in ends:
+            yield Move("shard", axis, layout, layout.with_axis(axis, at, mesh), dim=at)
+        if all(how is Reduction.SUM for _, how in layout.partial) and axis in mesh.names:
+            yield Move("partial", axis, layout, layout.with_axis(axis, Reduction.SUM, mesh))
+    elif layout.shards[on][-1] == mesh.members(axis)[-1]:
+        yield Move("all_gather", axis, layout, layout.with_axis(axis, None, mesh), dim=on)
+        for at in ends:
+            if at != on:
+                yield Move("all_to_all", axis, layout, layout.with_axis(axis, at, mesh), dim=on, to=at)
 
 
 @dataclass
@@ -84,7 +102,7 @@ class Paths:
                 return seconds, tuple(_back(came, source, target))
             if seconds > best[layout]:
                 continue
-            for move in moves(layout, self.mesh):
+            for move in moves(dims, layout, self.mesh):
                 found = seconds + self.price(move, dims, itemsize)
                 if found < best.get(move.after, float("inf")):
                     best[move.after], came[move.after] = found, move

@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..integer import Integer, Row
-from ..ir.layout import Layout, Mesh, Reduction
+from ..ir.layout import FACTOR, Axes, Layout, Mesh, Reduction
 from ..ir.types import Node, Phase
 from .choices import Choices
 from .fold import OUTPUT, ClassId, Folded, Read
@@ -34,7 +34,8 @@ _WHOLE = 1e-6  # how near to 0 or 1 a solution is whole
 _GOOD = 1e-3  # a choice that near to the bound is taken
 _TIME_LIMIT_S = 20.0
 Needs = list[tuple[int, Layout]]  # the variables of a reader, and the layout that each wants
-Source = tuple[On, int]  # what an axis does to a value, and the bytes that the other axes leave of it
+Ons = tuple[On, ...]  # what an axis does to a value, factor by factor
+Source = tuple[Ons, int]  # that, and the bytes that the other axes leave of the value
 _PER_MICROBATCH = frozenset({Phase.FORWARD, Phase.BACKWARD})
 
 
@@ -53,6 +54,11 @@ class Solution:
 
 class Infeasible(Exception):
     """No choice fits: the memory does not suffice."""
+
+
+def _ons(layout: Layout, factors: Axes) -> Ons:
+    """What an axis does to a value, factor by factor."""
+    return tuple(layout.on(axis) for axis in factors)
 
 
 @dataclass
@@ -106,8 +112,8 @@ class Program:
         made = [result_layouts(node, s, self.mesh)[read.output] for s in self.choices[read.source]]
         wanted = self._wanted(read)
         for readers, times in self._grouped(read, node, wanted):
-            for axis in self.mesh.names:
-                self._axis(read, node, made, readers, axis, times)
+            for _, factors in self.mesh.whole_axes:
+                self._axis(read, node, made, readers, factors, times)
 
     def _grouped(self, read: Read, node: Node, wanted: Mapping[ClassId, Needs]) -> list[tuple[list[Needs], float]]:
         """Readers that share what is brought to them, and how often that is in a step."""
@@ -160,37 +166,41 @@ class Program:
         node: Node,
         made: list[Layout],
         readers: list[Needs],
-        axis: str,
+        factors: Axes,
         times: float,
     ) -> None:
         start, out = self.first[read.source], node.outs[read.output]
         sources: dict[Source, list[int]] = {}
         for i, layout in enumerate(made):
-            rest = layout.with_axis(axis, None, self.mesh)
-            sources.setdefault((layout.on(axis), self.prices.part_bytes(out, rest)), []).append(start + i)
-        targets = dict.fromkeys(layout.on(axis) for needs in readers for _, layout in needs)
-        if len(targets) == 1 and {on for on, _ in sources} <= {next(iter(targets)), None}:
+            rest = layout
+            for axis in factors:
+                rest = rest.with_axis(axis, None, self.mesh)
+            sources.setdefault((_ons(layout, factors), self.prices.part_bytes(out, rest)), []).append(start + i)
+        targets = dict.fromkeys(_ons(layout, factors) for needs in readers for _, layout in needs)
+        nothing = (None,) * len(factors)
+        if len(targets) == 1 and {on for on, _ in sources} <= {next(iter(targets)), nothing}:
             return
         forward = node.phase is Phase.FORWARD
         kept = self.prices.keep_s(max(size for _, size in sources)) if forward else 0.0
         prices = {
-            (source, target): times * (self._change_s(axis, source[0], target, source[1]) + kept * (target is None))
+            (source, target): times
+            * (self._changes_s(factors, source[0], target, source[1]) + kept * (target == nothing))
             for source in sources
             for target in targets
-            if source[0] is not None and source[0] != target
+            if source[0] not in (target, nothing)
         }
         shared = {pair: self._variable(price) for pair, price in prices.items()} if len(readers) > 1 else {}
         for needs in readers:
-            self._flow(sources, needs, axis, shared, {} if shared else prices)
+            self._flow(sources, needs, factors, shared, {} if shared else prices)
 
     def _flow(
-        self, sources: Mapping[Source, list[int]], needs: Needs, axis: str,
-        shared: Mapping[tuple[Source, On], int], prices: Mapping[tuple[Source, On], float],
+        self, sources: Mapping[Source, list[int]], needs: Needs, factors: Axes,
+        shared: Mapping[tuple[Source, Ons], int], prices: Mapping[tuple[Source, Ons], float],
     ) -> None:  # fmt: skip
         """What one reader takes from each layout that the value may have, for each that it may want."""
-        wanting: dict[On, list[int]] = {}
+        wanting: dict[Ons, list[int]] = {}
         for place, layout in needs:
-            wanting.setdefault(layout.on(axis), []).append(place)
+            wanting.setdefault(_ons(layout, factors), []).append(place)
         flows = {
             (source, target): self._variable(prices.get((source, target), 0.0))
             for source in sources
@@ -211,6 +221,22 @@ class Program:
     def _variable(self, cost: float) -> int:
         self.costs.append(cost)
         return len(self.costs) - 1
+
+    def _changes_s(self, factors: Axes, ons: Ons, targets: Ons, size: int) -> float:
+        """Seconds of a change along an axis: along all its factors at once where all do the same, else one by one."""
+        if len({*zip(ons, targets, strict=True)}) == 1:
+            return self._change_s(factors[0].partition(FACTOR)[0], ons[0], targets[0], size)
+        held, total = size, 0.0
+        for axis, on in zip(factors, ons, strict=True):
+            held //= self.mesh.size(axis) if isinstance(on, int) else 1
+        changes = [one for one in zip(factors, ons, targets, strict=True) if one[1] not in (one[2], None)][::-1]
+        # What makes the value shorter comes first; the last factor that cuts a dim is gathered first.
+        for axis, on, to in sorted(changes, key=lambda one: (one[2] is None, not isinstance(one[1], Reduction))):
+            parts = self.mesh.size(axis)
+            total += self._change_s(axis, on, to, held * (parts if isinstance(on, int) else 1))
+            held = held * parts if isinstance(on, int) and to is None else held
+            held = held // parts if isinstance(on, Reduction) and isinstance(to, int) else held
+        return total
 
     def _change_s(self, axis: str, on: On, target: On, size: int) -> float:
         """Seconds of a change along one axis, of a value of which the other axes leave so many bytes."""

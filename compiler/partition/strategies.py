@@ -80,7 +80,7 @@ def _cuttable(node: Node, roles: Mapping[Dim, Role]) -> Iterable[tuple[Dims, Rol
     pair = axis_pair(node)
     if pair is not None:
         yield pair, Role.MAP
-        yield from (((pair[0], inner), Role.MAP) for inner in _parts(node)[1:])
+        yield from (((pair[0], inner), Role.MAP) for inner in parts_of(node)[1:])
     together = {d for d, role in roles.items() if role is Role.WHOLE} | set(pair or ())
     for dim, role in roles.items():
         joined = role is Role.LSE and len(node.outs) > 1  # its results are joined together, not each by itself
@@ -88,7 +88,7 @@ def _cuttable(node: Node, roles: Mapping[Dim, Role]) -> Iterable[tuple[Dims, Rol
             yield (dim,), role
 
 
-def _parts(node: Node) -> Dims:
+def parts_of(node: Node) -> Dims:
     """The short dims of a split or a merge, the slowest first."""
     return attributes.dims(node.attrs, "into" if node.op == "split_dim" else "dims")
 
@@ -133,7 +133,7 @@ def is_legal(node: Node, strategy: Strategy, mesh: Mesh) -> bool:
         if needed and has_empty_part(_size(dim), axes, mesh):
             return False
     pair = axis_pair(node)
-    return pair is None or _at_seams(pair[0], _parts(node), strategy, mesh)
+    return pair is None or _at_seams(pair[0], parts_of(node), strategy, mesh)
 
 
 def _apart_dims(strategy: Strategy) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from generators.graphs import graphs
+from generators.meshes import meshes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.meshes import assert_same_on_mesh, laid_at_random, run_on_mesh
@@ -13,9 +14,6 @@ from partita.compiler.ir.graph import Graph
 from partita.compiler.ir.layout import Mesh
 from partita.compiler.ir.levels import STEP
 from partita.compiler.passes.microbatch import Microbatch
-
-SIZES = ((1,), (2,), (3,), (5,), (1, 1), (2, 1), (2, 2), (2, 3), (3, 2), (2, 2, 2))
-meshes = st.sampled_from(SIZES).map(lambda sizes: Mesh(tuple(zip(("data", "tensor", "context"), sizes, strict=False))))
 
 
 @settings(max_examples=80, deadline=None)

@@ -7,6 +7,7 @@ from math import prod
 
 import pytest
 from generators.graphs import graphs
+from generators.meshes import several_devices
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from oracles.meshes import assert_same_on_mesh
@@ -21,12 +22,9 @@ from partita.compiler.partition.fold import fold
 from partita.compiler.partition.price import Prices
 from partita.compiler.partition.solve import Program
 
-SIZES = ((2,), (3,), (5,), (2, 2), (3, 2), (2, 2, 2))
-meshes = st.sampled_from(SIZES).map(lambda sizes: Mesh(tuple(zip(("data", "tensor", "context"), sizes, strict=False))))
-
 
 @settings(max_examples=30, deadline=None)
-@given(graphs(), meshes, st.sampled_from([None, 0, 1, 2, 3]))
+@given(graphs(), several_devices, st.sampled_from([None, 0, 1, 2, 3]))
 def test_what_is_chosen_computes_the_same(graph: Graph, mesh: Mesh, zero: int | None) -> None:
     step = at_level(graph, STEP)
     assert_same_on_mesh(step, decide(step, mesh, H100_NODES, Wishes(zero=zero)).graph, mesh)

@@ -8,6 +8,7 @@ per half block, or its halves, a reduce-scatter and an all-gather.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -15,6 +16,7 @@ from partita.compiler import pipeline
 from partita.compiler.base.diagnostic import SpecError
 from partita.compiler.base.span import Source
 from partita.compiler.cost.account import account
+from partita.compiler.cost.cluster import H100_NODES, Cluster, Level
 from partita.compiler.elaborate.load import load
 from partita.compiler.elaborate.recipe import Plan
 from partita.compiler.elaborate.recipes import load_recipe
@@ -29,15 +31,33 @@ from partita.compiler.passes.localize import localize
 from samples.spec_texts import ROOT
 
 MESH = Mesh((("data", 4),))
+ONE_NODE = replace(H100_NODES, levels=(Level(64, H100_NODES.levels[0].link),))  # NVLink to all
 ALONE = (("batch", None), ("T", None))  # nothing but the model's own dims is left to the axis
 
 
+# Llama 3 70B (Dubey et al. 2024, table 3), three of its layers.
+LLAMA_70B = """
+model Short : tokens[T] in V -> logits[T, V] {
+  sizes {
+         L  D     H   G  F      V
+    70B  3  8192  64  8  28672  128256
+  }
+  embed  : Embedding[V, D]
+  layers : chain L of Block[D, H, G, F](rope = rotary(base = 500000.0))
+  head   : Linear[D, V](bias = false)
+  return head(layers(embed(tokens)))
+}
+"""
+
+
 def decided(
-    model: str, file: str, plan: Plan, *, length: int = 1024, batch: int = 1, more: str = "", device: str = "cpu"
-) -> Decision:
+    model: str, file: str, plan: Plan, *, length: int = 1024, batch: int = 1, cluster: Cluster = H100_NODES,
+    inline: str = "", more: str = "", device: str = "cpu",
+) -> Decision:  # fmt: skip
     """A model's training step laid out."""
     text = f"""use std
 use models.{file}
+{inline}
 train r {{
   model = {model}
   dims = [T = {length}]
@@ -52,7 +72,7 @@ train r {{
 """
     spec, faults = load(Source(str(ROOT / "specs/recipes/structure.partita"), text))
     assert spec is not None, faults
-    return pipeline.partitioned_step(spec, load_recipe(spec), plan, device=device)
+    return pipeline.partitioned_step(spec, load_recipe(spec), plan, cluster=cluster, device=device)
 
 
 @cache
@@ -140,6 +160,23 @@ def test_batch_over_data_and_heads_over_tensor() -> None:
     assert layout(graph, "blocks.1.attn.q.dot") == "[batch:data T H:tensor K]"
     summed = graph["sum/grad/blocks.1.mlp.up.w"]
     assert "F:tensor" in summed.layouts[0].text(summed.outs[0].dims)
+
+
+def test_key_value_heads_over_more_devices_than_there_are() -> None:
+    """Eight over sixteen: the axis is 8 × 2, queries are cut by both factors, keys by the first, gradients by a sum."""
+    decision = decided("Short.70B", "llama", Plan((("tensor", 16),), ALONE), cluster=ONE_NODE, inline=LLAMA_70B)
+    graph = decision.graph
+    assert str(decision.mesh) == "tensor 16 (8 × 2)"
+    both = "tensor.1.tensor.2"
+    assert layout(graph, "layers.1.attn.q.w") == f"[D H:{both} K]"
+    assert layout(graph, "layers.1.attn.o.w") == f"[H:{both} K D]"
+    assert layout(graph, "layers.1.mlp.down.w") == f"[F:{both} D]"
+    queries, keys, *_ = (graph[use.node].layouts[use.output].text(use.dims) for use in graph["layers.1.attn.y"].uses)
+    assert (queries, keys) == ("[batch T G:tensor.1 R:tensor.2 K]", "[batch S G:tensor.1 K]")
+    back = graph["grad/layers.1.attn.y.attention_backward"]
+    assert back.layouts[1].text(back.outs[1].dims) == "[batch S G:tensor.1 K]+sum(tensor.2)"
+    for phase in (Phase.FORWARD, Phase.BACKWARD):  # along the whole axis at once
+        assert large(graph, "layers", phase) == {"reduce_scatter": 2, "all_gather": 2}
 
 
 def test_twice_the_layers_are_the_same_program() -> None:
