@@ -24,6 +24,7 @@ from .elaborate.load import Spec, load
 from .elaborate.loss import elaborate_loss
 from .elaborate.models import BATCH, elaborate_model
 from .elaborate.plain import plain
+from .elaborate.plan import PIPE
 from .elaborate.recipe import Plan, Recipe
 from .elaborate.weights import weight_map
 from .ir.graph import Graph
@@ -49,7 +50,9 @@ from .passes.rematerialize import Rematerialize
 from .passes.route import Route
 from .passes.scale import ScaleLoss
 from .passes.simplify import Simplify
+from .passes.token_slices import TokenSlices
 from .passes.update import Update
+from .schedule.forms import TOKEN_SLICES, parse_form
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -107,6 +110,19 @@ def rows_passes(recipe: Recipe, gradients: bool = False) -> list[Pass]:
     return [inline, Inline(all=True, only=("rotary",)), Documents(recipe.rows.dim)]
 
 
+def slice_passes(recipe: Recipe) -> list[Pass]:
+    """Where the pipeline's schedule cuts rows into token slices, every slice has nodes of its own. Raises SpecError."""
+    plan = recipe.plan or Plan()
+    form = parse_form(plan.schedule)
+    if form.name != TOKEN_SLICES or PIPE not in dict(plan.mesh):
+        return []
+    if recipe.rows is None or recipe.rows.ragged:
+        kind = "no rows of tokens" if recipe.rows is None else "rows of several documents"
+        raise SpecError(Diagnostic("E0917", f"`{plan.schedule}`: the data has {kind}", hint="rows = chunk(T) has some"))
+    inline = Inline(kernels=tuple(recipe.kernels), gradients=True)
+    return [inline, TokenSlices(form.lengths(recipe.rows.length), recipe.rows.dim)]
+
+
 def precision_pass(recipe: Recipe) -> AssignPrecision:
     """The pass that gives every value the recipe's types."""
     return AssignPrecision(recipe.precision.compute, recipe.precision.params, recipe.precision.overrides)
@@ -119,6 +135,7 @@ def step_passes(spec: Spec, recipe: Recipe, device: str = "cpu", fuse_loss: bool
     functions, label = Functions(spec), recipe.program
     return [
         *rows_passes(recipe, gradients=True),
+        *slice_passes(recipe),
         *forward_passes(cut, kernels=recipe.kernels, gradients=True),
         *([] if scale is None else [ScaleLoss(scale.start, label)]),
         Differentiate("loss" if scale is None else SCALED_LOSS),

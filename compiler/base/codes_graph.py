@@ -49,6 +49,13 @@ ENTRIES: tuple[Entry, ...] = (
         why="A misspelt path would compute its part in the type of all the rest.",
     ),
     Entry(
+        code="E0917",
+        title="tokens that cannot be cut into slices",
+        what="A pipeline's schedule cuts rows into token slices, and a token needs what a later slice computes.",
+        why="A slice is computed before those behind it. Attention under a causal mask, recurrences and what treats "
+        "every token alike can be cut; a mean over the tokens that goes back to each of them cannot.",
+    ),
+    Entry(
         code="E0921",
         title="a foreign kernel that was not allowed",
         what="The model needs code of a package to be computed: a kernel without a body, so without another meaning.",

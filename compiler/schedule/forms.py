@@ -48,6 +48,13 @@ class Form:
         """How many slices a microbatch has."""
         return max(1, self.slices[0] if len(self.slices) == 1 else len(self.slices))
 
+    def lengths(self, tokens: int) -> tuple[int, ...]:
+        """The slices of a row, the longer ones first where it does not come out even."""
+        if self.count == 1 or len(self.slices) > 1:
+            return self.slices if len(self.slices) > 1 else (tokens,)
+        each, more = divmod(tokens, self.count)
+        return (each + 1,) * more + (each,) * (self.count - more)
+
     def placement(self, devices: int) -> tuple[int, ...]:
         """The device of each chunk."""
         return FORMS[self.name].placement(devices, self.chunks)
