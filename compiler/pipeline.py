@@ -150,7 +150,7 @@ def step_passes(spec: Spec, recipe: Recipe, device: str = "cpu", fuse_loss: bool
             recipe.repeat,
             types.reduce,
             scale,
-            recipe.on_nan is not None,
+            recipe.skips,
             label,
             recipe.log.grad_norm,
         ),

@@ -38,6 +38,7 @@ def main(words: Sequence[str] | None = None) -> int:
         kernels=tuple(given.kernels),
         on_step=say_step,
         on_evaluate=say_evaluation,
+        on_warning=lambda words: print(f"warning: {words}", flush=True),
     )
     try:
         return train(Path(given.build), options).exit_code

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 import torch
@@ -47,6 +47,7 @@ class Options:
     on_step: Callable[[StepRecord], None] | None = None
     on_evaluate: Callable[[EvalRecord], None] | None = None
     on_checkpoint: Callable[[Path], None] | None = None
+    on_warning: Callable[[str], None] | None = None
 
 
 def open_build(folder: Path, device: torch.device, compiled: bool = False, kernels: Collection[str] = ()) -> Executable:
@@ -97,8 +98,17 @@ def inside(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def start(executable: Executable, training: Training, options: Options, place: Place | None) -> tuple[Store, int]:
-    """The store and the count of steps that are done: from a checkpoint, or as initialised.
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a run starts from: its store, how many steps are done, the losses of the last of them."""
+
+    store: Store
+    done: int = 0
+    losses: list[float] = field(default_factory=list[float])
+
+
+def start(executable: Executable, training: Training, options: Options, place: Place | None) -> Start:
+    """The store and the steps that are done: from a checkpoint, or as initialised.
 
     Raises `RuntimeFault` E0504, E0510, E0514, E0515, and what reading a checkpoint raises.
     """
@@ -111,14 +121,14 @@ def start(executable: Executable, training: Training, options: Options, place: P
             raise RuntimeFault(
                 "E0515", f"the run was begun with seed {scalars.seed}, not {training.seed}", "resume with the same seed"
             )
-        return store, scalars.step
+        return Start(store, scalars.step, scalars.losses or [])
     if checkpoint.checkpoints(folder) and leads():
         checkpoint.remove_all(folder)
     store = initial_store(executable.build, training.seed, executable.device, rank)
     if training.start is not None:
         root = options.data_root or Path(training.folder)
         checkpoint.begin_with(inside(root, training.start), executable.build, store, place)
-    return store, 0
+    return Start(store)
 
 
 def open_metrics(training: Training, options: Options, first: int) -> Metrics:

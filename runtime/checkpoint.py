@@ -33,6 +33,7 @@ from .state import Store, initial_tensor, tensors_of
 
 FORMAT_VERSION = 1
 SCALARS = "checkpoint.json"
+SPARED = "spared.txt"
 FILE_BYTES = 256 << 20  # a file of tensors is built in memory before it is written
 _COMPLETE = re.compile(r"step-(\d{8,})")
 _LEFT_OVER = (".partial-", ".removing-")
@@ -53,17 +54,27 @@ class Scalars:
     tensors: dict[str, list[int]]
     format_version: int = FORMAT_VERSION
     anew: list[str] | None = None
+    losses: list[float] | None = None
 
 
 def save(
-    folder: Path, build: Build, store: Store, step: int, seed: int, keep: int = 0, place: Place | None = None
+    folder: Path,
+    build: Build,
+    store: Store,
+    step: int,
+    seed: int,
+    keep: int = 0,
+    place: Place | None = None,
+    losses: Iterable[float] = (),
 ) -> Path:
     """Write `folder/step-…`, then remove all but the newest `keep` (0: none is removed). Every rank calls it.
+
+    Of those that were spared (see `spare`), as many stay beside.
 
     Raises `RuntimeFault` E0512 if it cannot be written; earlier checkpoints stay and what was begun is removed.
     """
     shapes = {name: list(item.shape) for name, item in tensors_of(build).items()}
-    scalars = Scalars(build.name, step, seed, shapes)
+    scalars = Scalars(build.name, step, seed, shapes, losses=list(losses))
     tensors = store_of(place, build, {name: store[name] for name in shapes})
     return _save(folder, scalars, lambda partial: _write_tensors(partial, tensors), keep)
 
@@ -209,7 +220,8 @@ def read_scalars(path: Path) -> Scalars:
             )
         tensors = {str(name): [int(size) for size in shape] for name, shape in data["tensors"].items()}
         anew = None if data.get("anew") is None else [str(name) for name in data["anew"]]
-        return Scalars(str(data["model"]), int(data["step"]), int(data["seed"]), tensors, anew=anew)
+        losses = [float(loss) for loss in data.get("losses") or ()]
+        return Scalars(str(data["model"]), int(data["step"]), int(data["seed"]), tensors, anew=anew, losses=losses)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
         raise RuntimeFault("E0513", f"checkpoint {path} is damaged: {fault!r}", "remove that folder") from fault
 
@@ -270,8 +282,16 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def spare(path: Path, reason: str) -> None:
+    """Keep a checkpoint when its turn to be removed comes, and say why: the last one before something went wrong."""
+    (path / SPARED).write_text(reason + "\n")
+
+
 def _prune(folder: Path, keep: int) -> None:
-    for path in checkpoints(folder)[:-keep]:
+    found = checkpoints(folder)
+    spared = [path for path in found if (path / SPARED).exists()]
+    plain = [path for path in found if path not in spared]
+    for path in (*plain[:-keep], *spared[:-keep]):
         _remove(path)
 
 

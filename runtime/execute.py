@@ -12,6 +12,7 @@ import hashlib
 import importlib.abc
 import importlib.util
 import json
+import math
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from .layout import chunk, part
 from .program import (
     Allocate,
     Build,
+    Check,
     Collective,
     Free,
     Input,
@@ -197,14 +199,16 @@ class Executable:
         step: int = 0,
         seed: int = 0,
         starts: Mapping[str, int] | None = None,
+        bound: float = math.inf,
     ) -> dict[str, torch.Tensor]:
         """One run of a program (`step`, `evaluate`, `predict`).
 
         store   parameters and states by name, this device's part of each; the program writes them in place
         data    for each microbatch its inputs by name, this device's part of each
         starts  the global offset of this part of a dim, where it is not what the layout says
+        bound   a loss above it updates nothing (see `Check`)
         """
-        running = self.steps(name, store, data, step, seed, starts)
+        running = self.steps(name, store, data, step, seed, starts, bound)
         with torch.no_grad():
             while True:
                 try:
@@ -220,18 +224,29 @@ class Executable:
         step: int = 0,
         seed: int = 0,
         starts: Mapping[str, int] | None = None,
+        bound: float = math.inf,
     ) -> Generator[None, None, dict[str, torch.Tensor]]:
         """The same as a coroutine that yields where it must wait for other devices. Autograd is to be off around it."""
         program = self.programs[name]
         assert len(data) == program.microbatches, f"{program.microbatches} microbatches, data for {len(data)}"
         buffers: Store = {**store, **self._scalars(program, step, seed, starts or {})}
         flying: dict[str, _Flight] = {}
+        check = next((one for one in program.update if isinstance(one, Check)), None)
+        before = {state: store[state].clone() for state in check.states} if check else {}
         yield from self._run(program.prepare, buffers, flying)
         for number, microbatch in enumerate(data):
             buffers.update(self._data(program, microbatch))
             self._advance(program, buffers, number)
             yield from self._run(program.microbatch, buffers, flying)
-        yield from self._run(program.update, buffers, flying)
+        at = len(program.update) if check is None else program.update.index(check)
+        yield from self._run(program.update[:at], buffers, flying)
+        if check is not None and not _goes_on(check, buffers, bound):
+            yield from self._run([Wait(tuple(flying))], buffers, flying)  # others may still read what was sent
+            for state, value in before.items():
+                store[state].copy_(value)
+            there = {key: buffers[buffer] for key, buffer in program.outputs.items() if buffer in buffers}
+            return {**there, "skipped": torch.ones(())}
+        yield from self._run(program.update[at:], buffers, flying)
         assert not flying, f"nobody waited for {', '.join(flying)}"
         return {key: buffers[buffer] for key, buffer in program.outputs.items()}
 
@@ -295,6 +310,8 @@ class Executable:
                         landing[0].land(buffers, flying)
                 case Shard():
                     self._cut(instruction, buffers)
+                case Check():
+                    pass  # the run itself stops there
 
     def _cut(self, shard: Shard, buffers: Store) -> None:
         at, peers = self.build.mesh.along(self.rank, shard.axis)
@@ -315,6 +332,12 @@ class _Flight:
         buffers.update(zip(self.outputs, self.pending.results(), strict=True))
         for name in self.outputs:
             del flying[name]
+
+
+def _goes_on(check: Check, buffers: Store, bound: float) -> bool:
+    """Whether all scalars are finite and the loss is within the bound; one transfer from the device."""
+    loss, *others = torch.stack([buffers[name].double() for name in check.buffers]).tolist()
+    return loss <= bound and all(map(math.isfinite, (loss, *others)))
 
 
 def _take(buffers: Store, inputs: Sequence[str], frees: Sequence[str]) -> list[torch.Tensor]:

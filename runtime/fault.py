@@ -25,6 +25,7 @@ CODES = MappingProxyType(
         "E0515": "the run was begun with another seed",
         "E0516": "the run's folder cannot be written",
         "E0520": "the loss is not finite",
+        "E0526": "the loss is far above those of the steps before",
         "E0521": "the build lacks a program",
         "E0522": "an initializer is unknown",
         "E0523": "the folder is not a build, or was changed since",

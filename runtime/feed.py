@@ -33,9 +33,19 @@ class Executable(Protocol):
         ...
 
     def run(
-        self, name: str, store: Store, data: Sequence[Mapping[str, torch.Tensor]], step: int = 0, seed: int = 0
+        self,
+        name: str,
+        store: Store,
+        data: Sequence[Mapping[str, torch.Tensor]],
+        step: int = 0,
+        seed: int = 0,
+        *,
+        bound: float = ...,
     ) -> dict[str, torch.Tensor]:
-        """Run a program on one mapping of inputs a microbatch; `step` counts from 0; `store` changes in place."""
+        """Run a program on one mapping of inputs a microbatch; `step` counts from 0; `store` changes in place.
+
+        A loss above `bound`, or what is not finite, updates nothing.
+        """
         ...
 
 

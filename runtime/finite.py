@@ -1,14 +1,15 @@
 """Which value of a run was the first that is not finite: the run again, with every result looked at.
 
-In: a call that runs generated modules. Out: the line of the module that made the value, which names its node and place
-in the spec. An infinity that a program writes down itself (a mask) is none; one that came from finite operands is.
+In: generated modules that run within a `Watch`. Out: the line of the module that made the value, which names its node
+and place in the spec. An infinity that a program writes down itself (a mask) is none; one from finite operands is, and
+NaN from operands without.
 """
 
 from __future__ import annotations
 
 import inspect
 import linecache
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 aten = torch.ops.aten
 MODULES = "partita_build."
 
+# What they give holds whatever the memory held.
+_EMPTY = frozenset({aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided})
 # They write infinities that somebody asked for.
 _WRITTEN = frozenset(
     {aten.masked_fill, aten.masked_fill_, aten.full, aten.fill_, aten.where, aten.constant_pad_nd, aten.scalar_tensor}
@@ -38,37 +41,38 @@ class Bad:
         return f"the first value that is {self.kind} is {self.origin or self.statement} ({self.module}.py:{self.line})"
 
 
-class _Found(Exception):
-    def __init__(self, bad: Bad) -> None:
-        super().__init__(str(bad))
-        self.bad = bad
+class Watch(TorchDispatchMode):
+    """Looks at what every operator gives, until something is NaN or infinite though nothing that it was given is so.
 
+    `bad` is that value, `order` how many operators had run. Operands are looked at before an operator runs, which may
+    write over them; what collectives send is looked at where it is computed.
+    """
 
-def first_bad(call: Callable[[], object]) -> Bad | None:
-    """Runs the call until a value is NaN, or infinite though its operands are finite; None if none is."""
-    try:
-        with _Watch():
-            call()
-    except _Found as found:
-        return found.bad
-    return None
-
-
-class _Watch(TorchDispatchMode):
-    """Looks at what every operator gives; operands are those before it, which it may write over."""
+    def __init__(self) -> None:
+        super().__init__()
+        self.bad: Bad | None = None
+        self.order = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        finite = all(bool(torch.isfinite(one).all()) for one in _floats((args, kwargs or {})))
+        packet = func.overloadpacket
+        if self.bad is not None or func.namespace == "c10d":
+            return func(*args, **(kwargs or {}))
+        self.order += 1
+        into = {argument.name for argument in func._schema.arguments if argument.is_out}  # whatever is there
+        given = list(_floats((args, {key: value for key, value in (kwargs or {}).items() if key not in into})))
+        numbers = not any(bool(torch.isnan(one).any()) for one in given)
+        finite = numbers and not any(bool(torch.isinf(one).any()) for one in given)
         result = func(*args, **(kwargs or {}))
         for tensor in _floats(result):
-            kind = _kind(tensor, finite and func.overloadpacket not in _WRITTEN)
-            if kind is not None:
-                raise _Found(_place(kind, str(func)))
+            kind = _kind(tensor, numbers, finite and packet not in _WRITTEN)
+            if kind is not None and self.bad is None and packet not in _EMPTY:
+                self.bad = _place(kind, str(func))
         return result
 
 
-def _kind(tensor: torch.Tensor, finite: bool) -> str | None:
-    if bool(torch.isnan(tensor).any()):
+def _kind(tensor: torch.Tensor, numbers: bool, finite: bool) -> str | None:
+    """What is wrong with a result, whose operands hold no NaN (`numbers`) or are even finite."""
+    if numbers and bool(torch.isnan(tensor).any()):
         return "NaN"
     return "infinite" if finite and bool(torch.isinf(tensor).any()) else None
 

@@ -90,6 +90,10 @@ class Metrics:
         self._line("eval", asdict(record))
         self._scalars(record.step, {"eval/loss": record.loss})
 
+    def warning(self, step: int, message: str) -> None:
+        """Something that the user should see, and the run went on."""
+        self._line("warning", {"step": step, "message": message})
+
     def summary(self, summary: Summary) -> None:
         """The last line."""
         self._line("summary", {"step": summary.steps, **asdict(summary)})

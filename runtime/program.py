@@ -170,7 +170,21 @@ class Shard:
     op: Literal["shard"] = "shard"
 
 
-Instruction = Run | Allocate | Free | Collective | Wait | Shard
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Go on only if these scalars are finite and the first, the loss, is not above the bound that the run was given.
+
+    It stands before the first write into a parameter or an optimizer's state. A program that does not go on leaves all
+    as it was: `states` are the model's own, which microbatches write; they are put back. The scalars are the same on
+    every device of a mesh, so all of them go on, or none.
+    """
+
+    buffers: tuple[str, ...]
+    states: tuple[str, ...] = ()
+    op: Literal["check"] = "check"
+
+
+Instruction = Run | Allocate | Free | Collective | Wait | Shard | Check
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +192,8 @@ class Program:
     """What one device does for one step: `prepare` once, `microbatch` for each microbatch, `update` once.
 
     Accumulated values keep their buffer over the microbatches. `outputs` maps what is asked for (`loss`, `logits`,
-    taps, dumped values) to the buffer that holds it at the end.
+    taps, dumped values) to the buffer that holds it at the end. Where a `Check` says no, those that are there by then
+    are all that the program gives, and `skipped`, which is 1.
     """
 
     inputs: tuple[Input, ...]
@@ -289,7 +304,15 @@ def _tuple(value: Any) -> Any:
 
 
 _INSTRUCTIONS: Mapping[str, type[Instruction]] = MappingProxyType(
-    {"run": Run, "allocate": Allocate, "free": Free, "collective": Collective, "wait": Wait, "shard": Shard}
+    {
+        "run": Run,
+        "allocate": Allocate,
+        "free": Free,
+        "collective": Collective,
+        "wait": Wait,
+        "shard": Shard,
+        "check": Check,
+    }
 )
 
 

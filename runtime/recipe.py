@@ -117,6 +117,15 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
+class Spikes:
+    """What follows a loss far above those of the last `window` steps: `warn`, `skip` (nothing is updated), `stop`."""
+
+    action: str = "warn"
+    deviations: float = 6.0
+    window: int = 128
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One of the updates that a step consists of: its program, how often it runs, the name that reports give it."""
 
@@ -132,6 +141,7 @@ class Training:
     source, rows  the stream of ids and its cutting; both None where columns bring rows of their own
     turns         the programs of a step, in order; each run of each has rows of its own
     on_nan        whether a step whose loss or gradients are not finite is the last (`stop`) or is passed over (`skip`)
+    on_spike      what follows a loss far above the recent ones; None: nothing
     start         a checkpoint in `folder` (the spec's), whose parameters a new run begins with
     export, trace  weights written for others, and a profile of some steps
     sees_ahead    where the model lets a position see those behind it, if it does: then it generates nothing
@@ -149,6 +159,7 @@ class Training:
     turns: tuple[Turn, ...] = (Turn(),)
     start: str | None = None
     on_nan: str = "stop"
+    on_spike: Spikes | None = Spikes()
     folder: str = "."
     sees_ahead: str | None = None
     export: Export | None = None
@@ -188,7 +199,7 @@ def from_plain(data: Mapping[str, Any]) -> Training:
     for key, kind in (("checkpoint", Checkpoints), ("log", Log)):
         if key in top:
             top[key] = kind(**_fields(top[key], kind, f"{place}.{key}"))
-    for key, kind in (("export", Export), ("trace", Trace)):
+    for key, kind in (("export", Export), ("trace", Trace), ("on_spike", Spikes)):
         if top.get(key) is not None:
             top[key] = kind(**_fields(top[key], kind, f"{place}.{key}"))
     training = Training(**top)
@@ -281,6 +292,7 @@ def _check(training: Training) -> None:
     for name, value in counts.items():
         if value < 0:
             raise RuntimeFault("E0500", f"recipe.{name} is {value}; it must not be negative")
+    _check_spikes(training.on_spike or Spikes())
     if training.log.every < 1:
         raise RuntimeFault("E0500", f"recipe.log.every is {training.log.every}; it must be at least 1")
     if not 0.0 <= evaluate.share < 1.0:
@@ -288,3 +300,10 @@ def _check(training: Training) -> None:
     names = [column.name for column in training.columns]
     if not names or len(set(names)) < len(names):
         raise RuntimeFault("E0500", f"recipe.columns must have distinct names, at least one; they are {names}")
+
+
+def _check_spikes(spikes: Spikes) -> None:
+    if spikes.action not in ("warn", "skip", "stop"):
+        raise RuntimeFault("E0500", f"recipe.on_spike.action is {spikes.action!r}; it must be warn, skip or stop")
+    if spikes.window < 8 or not spikes.deviations > 0:
+        raise RuntimeFault("E0500", "recipe.on_spike must look at 8 steps at least, and for some deviation")

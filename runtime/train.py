@@ -6,7 +6,6 @@ the same losses, bit for bit. How a run begins is said in `begin.py`.
 
 from __future__ import annotations
 
-import math
 import shutil
 import signal
 import statistics
@@ -18,23 +17,23 @@ import torch
 
 from . import checkpoint, weights
 from .begin import Options, check_build, checkpoint_folder, inside, open_build, open_metrics, start
+from .blame import first_bad
 from .data import Data
 from .exchange import export_weights
 from .execute import Executable as Interpreter
 from .fault import RuntimeFault
 from .feed import Executable, open_feeds, step_data
-from .finite import first_bad
+from .judge import Judge
 from .memory import measure_peak
 from .mesh import Place, highest, join_mesh, leads
 from .metrics import EvalRecord, Metrics, StepRecord, Summary, bits_per_byte, read_summary
 from .process import Leave, leave_on_signals, own_device, process_group
 from .program import Build
-from .recipe import Training, from_plain
+from .recipe import Training, Turn, from_plain
 from .state import Store, parameter_count
 from .trace import Tracer
 
 WARM_UP = 3  # steps of a process that no timing counts
-SMALLEST_SCALE = 2.0**-14  # of a loss: below it, gradients overflow whatever the scale
 MEASURED = 1  # the first step of a process, from 0, whose memory is measured (it is slower, so no timing counts it)
 
 
@@ -61,9 +60,11 @@ def train(build_folder: Path, options: Options, executable: Executable | None = 
                 assert isinstance(executable, Interpreter), "only the interpreter knows of a mesh"
                 executable = replace(executable, communicator=place.processes)
             data = open_feeds(training, build, place.rank if place else None, options.data_root)
-            store, first = start(executable, training, options, place)
-            with open_metrics(training, options, first) as metrics:
-                return _Run(executable, training, options, data, store, metrics, leave, first, place).go()
+            begin = start(executable, training, options, place)
+            with open_metrics(training, options, begin.done) as metrics:
+                run = _Run(executable, training, options, data, begin.store, metrics, leave, begin.done, place)
+                run.judge.watcher.begin(begin.losses)
+                return run.go()
     except OSError as fault:
         reason = fault.strerror or str(fault)
         raise RuntimeFault("E0516", f"{options.folder} cannot be written: {reason}", "name another folder") from fault
@@ -91,8 +92,10 @@ class _Run:
     held_out: EvalRecord | None = None
     saved: Path | None = None
     tracer: Tracer = field(init=False)
+    judge: Judge = field(init=False)
 
     def __post_init__(self) -> None:
+        self.judge = Judge(self.training)
         whose = f"-rank-{self.place.rank}" if self.place else ""
         self.tracer = Tracer(self.training.trace, self.options.folder / "trace", self.executable.device, whose)
 
@@ -131,7 +134,7 @@ class _Run:
             loss = float(outputs["loss"])
         seconds, traced = time.perf_counter() - begin, self.tracer.active
         self.tracer.finish(self.done + 1)
-        self._refuse(loss, outputs)
+        self._watch(loss)
         if self.done == self.began:
             self._dump(outputs)
         self.done, self.loss = self.done + 1, loss
@@ -152,19 +155,45 @@ class _Run:
         if self.options.on_step and leads():
             self.options.on_step(record)
 
-    def _refuse(self, loss: float, outputs: dict[str, torch.Tensor]) -> None:
-        """Stops at what is not finite, unless the recipe goes on or a smaller loss scale may mend it."""
-        skipped = "skipped" in outputs and bool(outputs["skipped"])
-        if skipped and self.training.on_nan == "skip":
+    def _watch(self, loss: float) -> None:
+        """Says so where the loss is far above the last ones, and keeps the checkpoint from before."""
+        spike = self.judge.watcher.see(self.done + 1, loss) if self.training.on_spike else None
+        if spike is None or not leads():
             return
-        if math.isfinite(loss) and not (skipped and _scale(outputs) < SMALLEST_SCALE):
+        newest = self._newest()
+        if newest is not None:
+            checkpoint.spare(newest, str(spike))
+        message = str(spike) + ("; nothing was updated" if self.judge.skips_spikes else "")
+        message += f"; {newest.name} is kept" if newest else ""
+        self.metrics.warning(spike.step, message)
+        if self.options.on_warning:
+            self.options.on_warning(message)
+
+    def _judge(self, turn: Turn, number: int, count: int, outputs: dict[str, torch.Tensor]) -> None:
+        """Stops at a loss or gradients that are not as the recipe wants them; nothing of theirs was written."""
+        found = self.judge.fault(turn, outputs)
+        if found is None:
             return
-        what = f"the loss is {loss}" if not math.isfinite(loss) else "the gradients are not finite"
-        message = f"{what} at step {self.done + 1}"
-        if skipped:  # nothing was written: the step can be had again
-            bad = first_bad(self._run_step)
-            message += f": {bad}" if bad is not None else ""
-        raise self._not_finite(message)
+        message = f"{found} at step {self.done + 1}" + (f" of `{turn.name}`" if turn.name else "")
+        if not self.judge.refused(outputs):  # a program without a check: the parameters are another's already
+            raise self._not_finite(message)
+        if self.judge.spiked(turn, outputs):
+            self._save_before(number)
+            spike = self.judge.watcher.spike(self.done + 1, float(outputs["loss"]))
+            raise RuntimeFault("E0526", str(spike), f"nothing was updated{self._kept()}")
+        rank = self.place.rank if self.place else 0
+        data = step_data(self.data.train, number)
+        bad = first_bad(self.store, data, lambda: self._run_program(turn, number, count), rank)
+        self._save_before(number)
+        raise self._not_finite(f"{message}: {bad or 'it was not so when the step was run again'}")
+
+    def _save_before(self, number: int) -> None:
+        """What the steps before have made, beside the checkpoints that there are; `number` is the run that failed."""
+        if number != self.done * self.training.runs_per_step:
+            return  # another update of the same step has written already
+        finite = all(bool(torch.isfinite(t).all()) for t in self.store.values() if t.is_floating_point())
+        if self.done > self.saved_step and not highest(float(not finite)):
+            self._write_checkpoint(keep=0)
 
     def _run_step(self) -> dict[str, torch.Tensor]:
         """Every update of a step in its turn: what the first gives, and what a named one gives under its name."""
@@ -173,18 +202,20 @@ class _Run:
         for turn in self.training.turns:
             found: dict[str, torch.Tensor] = {}
             for again in range(turn.repeat):
-                found = self._run_program(turn.program, number, self.done * turn.repeat + again)
+                count = self.done * turn.repeat + again
+                found = self._run_program(turn, number, count)
+                self._judge(turn, number, count, found)
                 number += 1
             named = {f"{turn.name}.{key}": value for key, value in found.items()} if turn.name else {}
             outputs = {**found, **outputs, **named}
         return outputs
 
-    def _run_program(self, name: str, number: int, count: int) -> dict[str, torch.Tensor]:
+    def _run_program(self, turn: Turn, number: int, count: int) -> dict[str, torch.Tensor]:
         """One run of an update on the batch of that number; `count` of its runs are done."""
-        data = step_data(self.data.train, number)
+        data, bound, seed = step_data(self.data.train, number), self.judge.bound(turn), self.training.seed
 
         def call() -> dict[str, torch.Tensor]:
-            return self.executable.run(name, self.store, data, step=count, seed=self.training.seed)
+            return self.executable.run(turn.program, self.store, data, step=count, seed=seed, bound=bound)
 
         if self._measures():
             held = [*self.store.values(), *(tensor for rows in data for tensor in rows.values())]
@@ -226,10 +257,12 @@ class _Run:
         for name, tensor in self.store.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise self._not_finite(f"{name} is not finite after step {self.done}")
+        self._write_checkpoint(self.training.checkpoint.keep)
+
+    def _write_checkpoint(self, keep: int) -> None:
         folder = checkpoint_folder(self.training, self.options.folder)
-        kept = self.training.checkpoint.keep
-        build, seed = self.executable.build, self.training.seed
-        self.saved = checkpoint.save(folder, build, self.store, self.done, seed, kept, self.place)
+        build, seed, losses = self.executable.build, self.training.seed, self.judge.watcher.losses
+        self.saved = checkpoint.save(folder, build, self.store, self.done, seed, keep, self.place, losses)
         self.saved_step = self.done
         if self.options.on_checkpoint and leads():
             self.options.on_checkpoint(self.saved)
@@ -244,9 +277,13 @@ class _Run:
             export_weights(weights.from_plain(export.weights), saved, folder)
 
     def _not_finite(self, message: str) -> RuntimeFault:
+        return RuntimeFault(
+            "E0520", message, f"a lower learning rate, a longer warm-up or clipping may help{self._kept()}"
+        )
+
+    def _kept(self) -> str:
         newest = self._newest()
-        kept = f"; the last good checkpoint is {newest}" if newest else ""
-        return RuntimeFault("E0520", message, f"a lower learning rate, a longer warm-up or clipping may help{kept}")
+        return f"; the last good checkpoint is {newest}" if newest else ""
 
     def _newest(self) -> Path | None:
         found = checkpoint.checkpoints(checkpoint_folder(self.training, self.options.folder))
@@ -283,11 +320,6 @@ class _Run:
             held_out=self.held_out,
             predicted=dict(build.predictions),
         )
-
-
-def _scale(outputs: dict[str, torch.Tensor]) -> float:
-    """The scale that the loss had; without one, no smaller one can help."""
-    return float(outputs["loss_scale"]) if "loss_scale" in outputs else 0.0
 
 
 def result_of(build: Build, folder: Path) -> Result:

@@ -7,6 +7,7 @@ wait for others; if all wait, or devices that meet ask for different things, tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -141,18 +142,20 @@ class Cluster:
         data: Sequence[Mapping[str, torch.Tensor]],
         step: int = 0,
         seed: int = 0,
+        bound: float = math.inf,
     ) -> list[dict[str, torch.Tensor]]:
         """One run of a program on all devices, rank by rank what each gives.
 
         stores  each device's part of parameters and states; written in place
         data    for each microbatch its whole inputs by name
+        bound   a loss above it updates nothing
         """
         hall = _Hall(self.build)
         running: dict[int, Generator[None, None, dict[str, torch.Tensor]]] = {}
         for rank, store in enumerate(stores):
             device = replace(self.executable, communicator=_Device(rank, hall))
             rows = [cut_inputs(self.build, device.programs[name].inputs, rank, whole) for whole in data]
-            running[rank] = device.steps(name, store, rows, step, seed)
+            running[rank] = device.steps(name, store, rows, step, seed, bound=bound)
         found: dict[int, dict[str, torch.Tensor]] = {}
         while running:
             before = hall.comings + len(found)

@@ -84,6 +84,7 @@ def train(options: argparse.Namespace, spec: Spec, recipe: Recipe, beside: Path,
                 dump=tuple(f"dump/{name}" for name in options.dump),  # as the compiler names these outputs
                 on_step=begun,
                 on_evaluate=display.evaluation,
+                on_warning=lambda words: display.say(f"warning: {words}"),
             ),
         )
     finally:

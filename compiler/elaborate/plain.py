@@ -10,7 +10,7 @@ from .recipe import ROW_FACTS, Column, DataSource, Recipe
 
 def plain(recipe: Recipe) -> dict[str, object]:
     """What the runtime reads of a recipe, as plain data under its own names (`runtime.recipe.Training`)."""
-    evaluate, check, log = recipe.evaluate, recipe.checkpoint, recipe.log
+    evaluate, check, log, spikes = recipe.evaluate, recipe.checkpoint, recipe.log, recipe.on_spike
     return {
         "source": _source(recipe.source),
         "rows": None if recipe.rows is None else {"kind": recipe.rows.kind, "length": recipe.rows.length},
@@ -27,7 +27,10 @@ def plain(recipe: Recipe) -> dict[str, object]:
         "turns": [{"program": t.program, "repeat": t.repeat, "name": t.update} for t in recipe.turns],
         "start": recipe.start,
         "trace": None if recipe.trace is None else {"at": recipe.trace.at, "steps": recipe.trace.steps},
-        "on_nan": recipe.on_nan or "stop",
+        "on_nan": recipe.on_nan,
+        "on_spike": None
+        if spikes is None
+        else {"action": spikes.action, "deviations": spikes.deviations, "window": spikes.window},
         "folder": recipe.folder,
         "evaluate": None
         if evaluate is None

@@ -209,6 +209,15 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Spikes:
+    """What follows a loss that lies `deviations` above the median of those of the last `window` steps."""
+
+    action: Literal["warn", "skip", "stop"] = "warn"
+    deviations: float = 6.0
+    window: int = 128
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """What is generated at the end of the training: `length` tokens behind `prompt`."""
 
@@ -272,8 +281,9 @@ class Recipe:
     batch         rows of one run of an update, over all microbatches
     microbatches  how many parts it is computed in (the plan's word, or the record's); divides batch
     clip          largest global norm of the gradients; None: no clipping
-    on_nan        what follows where loss or gradients are not finite: the step is undone and the training stops, or
-                  goes on; None: it stops when the loss shows it
+    on_nan        what follows where loss or gradients are not finite: nothing is updated, and the training stops or
+                  goes on
+    on_spike      what follows a loss far above the recent ones; None: nothing
     params        patterns of the parameters that train; the others get neither a gradient nor an optimizer's state
     updates       several updates that take turns. Loss, optimizer, schedule, clip and params are then the first one's
                   (the loss the record's own, where it has one), and `turns` gives a recipe for each
@@ -298,7 +308,8 @@ class Recipe:
     clip: float | None = None
     seed: int = 0
     precision: Precision = Precision()
-    on_nan: Literal["stop", "skip"] | None = None
+    on_nan: Literal["stop", "skip"] = "stop"
+    on_spike: Spikes | None = Spikes()
     evaluate: Evaluation | None = None
     checkpoint: Checkpoints = Checkpoints()
     log: Log = Log()
@@ -325,6 +336,11 @@ class Recipe:
             )
             for turn in self.updates
         ) or (self,)  # fmt: skip
+
+    @property
+    def skips(self) -> bool:
+        """Whether a step may update nothing and the training goes on."""
+        return self.on_nan == "skip" or (self.on_spike is not None and self.on_spike.action == "skip")
 
     @property
     def program(self) -> str:

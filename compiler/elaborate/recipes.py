@@ -31,6 +31,7 @@ from .recipe import (
     Rows,
     Sample,
     SourceKind,
+    Spikes,
     Trace,
 )
 from .records import Entry, Section, check_record, find, lacking
@@ -104,7 +105,8 @@ class _Reading:
             folder=str(Path(record.name.span.source.path).parent),
             seed=self._get("seed", int) or 0,
             precision=read_precision(self.section, self.sink),
-            on_nan=cast("Literal['stop', 'skip'] | None", _word(self.section.values.get("on_nan"))),
+            on_nan=cast("Literal['stop', 'skip']", _word(self.section.values.get("on_nan")) or "stop"),
+            on_spike=_spikes(self.section),
             evaluate=_evaluation(self.section.section("eval")),
             checkpoint=_checkpoint(self.section.section("checkpoint")),
             log=_log(self.section.section("log")),
@@ -344,6 +346,19 @@ def _checkpoint(section: Section | None) -> Checkpoints:
         return Checkpoints()
     every, keep, to, signal = (section.values.get(key) for key in ("every", "keep", "to", "on_signal"))
     return Checkpoints(cast(int, every), cast(int, keep), cast("str | None", to), cast(bool, signal))
+
+
+def _spikes(section: Section) -> Spikes | None:
+    """As the record says, `none` included; as it is by default where it says nothing."""
+    form = section.values.get("on_spike")
+    if not isinstance(form, Applied):
+        return None if "on_spike" in section.spans else Spikes()
+    given = {key: value.base if isinstance(value, Quantity) else value for key, value in form.arguments.items()}
+    return Spikes(
+        cast("Literal['warn', 'skip', 'stop']", form.name),
+        float(cast(float, given.get("deviations", Spikes().deviations))),
+        int(cast(int, given.get("window", Spikes().window))),
+    )
 
 
 def _log(section: Section | None) -> Log:

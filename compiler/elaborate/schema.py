@@ -173,6 +173,18 @@ PRECISION_KEYS = (
     Key("reduce", _TYPE, "of sums over devices", None),
     Key("scale", Either((SCALE_FORMS, Nothing())), "of the loss; dynamic() for f16, else none", None),
 )
+_SPIKE = (
+    Argument("deviations", Real(0.0, above=True), "how far above the median; 6 by default"),
+    Argument("window", Count(8, (Dimension.STEPS,)), "of how many steps before; 128 by default"),
+)
+SPIKE_FORMS = Forms(
+    (
+        Form("warn", _SPIKE, "says so, and keeps the checkpoint before it"),
+        Form("skip", _SPIKE, "warns, and leaves all as it was"),
+        Form("stop", _SPIKE, "stops before the update"),
+    ),
+    "what follows a spike",
+)
 _FP8 = Form(
     "fp8",
     (
@@ -334,7 +346,12 @@ TRAIN = Schema(
         Key("update", None, "one of several updates that take turns in a step", section=UPDATE, many=True),
         Key("start", Text(), "a checkpoint whose parameters it begins with, beside the spec"),
         Key("precision", PRECISION_FORMS, "in which types; f32 by default", section=PRECISION),
-        Key("on_nan", Choice(("stop", "skip")), "what follows a loss or gradients that are not finite"),
+        Key(
+            "on_nan", Choice(("stop", "skip")), "what follows a loss or gradients that are not finite; stop by default"
+        ),
+        Key(
+            "on_spike", Either((SPIKE_FORMS, Nothing())), "what follows a loss far above the last ones; warn by default"
+        ),
         Key("seed", Count(0), "of weights, data order and dropout", 0),
         Key("checkpoint", None, "what is saved", section=CHECKPOINT),
         Key("eval", None, "the held-out loss", section=EVAL),

@@ -20,7 +20,18 @@ import torch
 from torch import fx
 
 from ...runtime.layout import ONE_DEVICE, Mesh
-from ...runtime.program import Allocate, Build, Collective, Free, Instruction, Program, Run, Shard, Wait
+from ...runtime.program import (
+    Allocate,
+    Build,
+    Check,
+    Collective,
+    Free,
+    Instruction,
+    Program,
+    Run,
+    Shard,
+    Wait,
+)
 from ..cost.memory import CPU_ROUNDING_BYTES, CUDA_ROUNDING_BYTES, Memory, Owner, Share
 from .emit import storage
 from .modules import Module
@@ -212,6 +223,9 @@ class _Walk:
         self.gradients = frozenset((update & made) - set(self.program.outputs.values()))
         for name, tensor in held.items():
             self._bind(name, self._new(tensor.bytes, tensor.owner, name))
+        for check in (i for i in self.program.update if isinstance(i, Check)):
+            copies = [self._new(held[state].bytes, held[state].owner, state) for state in check.states]
+            self.named.update(copies)
         scalars = [i for i in self.program.inputs if i.source != "data"]
         rows = [i for i in self.program.inputs if i.source == "data"]
         for given in scalars:
@@ -301,6 +315,9 @@ class _Walk:
                 what = "wait"
                 for name in instruction.buffers:
                     self._hold(self.flying.pop(name, ()), -1)
+            elif isinstance(instruction, Check):
+                what = "check"
+                self._mark(what, workspace=2 * 8 * len(instruction.buffers))  # in float64, and together
             elif isinstance(instruction, Shard):
                 what = instruction.op
                 self._cut(instruction)

@@ -17,12 +17,14 @@ class Listing:
     """Nodes in the order in which they run, and what is asked for.
 
     accumulators   values that live in a buffer of their own, to which every microbatch adds
+    checks         scalars, the loss first, that must be finite before anything is updated
     """
 
     nodes: tuple[Node, ...]
     outputs: Mapping[str, Use]
     microbatches: int
     accumulators: Mapping[Key, TensorType] = field(default_factory=dict[Key, TensorType])
+    checks: tuple[Key, ...] = ()
 
     def index(self) -> dict[str, Node]:
         """The nodes by id."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from ...runtime.program import Allocate, Collective, Free, Instruction, Run, Shard, Wait
+from ...runtime.program import Allocate, Check, Collective, Free, Instruction, Run, Shard, Wait
 from ..ir.types import DType, Node
 from .listing import Key, Listing
 from .segment import stands_alone
@@ -105,7 +105,7 @@ def _touched(instruction: Instruction) -> set[str]:
             return {*instruction.inputs}
         case Shard():
             return {instruction.input}
-        case Wait() | Free():
+        case Wait() | Free() | Check():
             return {*instruction.buffers}
         case Allocate():
             return set()

@@ -13,9 +13,21 @@ from typing import cast
 
 import torch
 
-from ...runtime.program import Allocate, Collective, CollectiveKind, Instruction, Program, Reduction, Run, Shard, Wait
+from ...runtime.program import (
+    Allocate,
+    Check,
+    Collective,
+    CollectiveKind,
+    Instruction,
+    Program,
+    Reduction,
+    Run,
+    Shard,
+    Wait,
+)
 from ..ir.graph import Graph
 from ..ir.types import Dim, Node, Phase, TensorType
+from .checks import checked_first, states_written_early
 from .emit import TORCH_DTYPES, Key, shape, storage
 from .fuse import listing
 from .kernels import ARGUMENTS
@@ -92,7 +104,7 @@ def lower_graph(
     """
     for name in dump:
         assert name in graph, f"no value is called {name}"
-    return _Walk(issue_early(listing(graph, dump), axes), library, axes, wholes).program()
+    return _Walk(checked_first(issue_early(listing(graph, dump), axes)), library, axes, wholes).program()
 
 
 class _Walk:
@@ -120,11 +132,14 @@ class _Walk:
             self._lasting(key, kind)
             dtype = kind.dtype.value
             self.lists[Phase.PREPARE].append(Allocate(self.buffer(key), tuple(shape(kind.dims)), dtype))
-        phase = Phase.PREPARE
+        phase, checked = Phase.PREPARE, not self.listing.checks
         for position, segment in enumerate(segments):
             if segment.phase is not phase:
                 self._enter(phase, segment.phase)
                 phase = segment.phase
+            if phase is Phase.UPDATE and not checked and _written(segment):
+                self._check()
+                checked = True
             self._land((key for key in segment.inputs if key in self.flying), phase)
             if segment.alone is None:
                 self._call(position, segment)
@@ -214,6 +229,14 @@ class _Walk:
         for freed_key in frees:
             del self.live[freed_key]
         self.live[node.id, 0] = result
+
+    def _check(self) -> None:
+        """From here on parameters and states are written."""
+        checks = self.listing.checks
+        self._land([key for key in checks if key in self.flying], Phase.UPDATE)
+        self.lists[Phase.UPDATE].append(
+            Check(tuple(self.buffer(key) for key in checks), states_written_early(self.listing))
+        )
 
     def _land(self, keys: Iterable[Key], phase: Phase) -> None:
         """Wait for collectives."""

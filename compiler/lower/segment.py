@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from ..ir.types import Layer, Node, Phase, Use
 from ..ops.hashing import key_words
+from .checks import needed
 from .kernels import ARGUMENTS
 from .listing import Key, Listing
 
@@ -44,9 +45,11 @@ def cut(listing: Listing, axes: Sequence[str] = ()) -> list[Segment]:
     """The segments of a device on a mesh with these axes, in an order in which they can run.
 
     A node of a layer joins its layer's latest segment if all that it reads is there or earlier; any other node joins
-    only the segment that is open, so that nothing without a layer moves.
+    only the segment that is open, so that nothing without a layer moves. What is checked before the update, and the
+    update, are apart.
     """
     asked = listing.asked()
+    checked = needed(listing, listing.checks)
     sent = {use.value for node in listing.nodes if stands_alone(node, axes) for use in node.uses}
     inline = {n.id: n for n in listing.nodes if n.op in INLINE and (n.id, 0) not in asked | sent}
     segments: list[Segment] = []
@@ -63,6 +66,8 @@ def cut(listing: Listing, axes: Sequence[str] = ()) -> list[Segment]:
         earliest = max((place.get(use.node, 0) for use in node.uses), default=0)
         at = latest.get((node.phase, layer), -1)
         joins = at >= earliest and (layer is not None or at == len(segments) - 1)
+        if joins and listing.checks and node.phase is Phase.UPDATE:
+            joins = (node.id in checked) == (segments[at].nodes[-1].id in checked)
         if not joins:
             at = len(segments)
             segments.append(Segment(node.phase, layer))

@@ -1,7 +1,7 @@
-"""What lets a step be skipped: whether its gradients are finite, the scale of its loss, the count of its updates.
+"""What a scaled loss asks of the update: whether its gradients are finite, the next scale, the count of the updates.
 
-In: the norm of all gradients, as they come. Out: nodes of the update phase. All is decided on the device by `where`, so
-that nobody waits for the host.
+In: the norm of all gradients, as they come. Out: nodes of the update phase. All is decided on the device by `where`,
+for an overflow is nothing unusual: it is how the scale finds its size. Without a scale the runtime refuses the step.
 
     finite = norm < ∞                      false for infinities and for NaN
     scale' = backoff · scale               where not finite; growth · scale after `every` good steps in a row
@@ -27,6 +27,11 @@ def scale_name(label: str) -> str:
     return f"{label}.loss_scale"
 
 
+def updates_state(builder: GraphBuilder, label: str) -> Node:
+    """The count of the updates that were made, where some steps make none."""
+    return scalar_state(builder, f"{label}.updates", DType.F64, 0.0)
+
+
 def scalar_state(builder: GraphBuilder, name: str, dtype: DType, start: float) -> Node:
     """A number that lives across steps; the one of that name, if it is there already."""
     if name in builder:
@@ -45,26 +50,22 @@ class Guard:
     build: Build
     label: str
     found: Use
-    scaling: LossScale | None
+    scaling: LossScale
+    updates: Node
     outputs: dict[str, Use] = field(default_factory=dict[str, Use])
 
     def __post_init__(self) -> None:
-        self.updates = scalar_state(self.builder, f"{self.label}.updates", DType.F64, 0.0)
         infinity = constant(self.build, float("inf"), self.found.dtype)
         (self.finite,) = self.build("lt", self.found, infinity, hint="finite")
-        self.norm, self.inverse = self.found, None
-        if self.scaling is not None:
-            self.scale = scalar_state(self.builder, scale_name(self.label), self.found.dtype, self.scaling.start)
-            self.good = scalar_state(self.builder, f"{self.label}.good", self.found.dtype, 0.0)
-            one = constant(self.build, 1.0, self.found.dtype)
-            (self.inverse,) = self.build("div", one, self.scale.out(), hint="unscale")
-            (self.norm,) = self.build("mul", self.found, self.inverse, hint="norm")
+        self.scale = scalar_state(self.builder, scale_name(self.label), self.found.dtype, self.scaling.start)
+        self.good = scalar_state(self.builder, f"{self.label}.good", self.found.dtype, 0.0)
+        one = constant(self.build, 1.0, self.found.dtype)
+        (self.inverse,) = self.build("div", one, self.scale.out(), hint="unscale")
+        (self.norm,) = self.build("mul", self.found, self.inverse, hint="norm")
 
-    def factor(self, clip: Use | None) -> Use | None:
+    def factor(self, clip: Use | None) -> Use:
         """What every gradient is multiplied by: the clip factor, over the scale."""
-        if self.inverse is None or clip is None:
-            return clip if self.inverse is None else self.inverse
-        return self.build("mul", clip, self.inverse, hint="factor")[0]
+        return self.inverse if clip is None else self.build("mul", clip, self.inverse, hint="factor")[0]
 
     def kept(self, build: Build, target: Node, value: Use) -> Use:
         """The new value, or the old one where the step is skipped."""
@@ -77,8 +78,6 @@ class Guard:
         (self.outputs["skipped"],) = self.build("cast", skipped, to=self.found.dtype, hint="skipped")
         (more,) = self.build("cast", self.finite, to=DType.F64)
         yield self.updates, self.build("add", self.updates.out(), more)[0]
-        if self.scaling is None:
-            return
         self.outputs["loss_scale"] = self.scale.out()
         dtype, build = self.found.dtype, self.build
         (count,) = build("add", self.good.out(), constant(build, 1.0, dtype))

@@ -10,8 +10,8 @@ made, so that they add up over microbatches.
     g'    = g · min(1, clip / (norm + 1e-6))        as torch.nn.utils.clip_grad_norm_ does
     p', states' = optimizer(p, g', states, step + 1, rate(step), options)
 
-Where a step may be skipped, everything is written as `where(norm < ∞, new, old)`, and the optimizer counts the updates
-that were made, in a state.
+Where a step may be skipped, the optimizer counts the updates that were made, in a state. Where the loss is scaled,
+everything is written as `where(norm < ∞, new, old)`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..ir.levels import GRADIENT, STEP, Level
 from ..ir.types import Attr, DType, Node, Phase, Use
 from ..ops.definition import Build
 from ..ops.registry import REGISTRY
-from .guard import SCALED_LOSS, Guard
+from .guard import SCALED_LOSS, Guard, updates_state
 
 CLIP_EPSILON = 1e-6
 GRADIENT_PREFIX = "grad/"
@@ -44,7 +44,7 @@ class Update:
     repeat: how many times a step runs this update; its count (what the optimizer and randomness see) goes on each time,
     the rate follows the step.
     reduce: the type in which gradients are summed over devices; None: their own. scale: how the loss was scaled.
-    skips: whether gradients that are not finite leave all as it was. label: begins the names of its own states.
+    skips: whether some steps may leave all as it was. label: begins the names of its own states.
     norm: whether the gradient's norm is asked for even where nothing needs it.
     """
 
@@ -146,22 +146,27 @@ class _Step:
         """Rate, norm, then parameter by parameter."""
         chosen = {name: self._group(name) for name in gradients}
         gradients = {name: self._reduced(use) for name, use in gradients.items()}
-        guarded = self.options.scale is not None or self.options.skips
-        wanted = self.options.norm or self.options.clip is not None or guarded
+        scale, label = self.options.scale, self.options.label
+        skips = self.options.skips or scale is not None
+        wanted = self.options.norm or self.options.clip is not None or skips
+        norm = self._norm(gradients) if wanted else None
+        updates = updates_state(self.builder, label) if norm is not None and skips else None
+        self.made = None if updates is None else updates.out()
         guard = None
-        norm = self._norm(list(gradients.values())) if wanted else None
-        if norm is not None and guarded:
-            label = self.options.label
-            guard = Guard(self.builder, _Build(self.builder, label), label, norm, self.options.scale)
-            norm, self.made = guard.norm, guard.updates.out()
+        if norm is not None and updates is not None and scale is not None:
+            guard = Guard(self.builder, _Build(self.builder, label), label, norm, scale, updates)
+            norm = guard.norm
         self.builder.output("lr", self._rate(self.options.schedule))
         if norm is not None:
             self.builder.output("grad_norm", norm)
-        scale = None if norm is None or self.options.clip is None else self._scale(norm, self.options.clip)
+        factor = None if norm is None or self.options.clip is None else self._scale(norm, self.options.clip)
         if guard is not None:
-            scale = guard.factor(scale)
+            factor = guard.factor(factor)
         for name, gradient in gradients.items():
-            self._parameter(self.builder[name], gradient, chosen[name], scale, guard)
+            self._parameter(self.builder[name], gradient, chosen[name], factor, guard)
+        if updates is not None and guard is None:
+            build = _Build(self.builder, label)
+            self._assign(updates, build("add", updates.out(), constant(build, 1.0, DType.F64))[0])
         if guard is not None:
             for target, value in guard.advanced():
                 self._assign(target, value)
@@ -215,13 +220,16 @@ class _Step:
             self.rates[schedule] = rate(build, schedule, step)
         return self.rates[schedule]
 
-    def _norm(self, gradients: Sequence[Use]) -> Use | None:
+    def _norm(self, gradients: Mapping[str, Use]) -> Use | None:
         """sqrt(Σ g²) over all gradients, in the type of the widest."""
         if not gradients:
             return None
         build = _Build(self.builder, "grad_norm")
-        wide = DType.F64 if any(use.dtype is DType.F64 for use in gradients) else DType.F32
-        squares = [build("dot", use, use, over=use.dims, hint="square")[0] for use in gradients]
+        wide = DType.F64 if any(use.dtype is DType.F64 for use in gradients.values()) else DType.F32
+        squares = [
+            _Build(self.builder, "grad_norm", self.builder[name])("dot", use, use, over=use.dims, hint="square")[0]
+            for name, use in gradients.items()
+        ]
         squares = [use if use.dtype is wide else build("cast", use, to=wide)[0] for use in squares]
         total = squares[0] if len(squares) == 1 else build("add", *squares, hint="sum")[0]
         return build("sqrt", total)[0]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from partita.compiler.ir.layout import Mesh
 from partita.compiler.partition.choices import Wishes
 from partita.compiler.pipeline import compile_recipe
 from partita.runtime.begin import Options
+from partita.runtime.execute import Executable, Store
+from partita.runtime.fault import RuntimeFault
 from partita.runtime.metrics import read_metrics
 from partita.runtime.program import Build
 from partita.runtime.train import train
@@ -47,3 +51,22 @@ def trained_together(folder: Path, build: Path, run: Path, count: int, resume: b
     """The same in processes of their own."""
     run_processes(folder, count, "oracles.training:trained", build=str(build), run=str(run), resume=resume)
     return losses(run)
+
+
+def refused(build: str, run: str, weight: str, rank: int, step: int) -> dict[str, torch.Tensor]:
+    """One process of a mesh, of which one has an infinite weight in a step (from 0): the fault, as bytes."""
+    whole, spoiled = Executable.run, dict[str, torch.Tensor]()
+
+    def touched(self: Executable, name: str, store: Store, *rest: Any, **named: Any) -> dict[str, torch.Tensor]:
+        if not spoiled:  # before anybody looks
+            spoiled[weight] = torch.full_like(store[weight], math.inf)
+        if self.rank == rank and name == "step" and named["step"] == step:
+            store = {**store, **spoiled}
+        return whole(self, name, store, *rest, **named)
+
+    Executable.run = touched
+    try:
+        trained(build, run)
+    except RuntimeFault as fault:
+        return {"fault": torch.tensor(list(fault.message.encode()), dtype=torch.uint8)}
+    return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -156,9 +157,16 @@ class _Poisoned:
         return self.inner.device
 
     def run(
-        self, name: str, store: Store, data: Sequence[Mapping[str, torch.Tensor]], step: int = 0, seed: int = 0
+        self,
+        name: str,
+        store: Store,
+        data: Sequence[Mapping[str, torch.Tensor]],
+        step: int = 0,
+        seed: int = 0,
+        *,
+        bound: float = math.inf,
     ) -> dict[str, torch.Tensor]:
-        outputs = self.inner.run(name, store, data, step, seed)
+        outputs = self.inner.run(name, store, data, step, seed, bound=bound)
         if name == "step" and step == self.step:
             (store["w"][0] if self.table else outputs["loss"]).fill_(float("nan"))
         return outputs

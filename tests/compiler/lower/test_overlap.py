@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from partita.compiler.lower.build import compile_graphs
 from partita.compiler.lower.overlap import BUCKET_BYTES
 from partita.runtime.layout import Mesh
-from partita.runtime.program import Collective, Instruction, Program, Run, Shard, Wait
+from partita.runtime.program import Check, Collective, Instruction, Program, Run, Shard, Wait
 from samples.spread_mlp import SpreadMLP
 
 DATA, TENSOR, BOTH = Mesh((("data", 2),)), Mesh((("tensor", 2),)), Mesh((("data", 2), ("tensor", 2)))
@@ -30,6 +30,8 @@ def kinds(found: Program) -> list[str]:
 def read(instruction: Instruction) -> set[str]:
     if isinstance(instruction, Shard):
         return {instruction.input}
+    if isinstance(instruction, Check):
+        return {*instruction.buffers}
     return {*instruction.inputs} if isinstance(instruction, Run | Collective) else set()
 
 

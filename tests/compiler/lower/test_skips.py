@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,11 +108,13 @@ class Spoiled:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    def run(self, name: str, store: Store, data: Any, step: int = 0, seed: int = 0) -> dict[str, torch.Tensor]:
+    def run(
+        self, name: str, store: Store, data: Any, step: int = 0, seed: int = 0, bound: float = math.inf
+    ) -> dict[str, torch.Tensor]:
         kept = store[self.weight].clone()
         if name == "step" and step == self.step:
             store[self.weight].fill_(3e38)
-        found = self.inner.run(name, store, data, step=step, seed=seed)
+        found = self.inner.run(name, store, data, step=step, seed=seed, bound=bound)
         if name == "step" and step == self.step:
             assert bool((store[self.weight] == 3e38).all()), "a step that is skipped leaves the weights alone"
             store[self.weight].copy_(kept)
