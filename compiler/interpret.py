@@ -41,9 +41,30 @@ def interpret(
     return Run(graph, inputs, len(parts), batch).step(parts)
 
 
+@dataclass(frozen=True)
+class Trace:
+    """A step with all that was computed on the way.
+
+    results  outputs by name and what was assigned, as `interpret` gives them
+    parts    for each microbatch every value as it stood then; the last also has what runs once a step
+    """
+
+    results: Mapping[str, Array]
+    parts: Sequence[Mapping[tuple[str, int], Array]]
+
+
+def trace(graph: Graph, inputs: Values, *, microbatches: Sequence[Values] | None = None) -> Trace:
+    """Run one step as `interpret` does, and keep every value."""
+    parts = [{}] if microbatches is None else list(microbatches)
+    run = Run(graph, inputs, len(parts), "batch", kept=[])
+    results = run.step(parts)
+    assert run.kept is not None, "it was asked to keep them"
+    return Trace(results, [*run.kept[:-1], run.values])
+
+
 @dataclass
 class Run:
-    """One step under way, on one device."""
+    """One step under way, on one device. `kept`: a list for the values of each microbatch, where they are wanted."""
 
     graph: Graph
     given: Values
@@ -54,11 +75,14 @@ class Run:
     sizes: dict[Dim, Dim] = field(default_factory=dict[Dim, Dim])
     part: int = 0
     now: Values = field(default_factory=dict[str, object])
+    kept: list[Mapping[tuple[str, int], Array]] | None = None
 
     def step(self, parts: Sequence[Values]) -> dict[str, Array]:
         self._run(Phase.PREPARE)
         for self.part, self.now in enumerate(parts):
             self._run(*_PER_MICROBATCH)
+            if self.kept is not None:
+                self.kept.append(dict(self.values))
             self.values.update({(target, 0): value for target, value in self.assigned.items()})
         self._run(Phase.UPDATE)
         found = {name: self.values[use.value] for name, use in self.graph.outputs.items()}

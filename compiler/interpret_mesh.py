@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .interpret import Run, Values, initial_value
+from .interpret import Run, Trace, Values, initial_value
 from .ir.graph import Graph
 from .ir.layout import Coordinate, Layout, Mesh, Reduction, chunk
 from .ir.types import Dim, Dims, Node, Phase
@@ -38,6 +38,17 @@ def interpret_mesh(
     return _Mesh(graph, mesh, local, inputs, [{}] if microbatches is None else list(microbatches), batch).step()
 
 
+def trace_mesh(
+    graph: Graph, mesh: Mesh, local: Local, inputs: Values, *, microbatches: Sequence[Values] | None = None,
+    batch: str = "batch",
+) -> dict[Coordinate, Trace]:  # fmt: skip
+    """The same, with every value of every device. A trace's results are the device's own writes, not put together."""
+    run = _Mesh(graph, mesh, local, inputs, [{}] if microbatches is None else list(microbatches), batch, kept={})
+    run.devices()
+    assert run.kept is not None, "it was asked to keep them"
+    return {c: Trace(one.assigned, [*run.kept[c][:-1], one.values]) for c, one in run.runs.items()}
+
+
 @dataclass
 class _Mesh:
     graph: Graph
@@ -46,8 +57,14 @@ class _Mesh:
     given: Values
     parts: list[Values]
     batch: str
+    kept: dict[Coordinate, list[Mapping[tuple[str, int], Array]]] | None = None
 
     def step(self) -> dict[str, Array]:
+        self.devices()
+        return self._whole()
+
+    def devices(self) -> None:
+        """Runs them all."""
         cells = list(self.mesh.coordinates())
         given = {c: {**self._own(c, self.given), **self._starts(c, 0)} for c in cells}
         self.runs = {c: Run(self.local[c][0], given[c], len(self.parts), "") for c in cells}
@@ -58,10 +75,11 @@ class _Mesh:
             for c, run in self.runs.items():
                 run.part, run.now = number, {**self._own(c, values), **self._starts(c, number)}
             self._run(Phase.FORWARD, Phase.BACKWARD)
-            for run in self.runs.values():
+            for c, run in self.runs.items():
+                if self.kept is not None:
+                    self.kept.setdefault(c, []).append(dict(run.values))
                 run.values.update({(target, 0): value for target, value in run.assigned.items()})
         self._run(Phase.UPDATE)
-        return self._whole()
 
     def _starts(self, c: Coordinate, number: int) -> dict[str, object]:
         """A part of the batch begins where its microbatch does, and there where the device's part does."""

@@ -243,8 +243,12 @@ def evaluate_graph(spec: Spec, recipe: Recipe) -> Graph:
     """The loss alone, on one microbatch's rows, nothing dropped. Raises SpecError."""
     rows = replace(recipe, batch=recipe.rows_per_microbatch, microbatches=1)
     loss, _ = elaborate_loss(spec, rows, training=False)
-    passes = forward_passes(types=[precision_pass(recipe)], kernels=recipe.kernels)
-    return run_passes(loss, [*rows_passes(recipe), *passes], LOSS)
+    return run_passes(loss, evaluation_passes(recipe), LOSS)
+
+
+def evaluation_passes(recipe: Recipe) -> list[Pass]:
+    """What makes a loss into the program that evaluates it."""
+    return [*rows_passes(recipe), *forward_passes(types=[precision_pass(recipe)], kernels=recipe.kernels)]
 
 
 def predict_graph(spec: Spec, recipe: Recipe) -> Graph:

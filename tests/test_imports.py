@@ -56,6 +56,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "tools.sample",
         "tools.calibrate",
         "tools.calibration",
+        "tools.verify",
     ),
     "highspy": ("compiler.integer",),
     "lark": ("compiler.language",),

@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "export": ("export", "write a checkpoint's weights for others"),
         "schedule": ("schedule", "place a model on a pipeline and show its step's timeline"),
         "passes": ("passes", "run passes and print the graph after each"),
+        "verify": ("verify.command", "run a step in every form and on a mesh, and say where two differ"),
         "audit": ("audit", "say where the error of a precision arises, node by node"),
         "bench": ("bench.command", "measure against other implementations"),
         "calibrate": ("calibrate", "time this machine's kernels, for predictions"),

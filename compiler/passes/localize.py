@@ -27,7 +27,13 @@ DEVICE = "device"  # the pseudo-dim whose part `device/tensor` begins at the dev
 
 def localize(graph: Graph, mesh: Mesh, coordinate: Coordinate) -> Graph:
     """The graph of the device at a coordinate. Parameters, states and inputs keep their ids."""
-    return _Local(graph, mesh, coordinate).run()
+    return localized(graph, mesh, coordinate)[0]
+
+
+def localized(graph: Graph, mesh: Mesh, coordinate: Coordinate) -> tuple[Graph, Mapping[tuple[str, int], Use]]:
+    """The same, and what stands there for the values whose nodes became others."""
+    local = _Local(graph, mesh, coordinate)
+    return local.run(), local.instead
 
 
 def starts(local: Graph, graph: Graph, mesh: Mesh, coordinate: Coordinate) -> dict[str, int]:
