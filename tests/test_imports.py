@@ -24,7 +24,7 @@ PASSES = MIDDLE | {
     "compiler.schedule",
 }
 LOWER = PASSES | {"compiler.passes", "compiler.plan", "runtime.program", "runtime.layout"}
-EVERYTHING = LOWER | {"compiler.lower", "compiler.pipeline", "compiler.api", "runtime"}
+EVERYTHING = LOWER | {"compiler.interpret_mesh", "compiler.lower", "compiler.pipeline", "compiler.api", "runtime"}
 ALLOWED: dict[str, set[str]] = {
     "compiler.base": set(),
     "compiler.language": BASE,
