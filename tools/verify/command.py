@@ -20,7 +20,7 @@ from ..fault import CommandFault
 from ..mesh import add_mesh, plan_of
 from ..specs import open_spec, recipe_of
 from .chain import Chain, Fault
-from .program import verified
+from .program import Verification
 from .small import LARGEST, elements_of, loss_graph, shrunk
 from .values import Gap
 
@@ -53,14 +53,14 @@ def run(options: argparse.Namespace) -> int:
     mesh = Mesh(plan.mesh if plan else ())
     if mesh.devices > DEVICES:
         raise CommandFault(f"{mesh} has {mesh.devices} devices", f"all run in this process: take {DEVICES} at most")
-    told = ""
+    whole, told = recipe, ""
     if not options.whole and not options.dim:
         recipe, told = shrunk(spec, recipe, max((size for _, size in mesh.axes), default=1))
     _check_size(recipe, count := elements_of(loss_graph(spec, recipe)))
     small = f"; made small: {told}" if told else ""
     say(options, f"{recipe.name} on {mesh}, float64, {count:,} values a forward{small}")
     chains: list[Chain] = []
-    for chain in verified(spec, recipe, plan):
+    for chain in Verification(spec, recipe, plan, whole if told else None).chains():
         chains.append(chain)
         say(options, table(chain))
         if chain.fault is not None:

@@ -27,7 +27,7 @@ def first_unfit(graph: Graph, mesh: Mesh) -> tuple[Node, str] | None:
 
 def _moves(node: Node, before: Layout, mesh: Mesh) -> bool:
     wanted = (node.op, node.attrs["axis"], node.layouts[0])
-    return any((move.op, move.axis, move.after) == wanted for move in moves(before, mesh))
+    return any((move.op, move.axis, move.after) == wanted for move in moves(node.outs[0].dims, before, mesh))
 
 
 def _computes(graph: Graph, node: Node, operands: list[Layout], mesh: Mesh) -> bool:

@@ -7,7 +7,8 @@ one more form behind the others.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import repeat
 
 from ...compiler import pipeline
 from ...compiler.elaborate.load import Spec
@@ -15,9 +16,13 @@ from ...compiler.elaborate.loss import elaborate_loss
 from ...compiler.elaborate.recipe import Plan, Recipe
 from ...compiler.ir.graph import Graph
 from ...compiler.ir.layout import Layout, Mesh
-from ...compiler.passes import Pass
+from ...compiler.ir.levels import LOSS
+from ...compiler.partition.choices import Wishes
+from ...compiler.partition.decide import Decision
+from ...compiler.passes import Pass, run_passes
 from .chain import Chain, Fault
 from .forms import Alone
+from .layouts import laid_as
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,42 +44,81 @@ def programs(spec: Spec, recipe: Recipe, device: str) -> Iterator[tuple[str, lis
     yield "evaluate", [Way(loss, pipeline.evaluation_passes(recipe))]
 
 
-def verified(spec: Spec, recipe: Recipe, plan: Plan | None, device: str = "cpu") -> Iterator[Chain]:
-    """The chain of each program, one by one. Raises SpecError where the recipe or a wish cannot be."""
-    leaves: dict[str, Layout] = {}
-    for name, ways in programs(spec, recipe, device):
-        chain = Chain(name, recipe.seed)
-        form = chain.passes(ways[0].loss, ways[0].passes)
-        if form is not None:
-            if plan is not None and Mesh(plan.mesh).devices > 1:
-                chain = _on_mesh(chain, form, ways, plan, leaves)
-            else:
-                chain.lowered(form, form)
-        yield chain
+@dataclass
+class Verification:
+    """Of one recipe: its programs one after the other, since parameters lie as the first of them has laid them.
 
+    whole: the recipe in its own sizes, for which layouts are chosen, where `recipe` is a small one.
+    """
 
-def _on_mesh(chain: Chain, form: Alone, ways: Sequence[Way], plan: Plan, leaves: dict[str, Layout]) -> Chain:
-    """The same program laid out: by the way that the layout takes, which may be another than the first."""
-    mesh, forms, chains = Mesh(plan.mesh), [form], [chain]
-    for way in ways[1:]:
-        other = Chain(chain.name, chain.seed)
-        found = other.passes(way.loss, way.passes)
-        if found is None:
-            return other
-        forms.append(found)
-        chains.append(other)
-    wishes = replace(pipeline.wishes_of(plan), leaves=dict(leaves))
-    try:
-        decision = pipeline.partitioned([one.graph for one in forms], mesh, wishes, memory_bytes=plan.budget_bytes)
-    except AssertionError as fault:
-        chain.fault = Fault("partition", None, (), None, str(fault))
-        return chain
-    taken = next(at for at, one in enumerate(forms) if _ids(one.graph) == set(decision.folded.of))
-    leaves |= {node.id: node.layouts[0] for node in decision.graph if node.op in ("parameter", "state")}
-    local = chains[taken].partitioned(forms[taken], decision.graph, mesh)
-    if local is not None:
-        chains[taken].lowered(local, forms[taken])
-    return chains[taken]
+    spec: Spec
+    recipe: Recipe
+    plan: Plan | None = None
+    whole: Recipe | None = None
+    device: str = "cpu"
+    leaves: dict[str, Layout] = field(default_factory=dict[str, Layout])
+    mesh: Mesh | None = None  # with its axes in factors, once they are known, and the wishes for it
+    wishes: Wishes = field(default_factory=Wishes)
+
+    def chains(self) -> Iterator[Chain]:
+        """The chain of each program, one by one. Raises SpecError where the recipe or a wish cannot be."""
+        wholes = programs(self.spec, self.whole, self.device) if self.whole and self.plan else repeat(("", None))
+        for (name, ways), (_, whole) in zip(programs(self.spec, self.recipe, self.device), wholes, strict=False):
+            chain = Chain(name, self.recipe.seed)
+            form = chain.passes(ways[0].loss, ways[0].passes)
+            if form is not None:
+                if self.plan is not None and Mesh(self.plan.mesh).devices > 1:
+                    chain = self._on_mesh(chain, form, ways, whole, self.plan)
+                else:
+                    chain.lowered(form, form)
+            yield chain
+
+    def _on_mesh(
+        self, chain: Chain, form: Alone, ways: Sequence[Way], whole: Sequence[Way] | None, plan: Plan
+    ) -> Chain:
+        """The same program laid out: by the way that the layout takes, which may be another than the first."""
+        forms, chains = [form], [chain]
+        for way in ways[1:]:
+            other = Chain(chain.name, chain.seed)
+            found = other.passes(way.loss, way.passes)
+            if found is None:
+                return other
+            forms.append(found)
+            chains.append(other)
+        try:
+            at, laid = self._laid([one.graph for one in forms], whole, plan)
+        except AssertionError as fault:
+            chain.fault = Fault("partition", None, (), None, str(fault))
+            return chain
+        assert self.mesh is not None, "it is known by now"
+        local = chains[at].partitioned(forms[at], laid, self.mesh)
+        if local is not None:
+            chains[at].lowered(local, forms[at])
+        return chains[at]
+
+    def _laid(self, graphs: Sequence[Graph], whole: Sequence[Way] | None, plan: Plan) -> tuple[int, Graph]:
+        """Which of the graphs is taken, and how it lies: as it would in its whole size, where it can."""
+        if whole is not None:
+            full = [run_passes(way.loss, way.passes, LOSS) for way in whole]
+            decision = self._decided(full, plan)
+            at = next(at for at, one in enumerate(full) if _ids(one) == set(decision.folded.of))
+            laid = laid_as(decision, full[at], graphs[at])
+            if laid is not None:
+                return at, self._kept(laid)
+        decision = self._decided(graphs, plan)
+        at = next(at for at, one in enumerate(graphs) if _ids(one) == set(decision.folded.of))
+        return at, self._kept(decision.graph)
+
+    def _decided(self, graphs: Sequence[Graph], plan: Plan) -> Decision:
+        if self.mesh is None:
+            self.mesh, self.wishes = pipeline.factored(graphs[0], Mesh(plan.mesh), pipeline.wishes_of(plan))
+        wishes = replace(self.wishes, leaves=dict(self.leaves))
+        return pipeline.partitioned(graphs, self.mesh, wishes, memory_bytes=plan.budget_bytes)
+
+    def _kept(self, laid: Graph) -> Graph:
+        """Later programs find parameters and states as this one has them."""
+        self.leaves |= {node.id: node.layouts[0] for node in laid if node.op in ("parameter", "state")}
+        return laid
 
 
 def _ids(graph: Graph) -> set[str]:

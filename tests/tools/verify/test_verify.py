@@ -18,7 +18,7 @@ from partita.compiler.passes import differentiate, localize, microbatch, remater
 from partita.runtime import virtual
 from partita.tools.specs import open_spec, recipe_of
 from partita.tools.verify.chain import Chain, Fault
-from partita.tools.verify.program import verified
+from partita.tools.verify.program import Verification
 
 SMALL = """
 use std
@@ -67,7 +67,7 @@ def chains(path: str, mesh: tuple[tuple[str, int], ...]) -> Iterator[Chain]:
     spec = open_spec(path)
     recipe = recipe_of(spec, (), None)
     assert recipe is not None
-    return verified(spec, recipe, Plan(mesh, PINS if len(mesh) == 2 else ()) if mesh else None)
+    return Verification(spec, recipe, Plan(mesh, PINS) if mesh else None).chains()
 
 
 def fault_of(path: str, mesh: tuple[tuple[str, int], ...] = ()) -> Fault:
