@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from itertools import product
 
@@ -37,18 +37,15 @@ class Reduction(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """The axes' names and sizes, the first outermost."""
+    """The axes' names and sizes, the first outermost. names: of the axes, the outermost first."""
 
     axes: tuple[tuple[str, int], ...]
+    names: Axes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        assert len({name for name, _ in self.axes}) == len(self.axes), "an axis is named once"
+        object.__setattr__(self, "names", tuple(name for name, _ in self.axes))  # asked for more than all else
+        assert len(set(self.names)) == len(self.axes), "an axis is named once"
         assert all(size > 0 for _, size in self.axes), "an axis has devices"
-
-    @property
-    def names(self) -> Axes:
-        """The axes, the outermost first."""
-        return tuple(name for name, _ in self.axes)
 
     @property
     def devices(self) -> int:
@@ -70,12 +67,13 @@ class Mesh:
 
     def size(self, axis: str) -> int:
         """How many devices lie along an axis."""
-        sizes = dict(self.axes)
-        return math.prod(sizes[one] for one in self.members(axis))
+        if axis in self.names:
+            return self.axes[self.names.index(axis)][1]
+        return math.prod(self.size(one) for one in self.members(axis))
 
     def order(self, axis: str) -> int:
         """The axis' place among the axes; of one with factors, the place of its first."""
-        return self.names.index(self.members(axis)[0])
+        return self.names.index(axis if axis in self.names else self.members(axis)[0])
 
     def coordinates(self) -> Iterator[Coordinate]:
         """Every device, in the order of ranks."""

@@ -51,12 +51,12 @@ def verify(graph: Graph, level: Level, check_node: NodeCheck | None = None) -> l
 
 def _structure(graph: Graph) -> Iterator[Problem]:
     """Operands exist, stand before their reader, and agree with their producer in number, size and dtype."""
-    if not graph.is_acyclic():
-        yield Problem(graph.name, "has a cycle")
     seen: set[str] = set()
+    in_order = True  # and then without a cycle: nobody need look for one
     for node in graph:
         for place, use in enumerate(node.uses):
             if use.node not in seen:
+                in_order = False
                 yield Problem(node.id, f"operand {place} is {use.node}, which does not stand before it")
                 continue
             yield from (Problem(node.id, f"operand {place} {said}") for said in _edge(graph[use.node], use))
@@ -66,6 +66,8 @@ def _structure(graph: Graph) -> Iterator[Problem]:
             if len(set(out.dims)) != len(out.dims):
                 yield Problem(node.id, f"a result has one dim twice: {', '.join(map(str, out.dims))}")
         seen.add(node.id)
+    if not in_order and not graph.is_acyclic():
+        yield Problem(graph.name, "has a cycle")
 
 
 def _edge(producer: Node, use: Use) -> Iterator[str]:
@@ -130,9 +132,11 @@ def _targets(graph: Graph) -> Iterator[Problem]:
 def _sizes(graph: Graph) -> Iterator[Problem]:
     """A dim's name has one size in the whole graph."""
     sizes: dict[str, int | None] = {}
+    asked: set[int] = set()  # tuples of dims that many nodes share, by identity: the graph keeps them
     for node in graph:
-        attrs = [dim for value in node.attrs.values() for dim in dims_in(value)]
-        for dim in [*attrs, *(d for use in node.uses for d in use.dims), *(d for out in node.outs for d in out.dims)]:
+        shared = [one for one in (*(u.dims for u in node.uses), *(o.dims for o in node.outs)) if id(one) not in asked]
+        asked.update(map(id, shared))
+        for dim in (*(d for value in node.attrs.values() for d in dims_in(value)), *(d for one in shared for d in one)):
             if sizes.setdefault(dim.name, dim.size) != dim.size:
                 yield Problem(node.id, f"dim {dim.name} is {dim.size} here and {sizes[dim.name]} before")
 

@@ -60,10 +60,10 @@ def decide(
 
 
 def _of(node: Node, folded: Folded, solution: Solution) -> Strategy:
-    """The strategy of a node: that of its class, in its own dims."""
+    """The strategy of a node: that of its class, in its own dims where it is taken apart along them."""
     name = folded.of[node.id]
     strategy, stands = solution.strategies[name], folded.nodes[name]
-    if stands is node or all(not option.cut for option in strategy):
+    if stands is node or not any(option.apart for option in strategy):
         return strategy
     names = dict(zip(_dims(stands), _dims(node), strict=True))
     return tuple(replace(option, cut=tuple(names[d] for d in option.cut)) for option in strategy)
@@ -104,8 +104,7 @@ def _check_pin(graph: Graph, mesh: Mesh, dim: Dim, axes: Axes) -> None:
             Diagnostic("E0942", f"`{dim} -> {axes[0]}`: {dim} = {have} cannot be cut over {size} devices", hint=hint)
         )
     named = [n for n in graph if n.phase in (Phase.FORWARD, Phase.BACKWARD) and dim in _dims(n) and n.uses]
-    able = [node for node in named if any(dim in option.cut for option in options(node))]
-    if named and not able:
+    if named and not any(dim in option.cut for node in named for option in options(node)):
         others = sorted({d.name for d, role in REGISTRY[named[0].op].roles(named[0]).items() if role is not Role.WHOLE})
         hint = f"{named[0].op} can be cut along {', '.join(others)}" if others else None
         raise SpecError(

@@ -23,6 +23,7 @@ from .relayout import Move, Paths
 from .strategies import Option, Strategy, operand_layouts, result_layouts
 
 Value = tuple[str, int]
+Layouts = tuple[Layout, ...]
 _F, _B = Phase.FORWARD, Phase.BACKWARD
 # From which phases a value may be read: what runs once a step does not see what every microbatch makes.
 _FROM: Mapping[Phase, tuple[Phase, ...]] = MappingProxyType(
@@ -49,6 +50,9 @@ class _Rewrite:
     again: frozenset[str]
     instead: dict[Value, Use] = field(default_factory=dict[Value, Use])
     fitted: dict[tuple[Value, Layout, Phase], Node] = field(default_factory=dict[tuple[Value, Layout, Phase], Node])
+    known: dict[object, tuple[Strategy, Layouts, Layouts]] = field(  # by a strategy's identity, with what it is of
+        default_factory=dict[object, tuple[Strategy, Layouts, Layouts]]
+    )
 
     def run(self) -> Graph:
         self.builder = GraphBuilder(self.graph.name, self.graph.microbatches)
@@ -64,17 +68,27 @@ class _Rewrite:
         return self.builder.finish()
 
     def _node(self, node: Node, strategy: Strategy) -> None:
-        node = replace(node, uses=tuple(map(self._now, node.uses)))
+        now = tuple(map(self._now, node.uses))
         if any(option.apart for option in strategy):
-            self._apart(node, strategy)
+            self._apart(replace(node, uses=now), strategy)
         elif node.op == "assign":
             target = attributes.text(node.attrs, "target")
-            use = self._fit(node.uses[0], self.builder[target].layouts[0], node)
+            use = self._fit(now[0], self.builder[target].layouts[0], node)
             self.builder.add(replace(node, uses=(use,)))
         else:
-            wanted = operand_layouts(node, strategy, self.mesh)
-            uses = tuple(self._fit(use, want, node) for use, want in zip(node.uses, wanted, strict=True))
-            self.builder.add(replace(node, uses=uses, layouts=result_layouts(node, strategy, self.mesh)))
+            wanted, made = self._layouts(node, strategy)
+            uses = tuple(self._fit(use, want, node) for use, want in zip(now, wanted, strict=True))
+            self.builder.add(replace(node, uses=uses, layouts=made))
+
+    def _layouts(self, node: Node, strategy: Strategy) -> tuple[Layouts, Layouts]:
+        """How it wants its operands and how its results lie: asked for once for all of a class."""
+        ranks = tuple(len(use.dims) for use in node.uses), tuple(len(out.dims) for out in node.outs)
+        key = id(strategy), ranks
+        if key not in self.known:
+            wanted, made = operand_layouts(node, strategy, self.mesh), result_layouts(node, strategy, self.mesh)
+            self.known[key] = strategy, wanted, made
+        _, wanted, made = self.known[key]
+        return wanted, made
 
     def _now(self, use: Use) -> Use:
         """The edge that stands for this one now."""

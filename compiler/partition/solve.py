@@ -25,7 +25,7 @@ from ..ir.types import Node, Phase
 from .choices import Choices
 from .fold import OUTPUT, ClassId, Folded, Read
 from .price import Prices
-from .strategies import On, Strategy, operand_layouts, result_layouts
+from .strategies import On, Strategy, operand_layout, result_layouts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -140,7 +140,7 @@ class Program:
                 layouts = [result_layouts(self.folded.nodes[target], s, self.mesh)[0] for s in self.choices[target]]
                 start = self.first[target]
             else:
-                layouts = [operand_layouts(node, s, self.mesh)[place] for s in self.choices[name]]
+                layouts = [operand_layout(node, s, self.mesh, place) for s in self.choices[name]]
                 start = self.first[name]
             found[f"{name}#{place}"] = [(start + i, layout) for i, layout in enumerate(layouts)]
         if any(name.startswith(OUTPUT) for name, _ in read.readers):

@@ -164,10 +164,12 @@ def _size(dim: Dim) -> int:
 
 def operand_layouts(node: Node, strategy: Strategy, mesh: Mesh) -> tuple[Layout, ...]:
     """How the node wants each operand."""
-    return tuple(
-        _layout(len(use.dims), [option.operands[place] for option in strategy], mesh)
-        for place, use in enumerate(node.uses)
-    )
+    return tuple(operand_layout(node, strategy, mesh, place) for place in range(len(node.uses)))
+
+
+def operand_layout(node: Node, strategy: Strategy, mesh: Mesh, place: int) -> Layout:
+    """How the node wants one operand."""
+    return _layout(len(node.uses[place].dims), [option.operands[place] for option in strategy], mesh)
 
 
 def result_layouts(node: Node, strategy: Strategy, mesh: Mesh) -> tuple[Layout, ...]:
