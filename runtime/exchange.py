@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from types import MappingProxyType
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
@@ -30,6 +31,18 @@ PART_BYTES = 256 << 20
 FILE_BYTES = 2 << 30
 _NAMES = {torch.float64: "float64", torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 T = TypeVar("T")
+
+
+class Merge(Protocol):
+    """What is added to a weight: `adapter` names the parameters that it is made of; `added` makes it, in float64."""
+
+    @property
+    def adapter(self) -> tuple[str, ...]: ...
+
+    def added(self, read: Callable[[str], Any]) -> Any: ...
+
+
+NO_MERGES: Mapping[str, Merge] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +69,15 @@ def import_weights(weights: WeightMap, path: Path, folder: Path, dtype: str = "f
     return Exchange(made, len(source.files.entries), elements, remarks)
 
 
-def export_weights(weights: WeightMap, path: Path, folder: Path, dtype: str | None = None) -> Exchange:
-    """Write the checkpoint at a path as safetensors and a configuration. Raises `RuntimeFault` E0511, E0513, E0552."""
+def export_weights(
+    weights: WeightMap, path: Path, folder: Path, dtype: str | None = None, merges: Mapping[str, Merge] = NO_MERGES
+) -> Exchange:
+    """Write the checkpoint at a path as safetensors and a configuration. Raises `RuntimeFault` E0511, E0513, E0552.
+
+    `merges`: what is added to weights, by their ids; the parameters that it takes up are not written.
+    """
     found = path if (path / checkpoint.SCALARS).is_file() else checkpoint.latest(path)
-    _check(weights, checkpoint.read_scalars(found), found)
+    _check(weights, checkpoint.read_scalars(found), found, {name for one in merges.values() for name in one.adapter})
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RuntimeFault("E0552", f"{folder} exists already", "name a folder that is not there")
     kind = DTYPES[dtype] if dtype else checkpoint.dtype_of(found, next(iter(weights.parameters)))
@@ -68,7 +86,7 @@ def export_weights(weights: WeightMap, path: Path, folder: Path, dtype: str | No
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        _write(written, weights, found, partial, kind)
+        _write(written, weights, found, partial, kind, merges)
         for item in (*partial.iterdir(), partial):
             checkpoint.sync(item)
         if folder.exists():
@@ -80,31 +98,39 @@ def export_weights(weights: WeightMap, path: Path, folder: Path, dtype: str | No
         raise RuntimeFault("E0552", f"{folder} cannot be written: {reason}") from fault
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return Exchange(folder, len(written), sum(map(prod, weights.parameters.values())), ())
+    elements = sum(prod(shape) for name, shape in weights.parameters.items() if name not in weights.anew)
+    return Exchange(folder, len(written), elements, ())
 
 
-def _check(weights: WeightMap, scalars: Scalars, path: Path) -> None:
+def _check(weights: WeightMap, scalars: Scalars, path: Path, merged: set[str]) -> None:
     faults = [
         f"{name} is {scalars.tensors.get(name, 'not')} there and {list(shape)} here"
         for name, shape in weights.shapes.items()
-        if scalars.tensors.get(name) != list(shape) and name not in weights.anew
+        if scalars.tensors.get(name) != list(shape) and (name not in weights.anew or name in merged)
     ]
     if faults:
         more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
         lines = "; ".join(faults[:SHOWN]) + more
         raise RuntimeFault("E0511", f"checkpoint {path} is of another model ({scalars.model}): {lines}")
-    if weights.anew:
-        names = ", ".join(weights.anew[:SHOWN])
-        raise RuntimeFault("E0552", f"{weights.model} has parameters that {weights.source} has no place for: {names}")
+    left = [name for name in weights.anew if name not in merged]
+    if left:
+        title = f"{weights.model} has parameters that {weights.source} has no place for: {', '.join(left[:SHOWN])}"
+        raise RuntimeFault(
+            "E0552", title, None if merged else "--merged folds adapters into the weights that they adapt"
+        )
 
 
-def _write(tensors: Sequence[Theirs], weights: WeightMap, path: Path, folder: Path, dtype: torch.dtype) -> None:
+def _write(
+    tensors: Sequence[Theirs], weights: WeightMap, path: Path, folder: Path, dtype: torch.dtype,
+    merges: Mapping[str, Merge],
+) -> None:  # fmt: skip
     parts = list(_parts(((one, prod(one.shape) * dtype.itemsize) for one in tensors), FILE_BYTES))
     files, shapes = dict[str, str](), weights.shapes
     for number, part in enumerate(parts, 1):
         name = "model.safetensors" if len(parts) == 1 else f"model-{number:05d}-of-{len(parts):05d}.safetensors"
         ours = {one: torch.empty(shapes[one], dtype=dtype) for one in names_used(part)}
         checkpoint.read_tensors(path, ours)
+        ours.update((name, _merged(name, merges[name], weights, path, dtype)) for name in ours if name in merges)
         made = {one.name: tensor(one, ours.__getitem__) for one in part}
         save_file(made, folder / name, metadata={"format": "pt"})
         files.update(dict.fromkeys(made, name))
@@ -112,6 +138,14 @@ def _write(tensors: Sequence[Theirs], weights: WeightMap, path: Path, folder: Pa
         total = sum(prod(one.shape) for one in tensors) * dtype.itemsize
         _json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": files})
     _json(folder / CONFIG, {**weights.config, "torch_dtype": _NAMES[dtype]})
+
+
+def _merged(name: str, merge: Merge, weights: WeightMap, path: Path, dtype: torch.dtype) -> torch.Tensor:
+    """A weight and what is added to it, in float64 until it is written."""
+    read = {one: torch.empty(weights.shapes[one], dtype=torch.float64) for one in (name, *merge.adapter)}
+    checkpoint.read_tensors(path, read)
+    added = torch.from_numpy(merge.added(lambda one: read[one].numpy()).copy())
+    return (read[name] + added).to(dtype)
 
 
 def _json(path: Path, data: dict[str, Any]) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from ..compiler.elaborate.load import Spec
 from ..compiler.elaborate.weights import weight_map
 from ..runtime.exchange import Exchange, import_weights
 from ..runtime.weights import WeightMap, from_plain
@@ -14,6 +17,17 @@ from .specs import chosen, open_spec, recipe_of
 
 EXAMPLE = "partita import specs/models/gpt2.partita gpt2/ -o out/gpt2/checkpoints --size small"
 TYPES = ("f32", "f64", "bf16", "f16")
+
+
+@dataclass(frozen=True, slots=True)
+class NamedModel:
+    """A model of a spec (None: the only one), a row of its sizes, the dims and options that are given."""
+
+    spec: Spec
+    name: str | None
+    size: str | None
+    dims: Mapping[str, int]
+    options: Mapping[str, object]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,15 +53,17 @@ def run(options: argparse.Namespace) -> int:
 
 def map_of(options: argparse.Namespace) -> WeightMap:
     """The weight map of the model that a command line names: a recipe's, where the spec has one."""
+    ref = named_model(options)
+    return from_plain(weight_map(ref.spec, ref.name, size=ref.size, dims=ref.dims, options=ref.options).plain())
+
+
+def named_model(options: argparse.Namespace) -> NamedModel:
+    """What a command line says of a model."""
     spec, sets = open_spec(options.spec), sets_of(options)
     recipe = None if options.model else recipe_of(spec, sets, options.size, options.recipe)
     if recipe is not None:
-        ref = recipe.model
-        found = weight_map(spec, ref.name, size=ref.size, dims=recipe.dims, options=ref.options)
-    else:
-        dims, choices = chosen(sets)
-        found = weight_map(spec, options.model, size=options.size, dims=dims, options=choices)
-    return from_plain(found.plain())
+        return NamedModel(spec, recipe.model.name, recipe.model.size, recipe.dims, recipe.model.options)
+    return NamedModel(spec, options.model, options.size, *chosen(sets))
 
 
 def told(weights: WeightMap, made: Exchange) -> str:
