@@ -22,6 +22,7 @@ PASSES = MIDDLE | {
     "compiler.cost",
     "compiler.partition",
     "compiler.schedule",
+    "compiler.recompute",
 }
 LOWER = PASSES | {"compiler.passes", "compiler.plan", "runtime.program", "runtime.layout"}
 EVERYTHING = LOWER | {"compiler.interpret_mesh", "compiler.lower", "compiler.pipeline", "compiler.api", "runtime"}
@@ -37,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "compiler.partition": OPS | {"compiler.cost", "compiler.integer"},
     "compiler.cost": OPS | {"runtime.program", "runtime.call"},
     "compiler.schedule": OPS | {"compiler.cost", "compiler.integer"},
+    "compiler.recompute": OPS | {"compiler.cost", "compiler.partition", "compiler.integer"},
     "compiler.passes": PASSES,
     "compiler.plan": PASSES | {"compiler.passes"},
     "compiler.lower": LOWER | {"runtime.kernels", "runtime.random", "runtime.call", "runtime.calls"},

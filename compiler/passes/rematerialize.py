@@ -7,12 +7,14 @@ Policy `cheap`: a backward use of an activation's, a norm's, a cast's or a mask'
 that the clone reads is kept for the backward anyway (or is always there: parameters, inputs, constants), or is such a
 clone itself. So the input of GELU is kept and not its output too, and no dropout mask is kept at all. Policy `light`
 leaves out transcendental activations, which a CPU computes more slowly than it reads them. Policy `none` keeps all.
+What a recipe asks for beyond it is named (`recompute/named.py`) or chosen by a program (`recompute/program.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -20,6 +22,8 @@ from ..base.diagnostic import Diagnostic, SpecError, did_you_mean
 from ..ir.graph import Graph, GraphBuilder
 from ..ir.levels import GRADIENT, STEP, Level
 from ..ir.types import Node, Phase, Use
+from ..recompute.block import GIVEN, Value
+from ..recompute.named import full, matching, selective
 
 _MASKS = frozenset({"random", "index", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_not"})
 _TRANSCENDENTAL = frozenset({"gelu", "gelu_tanh", "silu", "tanh", "sigmoid"})
@@ -29,17 +33,22 @@ LIGHT = _MASKS | _ALGEBRAIC | _NORMS
 POLICIES: Mapping[str, frozenset[str]] = MappingProxyType(
     {"none": frozenset(), "light": LIGHT, "cheap": LIGHT | _TRANSCENDENTAL}
 )
-_ALWAYS_THERE = frozenset({"parameter", "state", "input", "constant", "start", "extent", "step", "seed"})
+LAYERS: Mapping[str, Callable[[Graph], frozenset[Value]]] = MappingProxyType(
+    {"none": lambda graph: frozenset(), "full": full, "selective": selective}
+)
 _LONGEST = 4  # clones in a row that one value may take: random, compare, cast, multiply
-
-_Value = tuple[str, int]
 
 
 @dataclass(frozen=True)
 class Rematerialize:
-    """policy: `none`, `light` or `cheap`."""
+    """policy: of all layers and what stands in none: `none`, `light` or `cheap`.
+    layers: beyond it, `full` or `selective` (see `recompute/named.py`); paths: patterns of instances;
+    values: what was chosen one by one."""
 
     policy: str = "cheap"
+    layers: str = "none"
+    paths: tuple[str, ...] = ()
+    values: frozenset[Value] = frozenset()
 
     name: ClassVar[str] = "rematerialize"
     levels: ClassVar[tuple[Level, ...]] = (GRADIENT, STEP)
@@ -47,14 +56,23 @@ class Rematerialize:
     idempotent: ClassVar[bool] = True
 
     def __call__(self, graph: Graph) -> Graph:
-        if self.policy not in POLICIES:
-            hint = did_you_mean(self.policy, tuple(POLICIES))
-            raise SpecError(Diagnostic("E0913", f"no rematerialize policy `{self.policy}`", hint=hint))
+        for name, known in ((self.policy, POLICIES), (self.layers, LAYERS)):
+            if name not in known:
+                raise SpecError(
+                    Diagnostic("E0913", f"no rematerialize policy `{name}`", hint=did_you_mean(name, known))
+                )
         cheap = POLICIES[self.policy]
-        return _Cloning(graph, _recomputed(graph, cheap)).rewrite() if cheap else graph
+        again = _recomputed(graph, cheap) if cheap else frozenset[Value]()
+        again |= LAYERS[self.layers](graph) | self.values
+        if self.paths:
+            again |= matching(graph, self._fits)
+        return _Cloning(graph, again).rewrite() if again else graph
+
+    def _fits(self, path: str) -> bool:
+        return any(fnmatchcase(path, pattern) for pattern in self.paths)
 
 
-def _recomputed(graph: Graph, cheap: frozenset[str]) -> frozenset[_Value]:
+def _recomputed(graph: Graph, cheap: frozenset[str]) -> frozenset[Value]:
     """The forward values that the backward is to compute again."""
 
     def is_cheap(node: Node, output: int) -> bool:
@@ -64,7 +82,7 @@ def _recomputed(graph: Graph, cheap: frozenset[str]) -> frozenset[_Value]:
     wanted = dict.fromkeys(use.value for node in graph.nodes(where=_is_backward) for use in node.uses)
     forward = {value for value in wanted if graph[value[0]].phase is Phase.FORWARD}
     kept = {value for value in forward if not is_cheap(graph[value[0]], value[1])}
-    depth: dict[_Value, int] = {}
+    depth: dict[Value, int] = {}
     for node in graph:
         if node.phase is Phase.FORWARD and is_cheap(node, 0) and (node.id, 0) not in kept:
             steps = [_steps(graph, use, kept, depth) for use in node.uses]
@@ -76,10 +94,10 @@ def _recomputed(graph: Graph, cheap: frozenset[str]) -> frozenset[_Value]:
     return frozenset(depth)
 
 
-def _steps(graph: Graph, use: Use, kept: set[_Value], depth: dict[_Value, int]) -> int | None:
+def _steps(graph: Graph, use: Use, kept: set[Value], depth: dict[Value, int]) -> int | None:
     """How many clones lie between this operand and what is kept; None if it cannot be had in the backward."""
     producer = graph[use.node]
-    if producer.phase is Phase.PREPARE or producer.op in _ALWAYS_THERE or use.value in kept:
+    if producer.phase is Phase.PREPARE or producer.op in GIVEN or use.value in kept:
         return 0
     return depth.get(use.value)
 
@@ -93,27 +111,38 @@ class _Cloning:
     """Rebuilds the graph; a clone is added when the first node that reads it comes."""
 
     graph: Graph
-    values: frozenset[_Value]
+    values: frozenset[Value]
 
     def rewrite(self) -> Graph:
         self.builder = GraphBuilder(self.graph.name, self.graph.microbatches)
-        self.clones: dict[_Value, str] = {}
+        self.clones: dict[str, str] = {}
+        self.order = {node.id: at for at, node in enumerate(self.graph)}
         for node in self.graph:
-            backward = node.phase is Phase.BACKWARD
-            self.builder.add(replace(node, uses=tuple(map(self._again, node.uses))) if backward else node)
+            if node.phase is Phase.BACKWARD:
+                self._make(node)
+                node = replace(node, uses=tuple(map(self._again, node.uses)))
+            self.builder.add(node)
         for name, use in self.graph.outputs.items():
             self.builder.output(name, use)
         for key, body in self.graph.bodies.items():
             self.builder.body(key, body)
         return self.builder.finish()
 
+    def _make(self, reader: Node) -> None:
+        """Clones of all that a node needs and that is not there, in the order of the forward."""
+        wanted: set[str] = set()
+        open_ = [reader]
+        while open_:
+            for use in open_.pop().uses:
+                if use.value in self.values and use.node not in self.clones and use.node not in wanted:
+                    wanted.add(use.node)
+                    open_.append(self.graph[use.node])
+        for name in sorted(wanted, key=self.order.__getitem__):
+            node = self.graph[name]
+            uses = tuple(map(self._again, node.uses))
+            self.clones[name] = self.builder.fresh(f"again/{name}")
+            self.builder.add(replace(node, id=self.clones[name], uses=uses, phase=Phase.BACKWARD))
+
     def _again(self, use: Use) -> Use:
         """The same value, from a clone where it is one of those computed again."""
-        if use.value not in self.values:
-            return use
-        if use.value not in self.clones:
-            node = self.graph[use.node]
-            uses = tuple(map(self._again, node.uses))
-            name = self.builder.fresh(f"again/{node.id}")
-            self.clones[use.value] = self.builder.add(replace(node, id=name, uses=uses, phase=Phase.BACKWARD)).id
-        return replace(use, node=self.clones[use.value])
+        return replace(use, node=self.clones[use.node]) if use.value in self.values else use

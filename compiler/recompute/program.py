@@ -1,0 +1,182 @@
+"""The cheapest choice of what one block keeps and computes again, under a bound on memory: an integer program.
+
+    minimise   Σ seconds[n] r[n]
+    subject to k[v] + c[n, p] ≥ 1             where the backward first reads v at p, and n makes v
+               k[v] + c[n, p] ≥ c[w, p]       where w reads v: to run w again, v is kept or made again before
+               c[n, p] ≤ c[n, p + 1] ≤ r[n]   c: computed again at position p or before
+               a[g, p] ≥ k[v], c[n, p]        to the last reading of v, which lies in memory g
+               a[g, p] ≥ k[v] + r[w] - 1, c[n, p] + r[w] - 1     up to where w is computed again at the latest
+               (L - 1) Σ bytes[g] K[g] + max_p (gradients[p] + Σ bytes[g] a[g, p]) ≤ bound,   K[g] ≥ k[v]
+
+for L blocks that are alike, of which all keep and one is in its backward. Checkmate's formulation (Jain et al. 2020,
+arXiv 1910.02653, section 4) with each value made again at most once in a backward, at its first use, so that a block
+has as many decisions as values and not their square. k and r are whole; c and a then are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .block import Block
+
+_TIME_LIMIT_S = 20.0
+_Row = tuple[list[int], list[float], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """again: of which nodes which values are made again. seconds: what that takes, in one block. bytes: what all
+    blocks keep, and the one in its backward has besides. gap: of the bound, 0 where it is proven."""
+
+    again: frozenset[int]
+    seconds: float
+    bytes: int
+    gap: float = 0.0
+
+
+def cheapest(block: Block, bound_bytes: float) -> Choice | None:
+    """The choice that takes least time; None where none fits. Of equally fast ones, the smallest."""
+    return _Program(block).solve(bound_bytes)
+
+
+def least_bytes(block: Block) -> int:
+    """The least that the block can do with."""
+    found = _Program(block).solve(None)
+    assert found is not None, "anything may be made again"
+    return found.bytes
+
+
+@dataclass
+class _Program:
+    """Variables: k for each value, r for each node, c for each node and position, a and K for each memory, the peak."""
+
+    block: Block
+    rows: list[_Row] = field(default_factory=list[_Row])
+
+    def __post_init__(self) -> None:
+        block = self.block
+        nodes, spots, memories = len(block.nodes), block.positions, len(block.bytes)
+        self.first_r = len(block.values)
+        self.first_c = self.first_r + nodes
+        self.first_a = self.first_c + nodes * spots
+        self.first_kept = self.first_a + memories * spots
+        self.peak = self.first_kept + memories
+        self._needs()
+        self._lives()
+        unit = self.unit = float(max(block.bytes, default=1)) or 1.0
+        for spot in range(spots):
+            places = [self._a(memory, spot) for memory in range(memories)]
+            sizes = [-size / unit for size in block.bytes]
+            self.rows.append(([self.peak, *places], [1.0, *sizes], block.gradients[spot] / unit))
+
+    def _c(self, node: int, spot: int) -> int:
+        return self.first_c + node * self.block.positions + spot
+
+    def _a(self, memory: int, spot: int) -> int:
+        return self.first_a + memory * self.block.positions + spot
+
+    def _at_least(self, places: list[int], signs: list[float], least: float) -> None:
+        self.rows.append((places, signs, least))
+
+    def _needs(self) -> None:
+        """What is read must be there."""
+        block = self.block
+        spots = range(block.positions)
+        for node in range(len(block.nodes)):
+            for spot in spots:
+                later = self.first_r + node if spot + 1 == len(spots) else self._c(node, spot + 1)
+                self._at_least([later, self._c(node, spot)], [1.0, -1.0], 0.0)
+            for v in block.operands[node]:
+                for spot in spots:
+                    makes = self._c(block.values[v].node, spot)
+                    self._at_least([v, makes, self._c(node, spot)], [1.0, 1.0, -1.0], 0.0)
+            for v in block.before[node]:
+                self._at_least([v, self.first_r + node], [1.0, -1.0], 0.0)
+        for v, made in enumerate(block.values):
+            if made.outside:
+                self._at_least([v], [1.0], 1.0)
+            elif made.reads:
+                self._at_least([v, self._c(made.node, made.reads[0])], [1.0, 1.0], 1.0)
+
+    def _lives(self) -> None:
+        """How long each memory is alive in the backward."""
+        block = self.block
+        latest = _latest(block)
+        readers: dict[int, list[int]] = {}
+        for node, read in enumerate(block.operands):
+            for v in read:
+                readers.setdefault(v, []).append(node)
+        for v, made in enumerate(block.values):
+            if made.memory is None:
+                continue
+            self._at_least([self.first_kept + made.memory, v], [1.0, -1.0], 0.0)
+            last = block.positions - 1 if made.outside else max(made.reads, default=-1)
+            for spot in range(last + 1):
+                self._at_least([self._a(made.memory, spot), v], [1.0, -1.0], 0.0)
+                self._at_least([self._a(made.memory, spot), self._c(made.node, spot)], [1.0, -1.0], 0.0)
+            for w in readers.get(v, ()):
+                for spot in range(last + 1, latest[w] + 1):
+                    again = self.first_r + w
+                    self._at_least([self._a(made.memory, spot), v, again], [1.0, -1.0, -1.0], -1.0)
+                    there = self._c(made.node, spot)
+                    self._at_least([self._a(made.memory, spot), there, again], [1.0, -1.0, -1.0], -1.0)
+
+    def solve(self, bound_bytes: float | None) -> Choice | None:
+        """The fastest choice within a bound; without one, the smallest."""
+        import numpy as np  # late: loading scipy takes longer than checking a spec
+        from scipy import optimize
+        from scipy.sparse import csr_matrix
+
+        block, tools = self.block, optimize
+        total = self.peak + 1
+        others = [self.first_kept + memory for memory in range(len(block.bytes))]
+        weights = [(len(block.alike) - 1) * size / self.unit for size in block.bytes]
+        rows = list(self.rows)
+        bytes_cost = np.zeros(total)
+        bytes_cost[others] = weights
+        bytes_cost[self.peak] = 1.0
+        costs = bytes_cost
+        if bound_bytes is not None:
+            rows.append(([self.peak, *others], [-1.0, *(-w for w in weights)], -bound_bytes / self.unit))
+            costs = np.zeros(total)
+            slowest = sum(block.seconds) or 1.0
+            costs[self.first_r : self.first_c] = [s / slowest for s in block.seconds]
+            costs += bytes_cost * (1e-6 / max(1.0, float(bytes_cost.sum())))
+        columns = np.concatenate([row[0] for row in rows])
+        values = np.concatenate([row[1] for row in rows])
+        starts = np.cumsum([0, *(len(row[0]) for row in rows)])
+        matrix = csr_matrix((values, columns, starts), shape=(len(rows), total))
+        whole = np.zeros(total)
+        whole[: self.first_c] = 1
+        high = np.ones(total)
+        high[self.peak] = np.inf
+        arrays: Any = tools  # whose stubs know no arrays for bounds
+        found: Any = arrays.milp(
+            costs, integrality=whole, bounds=arrays.Bounds(np.zeros(total), high),
+            constraints=arrays.LinearConstraint(matrix, np.asarray([row[2] for row in rows]), np.inf),
+            options={"time_limit": _TIME_LIMIT_S, "mip_rel_gap": 1e-6},
+        )  # fmt: skip
+        return None if found.x is None else self._choice(found.x, float(found.mip_gap or 0.0), bytes_cost)
+
+    def _choice(self, x: Any, gap: float, bytes_cost: Any) -> Choice:
+        block = self.block
+        again = frozenset(v for v, made in enumerate(block.values) if x[v] < 0.5 and x[self.first_r + made.node] > 0.5)
+        seconds = sum(s for s, r in zip(block.seconds, x[self.first_r : self.first_c], strict=True) if r > 0.5)
+        return Choice(again, seconds, round(float(bytes_cost @ x) * self.unit), gap)
+
+
+def _latest(block: Block) -> list[int]:
+    """The last position at which each node can be computed again: where its results are first read, or made use of."""
+    found = [-1] * len(block.nodes)
+    first: dict[int, int] = {}
+    for made in block.values:
+        if made.reads:
+            first[made.node] = min(first.get(made.node, made.reads[0]), made.reads[0])
+    for node in reversed(range(len(block.nodes))):
+        found[node] = max(found[node], first.get(node, -1))
+        for v in block.operands[node]:
+            maker = block.values[v].node
+            if maker not in first:
+                found[maker] = max(found[maker], found[node])
+    return found
