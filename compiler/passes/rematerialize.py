@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import ClassVar
 
 from ..base.diagnostic import Diagnostic, SpecError, did_you_mean
+from ..elaborate.recipe import matches
 from ..ir.graph import Graph, GraphBuilder
 from ..ir.levels import GRADIENT, STEP, Level
 from ..ir.types import Node, Phase, Use
@@ -69,7 +69,7 @@ class Rematerialize:
         return _Cloning(graph, again).rewrite() if again else graph
 
     def _fits(self, path: str) -> bool:
-        return any(fnmatchcase(path, pattern) for pattern in self.paths)
+        return any(matches(pattern, path) for pattern in self.paths)
 
 
 def _recomputed(graph: Graph, cheap: frozenset[str]) -> frozenset[Value]:
@@ -118,15 +118,17 @@ class _Cloning:
         self.clones: dict[str, str] = {}
         self.order = {node.id: at for at, node in enumerate(self.graph)}
         for node in self.graph:
-            if node.phase is Phase.BACKWARD:
-                self._make(node)
-                node = replace(node, uses=tuple(map(self._again, node.uses)))
-            self.builder.add(node)
+            self.builder.add(self._reading(node) if node.phase is Phase.BACKWARD else node)
         for name, use in self.graph.outputs.items():
             self.builder.output(name, use)
         for key, body in self.graph.bodies.items():
             self.builder.body(key, body)
         return self.builder.finish()
+
+    def _reading(self, node: Node) -> Node:
+        """A node of the backward, which reads clones."""
+        self._make(node)
+        return replace(node, uses=tuple(map(self._again, node.uses)))
 
     def _make(self, reader: Node) -> None:
         """Clones of all that a node needs and that is not there, in the order of the forward."""

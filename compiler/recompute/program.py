@@ -18,10 +18,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..integer import INFINITE, Integer, Row
 from .block import Block
 
 _TIME_LIMIT_S = 20.0
-_Row = tuple[list[int], list[float], float]
+_TIE = 1e-4  # what all memory weighs beside all time: of equally fast choices, the smaller
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class _Program:
     """Variables: k for each value, r for each node, c for each node and position, a and K for each memory, the peak."""
 
     block: Block
-    rows: list[_Row] = field(default_factory=list[_Row])
+    rows: list[Row] = field(default_factory=list[Row])
 
     def __post_init__(self) -> None:
         block = self.block
@@ -68,7 +69,7 @@ class _Program:
         for spot in range(spots):
             places = [self._a(memory, spot) for memory in range(memories)]
             sizes = [-size / unit for size in block.bytes]
-            self.rows.append(([self.peak, *places], [1.0, *sizes], block.gradients[spot] / unit))
+            self.rows.append(([self.peak, *places], [1.0, *sizes], block.gradients[spot] / unit, INFINITE))
 
     def _c(self, node: int, spot: int) -> int:
         return self.first_c + node * self.block.positions + spot
@@ -77,7 +78,7 @@ class _Program:
         return self.first_a + memory * self.block.positions + spot
 
     def _at_least(self, places: list[int], signs: list[float], least: float) -> None:
-        self.rows.append((places, signs, least))
+        self.rows.append((places, signs, least, INFINITE))
 
     def _needs(self) -> None:
         """What is read must be there."""
@@ -124,46 +125,33 @@ class _Program:
 
     def solve(self, bound_bytes: float | None) -> Choice | None:
         """The fastest choice within a bound; without one, the smallest."""
-        import numpy as np  # late: loading scipy takes longer than checking a spec
-        from scipy import optimize
-        from scipy.sparse import csr_matrix
+        import numpy as np  # late: loading it takes a fifth of checking a spec
 
-        block, tools = self.block, optimize
-        total = self.peak + 1
-        others = [self.first_kept + memory for memory in range(len(block.bytes))]
+        block = self.block
+        kept = [self.first_kept + memory for memory in range(len(block.bytes))]
         weights = [(len(block.alike) - 1) * size / self.unit for size in block.bytes]
-        rows = list(self.rows)
-        bytes_cost = np.zeros(total)
-        bytes_cost[others] = weights
-        bytes_cost[self.peak] = 1.0
-        costs = bytes_cost
+        sizes = np.zeros(self.peak + 1)
+        sizes[kept], sizes[self.peak] = weights, 1.0
+        rows, costs = list(self.rows), sizes
         if bound_bytes is not None:
-            rows.append(([self.peak, *others], [-1.0, *(-w for w in weights)], -bound_bytes / self.unit))
-            costs = np.zeros(total)
-            slowest = sum(block.seconds) or 1.0
-            costs[self.first_r : self.first_c] = [s / slowest for s in block.seconds]
-            costs += bytes_cost * (1e-6 / max(1.0, float(bytes_cost.sum())))
-        columns = np.concatenate([row[0] for row in rows])
-        values = np.concatenate([row[1] for row in rows])
-        starts = np.cumsum([0, *(len(row[0]) for row in rows)])
-        matrix = csr_matrix((values, columns, starts), shape=(len(rows), total))
-        whole = np.zeros(total)
-        whole[: self.first_c] = 1
-        high = np.ones(total)
-        high[self.peak] = np.inf
-        arrays: Any = tools  # whose stubs know no arrays for bounds
-        found: Any = arrays.milp(
-            costs, integrality=whole, bounds=arrays.Bounds(np.zeros(total), high),
-            constraints=arrays.LinearConstraint(matrix, np.asarray([row[2] for row in rows]), np.inf),
-            options={"time_limit": _TIME_LIMIT_S, "mip_rel_gap": 1e-6},
-        )  # fmt: skip
-        return None if found.x is None else self._choice(found.x, float(found.mip_gap or 0.0), bytes_cost)
+            bound = bound_bytes / self.unit
+            rows.append(([self.peak, *kept], [1.0, *weights], -INFINITE, bound))
+            costs = sizes * (_TIE / max(bound, 1.0))
+            costs[self.first_r : self.first_c] += np.asarray(block.seconds) / (sum(block.seconds) or 1.0)
+        most = np.ones(self.peak + 1)
+        most[self.peak] = INFINITE
+        program = Integer(costs.tolist(), rows, (0, self.first_c), most)
+        found = program.best(np.zeros(self.peak + 1), gap=_TIE, limit_s=_TIME_LIMIT_S)
+        if found.x is None:
+            return None
+        gap = max(0.0, 1 - found.bound / found.value) if found.value > 0 and not found.proven else 0.0
+        return self._choice(found.x, gap, float(sizes @ found.x))
 
-    def _choice(self, x: Any, gap: float, bytes_cost: Any) -> Choice:
+    def _choice(self, x: Any, gap: float, size: float) -> Choice:
         block = self.block
         again = frozenset(v for v, made in enumerate(block.values) if x[v] < 0.5 and x[self.first_r + made.node] > 0.5)
         seconds = sum(s for s, r in zip(block.seconds, x[self.first_r : self.first_c], strict=True) if r > 0.5)
-        return Choice(again, seconds, round(float(bytes_cost @ x) * self.unit), gap)
+        return Choice(again, seconds, round(size * self.unit), gap)
 
 
 def _latest(block: Block) -> list[int]:
