@@ -16,6 +16,7 @@ from .base.diagnostic import Diagnostic, Diagnostics, Label, SpecError
 from .cost.cluster import H100_NODES, Cluster
 from .cost.flops import parameter_count, works
 from .cost.memory import step_memory
+from .cost.roofline import node_time
 from .cost.table import Table
 from .elaborate import check
 from .elaborate.apply import Functions
@@ -25,11 +26,11 @@ from .elaborate.loss import elaborate_loss
 from .elaborate.models import BATCH, elaborate_model
 from .elaborate.plain import plain
 from .elaborate.plan import PIPE
-from .elaborate.recipe import Plan, Recipe
+from .elaborate.recipe import Plan, Recipe, Recompute
 from .elaborate.weights import weight_map
 from .ir.graph import Graph
 from .ir.layout import Layout, Mesh
-from .ir.levels import LOSS, MODEL, PARTITIONED
+from .ir.levels import GRADIENT, LOSS, MODEL, PARTITIONED
 from .ir.types import DType, Phase
 from .language.parse import read_source
 from .ops.foreign import BACKWARD, FOREIGN, package_of
@@ -46,12 +47,15 @@ from .passes.inline import Inline
 from .passes.microbatch import Microbatch
 from .passes.offsets import Offsets
 from .passes.precision import AssignPrecision, unused
-from .passes.rematerialize import Rematerialize
+from .passes.rematerialize import LAYERS, Rematerialize
 from .passes.route import Route
 from .passes.scale import ScaleLoss
 from .passes.simplify import Simplify
 from .passes.token_slices import TokenSlices
 from .passes.update import Update
+from .recompute.block import Value, blocks_of
+from .recompute.chain import chain_of
+from .recompute.fit import fit
 from .schedule.forms import TOKEN_SLICES, parse_form
 
 if TYPE_CHECKING:
@@ -128,6 +132,13 @@ def precision_pass(recipe: Recipe) -> AssignPrecision:
     return AssignPrecision(recipe.precision.compute, recipe.precision.params, recipe.precision.overrides)
 
 
+def recompute_pass(recipe: Recipe, device: str) -> Rematerialize:
+    """The pass that computes again what the recipe's plan says; what a budget leaves to choose is not chosen yet."""
+    wanted = Recompute() if recipe.plan is None else recipe.plan.recompute
+    policy = "none" if wanted.kind in ("none", "budget") else RECOMPUTE[device]
+    return Rematerialize(policy, wanted.kind if wanted.kind in LAYERS else "none", wanted.paths)
+
+
 def step_passes(spec: Spec, recipe: Recipe, device: str = "cpu", fuse_loss: bool = True) -> list[Pass]:
     """What makes a loss into a training step: gradients, what is computed again, the update, microbatches."""
     cut = (BATCH,) if recipe.microbatches > 1 else ()
@@ -141,7 +152,7 @@ def step_passes(spec: Spec, recipe: Recipe, device: str = "cpu", fuse_loss: bool
         Differentiate("loss" if scale is None else SCALED_LOSS),
         precision_pass(recipe),
         *([FuseLoss(ROWS_AT_ONCE[device], recipe.microbatches)] if fuse_loss else []),
-        Rematerialize(RECOMPUTE[device]),
+        recompute_pass(recipe, device),
         Update(
             recipe.optimizer,
             recipe.schedule,
@@ -168,7 +179,25 @@ def step_graph(
     """
     turn = recipe.turns[0]
     loss, _ = elaborate_loss(spec, turn, keep=keep)
-    return run_passes(loss, step_passes(spec, turn, device), LOSS, after)
+    return run_passes(loss, within_budget(loss, step_passes(spec, turn, device), turn, device), LOSS, after)
+
+
+def within_budget(loss: Graph, passes: list[Pass], recipe: Recipe, device: str) -> list[Pass]:
+    """The passes of a step, computing as little again as its plan's budget asks for. Raises SpecError E0951."""
+    budget = None if recipe.plan is None else recipe.plan.recompute.budget_bytes
+    if budget is None:
+        return passes
+    from .lower.build import graph_footprint
+
+    at = next(at for at, one in enumerate(passes) if isinstance(one, Rematerialize))
+    kept = run_passes(loss, passes[:at], LOSS)
+    chain = chain_of(blocks_of(kept, lambda node: node_time(node, H100_NODES.machine).seconds))
+
+    def peak_bytes(again: frozenset[Value]) -> int:
+        step = run_passes(kept, [Rematerialize("none", values=again), *passes[at + 1 :]], GRADIENT)
+        return graph_footprint(step, device).memory.peak_bytes
+
+    return [*passes[:at], Rematerialize("none", values=fit(chain, peak_bytes, budget)), *passes[at + 1 :]]
 
 
 def unfused_step(spec: Spec, recipe: Recipe, device: str = "cpu", keep: Collection[str] = ()) -> Graph:

@@ -22,7 +22,8 @@ from ..compiler.schedule.forms import FormFault, parse_form
 from .numbers import bytes_text
 from .specs import Bound, step_of
 
-MICROBATCHES = "plan.microbatches"  # the setting that `--microbatches` stands for
+# The settings that `--microbatches` and `--recompute` stand for.
+MICROBATCHES, RECOMPUTE = "plan.microbatches", "plan.recompute"
 
 
 def add_mesh(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +33,10 @@ def add_mesh(parser: argparse.ArgumentParser) -> None:
         "--pin", metavar="DIM=AXIS", action="append", default=[], help="cut a dim by an axis (none: by no axis)"
     )
     parser.add_argument("--zero", type=int, choices=range(4), help="the stage of ZeRO over the axis `data`")
+    parser.add_argument(
+        "--recompute", metavar="CHOICE", action="append", dest="sets", type=_recompute,
+        help="what the backward computes again: none, full, selective, 'budget(24 GiB)' or patterns in [ ]",
+    )  # fmt: skip
     add_pipeline(parser)
 
 
@@ -46,6 +51,11 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
         "--microbatches", metavar="M", action="append", dest="sets", type=_microbatches, help="parts of a step's batch"
     )
     parser.add_argument("--balance", metavar="N,N,…", help="how many blocks each chunk has, to place by hand")
+
+
+def _recompute(choice: str) -> str:
+    """The setting that says it."""
+    return f"{RECOMPUTE}={choice}"
 
 
 def _microbatches(number: str) -> str:

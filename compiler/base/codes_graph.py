@@ -85,4 +85,11 @@ ENTRIES: tuple[Entry, ...] = (
         what="The text does not name axes with their sizes, each once: `data=2,tensor=4`.",
         why="Axes are told apart by name, and their product is the number of devices.",
     ),
+    Entry(
+        code="E0951",
+        title="a budget that cannot be met",
+        what="However much is computed again, a step takes more memory than the budget.",
+        why="Parameters, optimizer states, gradients and one block's work must fit. The message says what a step takes "
+        "at the least.",
+    ),
 )

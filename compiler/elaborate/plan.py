@@ -6,12 +6,12 @@ In: the section's checked values. Out: a `Plan`, or every fault that was found i
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import cast
+from typing import Any, cast
 
 from ..base.diagnostic import Diagnostics
 from ..language import syntax as s
 from .kinds import Applied, Named
-from .recipe import Plan, Rows
+from .recipe import Plan, Recompute, Rows
 from .records import Section
 
 PIPE = "pipe"  # the axis whose devices hold the stages of a pipeline
@@ -35,6 +35,7 @@ def read_plan(section: Section | None, rows: Rows | None, sink: Diagnostics) -> 
         int(budget) if isinstance(budget, int | float) else None,
         _schedule(section, sink),
         cast("tuple[int, ...]", section.values.get("balance") or ()),
+        _recompute(section),
     )
     written = [key for key in ("schedule", "balance") if key in section.spans]
     for key, title, hint in pipeline_faults(plan, written, rows):
@@ -86,6 +87,17 @@ def _schedule(section: Section, sink: Diagnostics) -> str:
         sink.error("E0404", "`token_slices` lacks a number", found.span, "", expected=expected)
         return "1f1b"
     return found.name + (f"({', '.join(map(str, numbers))})" if numbers else "")
+
+
+def _recompute(section: Section) -> Recompute:
+    """`none`, `full`, `selective`, `budget(24 GiB)`, `["blocks.*.mlp"]`."""
+    if "recompute" not in section.spans:
+        return Recompute()
+    found = section.values.get("recompute")
+    if isinstance(found, Applied):
+        memory = found.arguments.get("memory")
+        return Recompute(cast(Any, found.name), (), int(memory) if isinstance(memory, int | float) else None)
+    return Recompute("paths", cast("tuple[str, ...]", found)) if isinstance(found, tuple) else Recompute("none")
 
 
 def _pins(section: Section, sink: Diagnostics) -> tuple[tuple[str, str | None], ...]:

@@ -254,6 +254,20 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Recompute:
+    """What the backward computes again and the forward does not keep.
+
+    kind    `cheap`: what takes no longer than reading it; `none`; `full`, `selective`: see `recompute/named.py`;
+            `paths`: what instances make whose paths fit `paths`; `budget`: as little as a step within `budget_bytes`
+            of a device needs
+    """
+
+    kind: Literal["cheap", "none", "full", "selective", "paths", "budget"] = "cheap"
+    paths: tuple[str, ...] = ()
+    budget_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a step's lying on devices must keep to.
 
@@ -263,6 +277,7 @@ class Plan:
     budget_bytes  of a device's memory
     schedule      of the pipeline over the axis `pipe`, as `schedule.forms.parse_form` reads it
     balance       how many blocks each chunk of the pipeline has, along the chain; empty: the compiler chooses
+    recompute     what is not kept for the backward
     """
 
     mesh: tuple[tuple[str, int], ...] = ()
@@ -271,6 +286,7 @@ class Plan:
     budget_bytes: int | None = None
     schedule: str = "1f1b"
     balance: tuple[int, ...] = ()
+    recompute: Recompute = Recompute()
 
 
 @dataclass(frozen=True, slots=True)

@@ -311,6 +311,18 @@ PIPELINE_FORMS = Forms(
     ),
     "a schedule",
 )
+RECOMPUTE_FORMS = Forms(
+    (
+        Form("full", (), "all that a layer makes: only its input is kept"),
+        Form("selective", (), "what attention has inside, where no fused kernel computes it"),
+        Form(
+            "budget",
+            (Argument("memory", Amount(Dimension.BYTES), "of a device at its peak", True),),
+            "as little as fits, the cheapest first",
+        ),
+    ),
+    "a choice of what is computed again",
+)
 _DEGREES = Bindings(Count(1))
 PLAN_KEYS = (
     Key("mesh", _DEGREES, "how many devices along each axis"),
@@ -321,11 +333,9 @@ PLAN_KEYS = (
     Key("microbatches", Count(1), "of a step, instead of the recipe's"),
     Key("balance", ListOf(Count(1)), "how many blocks each chunk of the pipeline has; by default the best"),
     Key(
-        "keep",
-        None,
-        "what is stored, recomputed or offloaded",
-        section=Schema("keep", (), patterns=Choice(("store", "recompute", "offload"))),
-        built=False,
+        "recompute",
+        Either((RECOMPUTE_FORMS, Nothing(), ListOf(Text()))),
+        "what the backward computes again: a name, a budget or patterns of instances; by default what costs no time",
     ),
 )
 

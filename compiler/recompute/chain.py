@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .block import Block, Value
 from .program import Choice, cheapest, least_bytes
@@ -64,7 +65,7 @@ def chain_of(blocks: Sequence[Block]) -> Chain:
     moves: list[Move] = []
     for b, points in enumerate(frontiers):
         layers = len(blocks[b].alike)
-        for at, (small, large) in enumerate(zip(points, points[1:], strict=False), 1):
+        for at, (small, large) in enumerate(pairwise(points), 1):
             gain = (small.seconds - large.seconds) * layers / max(1, large.bytes - small.bytes)
             moves += [Move(b, layer, at, gain) for layer in reversed(range(layers))]
     # A hull's gains fall along it, and sorting is stable: a layer's moves stay in order.

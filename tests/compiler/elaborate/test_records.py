@@ -186,14 +186,14 @@ plan p {
   schedule = zero_bubble
   microbatches = 16
   budget = 72 GiB
-  keep { "layers.*.attn" = recompute }
+  recompute = selective
 }
 """
     sink = Diagnostics()
     check_records(spec_of(text), sink)
     assert sink.items == [], render_all(sink)
-    check_records(spec_of(text.replace("recompute", "recomptue")), sink)
-    assert [item.hint for item in sink] == ["did you mean `recompute`?"]
+    check_records(spec_of(text.replace("selective", "selectiv")), sink)
+    assert [item.hint for item in sink] == ["did you mean `selective`?"]
 
 
 def _schemas(schema: Schema) -> list[Schema]:

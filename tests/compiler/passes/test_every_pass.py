@@ -13,6 +13,7 @@ from partita.compiler.passes.fuse_loss import FuseLoss
 from partita.compiler.passes.inline import Inline
 from partita.compiler.passes.microbatch import Microbatch
 from partita.compiler.passes.precision import AssignPrecision
+from partita.compiler.passes.rematerialize import Rematerialize
 
 # Passes that need options, or do little with their defaults.
 OPTIONS: dict[str, list[Pass]] = {
@@ -20,6 +21,7 @@ OPTIONS: dict[str, list[Pass]] = {
     "inline": [Inline(), Inline(all=True)],
     "precision": [AssignPrecision(DType.BF16), AssignPrecision(DType.F64, overrides=(("*.0.*", DType.F16),))],
     "fuse_loss": [FuseLoss(rows=1)],
+    "rematerialize": [Rematerialize(), Rematerialize("none", "full"), Rematerialize("none", paths=("*",))],
 }
 CASES = [one for name, make in PASSES.items() if name != "update" for one in OPTIONS.get(name, [make])]
 
