@@ -24,7 +24,7 @@ PASSES = MIDDLE | {
     "compiler.schedule",
     "compiler.recompute",
 }
-LOWER = PASSES | {"compiler.passes", "compiler.plan", "runtime.program", "runtime.layout"}
+LOWER = PASSES | {"compiler.passes", "compiler.plan", "runtime.program", "runtime.layout", "runtime.parcels"}
 EVERYTHING = LOWER | {"compiler.interpret_mesh", "compiler.lower", "compiler.pipeline", "compiler.api", "runtime"}
 ALLOWED: dict[str, set[str]] = {
     "compiler.base": set(),
