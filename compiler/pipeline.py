@@ -31,6 +31,7 @@ from .elaborate.weights import weight_map
 from .ir.graph import Graph
 from .ir.layout import Layout, Mesh
 from .ir.levels import GRADIENT, LOSS, MODEL, PARTITIONED
+from .ir.slices import MARK
 from .ir.types import DType, Phase
 from .language.parse import read_source
 from .ops.foreign import BACKWARD, FOREIGN, package_of
@@ -240,7 +241,7 @@ def partitioned(
 
 def factored(graph: Graph, mesh: Mesh, wishes: Wishes) -> tuple[Mesh, Wishes]:
     """The mesh as it is laid out on, an axis in factors where a dim is too short for it, and the wishes for it."""
-    return in_factors(graph, mesh, _with_batch(graph, mesh, wishes))
+    return in_factors(graph, mesh, _of_slices(graph, _with_batch(graph, mesh, wishes)))
 
 
 def _with_batch(graph: Graph, mesh: Mesh, wishes: Wishes) -> Wishes:
@@ -249,6 +250,13 @@ def _with_batch(graph: Graph, mesh: Mesh, wishes: Wishes) -> Wishes:
     if batch is None or BATCH in wishes.pins or DATA not in mesh.names or (batch.size or 0) < mesh.size(DATA):
         return wishes
     return replace(wishes, pins={**wishes.pins, BATCH: (DATA,)})
+
+
+def _of_slices(graph: Graph, wishes: Wishes) -> Wishes:
+    """What is said of the tokens is said of every slice of them."""
+    marks = {name: name.partition(MARK)[0] for name in graph.dims() if MARK in name}
+    own = {name: wishes.pins[whole] for name, whole in marks.items() if whole in wishes.pins}
+    return replace(wishes, pins={**wishes.pins, **own})
 
 
 def step_graphs(spec: Spec, recipe: Recipe, device: str = "cpu", keep: Collection[str] = ()) -> dict[str, Graph]:
