@@ -188,23 +188,39 @@ def within_budget(loss: Graph, passes: list[Pass], recipe: Recipe, device: str) 
     budget = None if recipe.plan is None else recipe.plan.recompute.budget_bytes
     if budget is None:
         return passes
-    from .lower.build import graph_footprint
-
     at = next(at for at, one in enumerate(passes) if isinstance(one, Rematerialize))
     kept = run_passes(loss, passes[:at], LOSS)
     chain = chain_of(blocks_of(kept, lambda node: node_time(node, H100_NODES.machine).seconds))
 
     def peak_bytes(again: frozenset[Value]) -> int:
         step = run_passes(kept, [Rematerialize("none", values=again), *passes[at + 1 :]], GRADIENT)
-        return graph_footprint(step, device).memory.peak_bytes
+        return peak_on_mesh(step, recipe.plan or Plan(), device)
 
     return [*passes[:at], Rematerialize("none", values=fit(chain, peak_bytes, budget)), *passes[at + 1 :]]
+
+
+def peak_on_mesh(step: Graph, plan: Plan, device: str = "cpu", cluster: Cluster = H100_NODES) -> int:
+    """Bytes of the device of a plan's mesh that takes most. Raises SpecError."""
+    from .lower.build import compile_graphs, graph_footprint
+    from .lower.spread import spread
+
+    if PIPE in dict(plan.mesh):
+        raise SpecError(
+            Diagnostic("E0416", "a budget for what the stages of a pipeline compute again is not built yet")
+        )
+    if Mesh(plan.mesh).devices == 1:
+        return graph_footprint(step, device).memory.peak_bytes
+    mesh, wishes = factored(step, Mesh(plan.mesh), wishes_of(plan))
+    graphs, lying = spread(laid_out({"step": [step]}, mesh, wishes, cluster, plan.budget_bytes), mesh)
+    build, _ = compile_graphs(graphs, {}, {}, device=device, spread=lying)
+    return int(build.predictions["peak_bytes"])
 
 
 def unfused_step(spec: Spec, recipe: Recipe, device: str = "cpu", keep: Collection[str] = ()) -> Graph:
     """The step of a recipe that is one turn, its loss apart from the head: so both can be cut along the vocabulary."""
     loss, _ = elaborate_loss(spec, recipe, keep=keep)
-    return run_passes(loss, step_passes(spec, recipe, device, fuse_loss=False), LOSS)
+    passes = step_passes(spec, recipe, device, fuse_loss=False)
+    return run_passes(loss, within_budget(loss, passes, recipe, device), LOSS)
 
 
 def partitioned_step(
