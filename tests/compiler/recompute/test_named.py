@@ -11,11 +11,14 @@ from partita.compiler.elaborate.load import load
 from partita.compiler.elaborate.loss import elaborate_loss
 from partita.compiler.elaborate.recipes import load_recipe
 from partita.compiler.ir.graph import Graph
+from partita.compiler.ir.layout import Mesh
 from partita.compiler.ir.levels import GRADIENT, LOSS
 from partita.compiler.ir.types import Phase
-from partita.compiler.passes import run_passes
+from partita.compiler.partition.choices import Wishes
+from partita.compiler.passes import Pass, run_passes
+from partita.compiler.passes.localize import localize
 from partita.compiler.passes.rematerialize import Rematerialize
-from partita.compiler.pipeline import step_passes
+from partita.compiler.pipeline import partitioned, step_passes
 
 S, B, H, A = 64, 2, 32, 4
 SPEC = f"""use std
@@ -55,14 +58,19 @@ TOKENS = S * B * H
 
 
 @cache
-def before() -> Graph:
-    """The graph that the pass is given."""
+def stages() -> tuple[Graph, list[Pass]]:
+    """The graph that the pass is given, and the passes behind it; the loss apart from the head, to be cut along V."""
     spec, found = load(Source("run.partita", SPEC))
     assert spec is not None, found
     recipe = load_recipe(spec, "run")
     loss, _ = elaborate_loss(spec, recipe)
-    passes = step_passes(spec, recipe)
-    return run_passes(loss, passes[: next(i for i, p in enumerate(passes) if isinstance(p, Rematerialize))], LOSS)
+    passes = step_passes(spec, recipe, fuse_loss=False)
+    at = next(at for at, one in enumerate(passes) if isinstance(one, Rematerialize))
+    return run_passes(loss, passes[:at], LOSS), passes[at + 1 :]
+
+
+def before() -> Graph:
+    return stages()[0]
 
 
 def kept(transform: Rematerialize) -> int:
@@ -88,6 +96,24 @@ def test_paths_keep_nothing_of_the_instances_that_they_name() -> None:
     graph = run_passes(before(), [Rematerialize("none", paths=("blocks.*.mlp*",))], GRADIENT)
     assert not [path for path in kept_for_backward(graph) if ".mlp" in path]
     assert [path for path in kept_for_backward(graph) if ".attn" in path]
+
+
+@pytest.mark.parametrize("tensor", [2, 4])
+@pytest.mark.parametrize(("layers", "scores"), [("none", 5), ("selective", 0), ("full", None)])
+def test_along_a_tensor_axis(layers: str, scores: int | None, tensor: int) -> None:
+    """The same table's tensor parallelism, every sequence whole: s b h (10 + 24 / t + 5 a s / (h t)), selective without
+    its last term; full recomputation keeps an input, 2 s b h. The causal mask and the norms' statistics are not cut."""
+    pins = {"H": ("tensor",), "F": ("tensor",), "V": ("tensor",), "T": ()}
+    mesh = Mesh((("tensor", tensor),))
+    step = run_passes(before(), [Rematerialize("none", layers), *stages()[1]], GRADIENT)
+    laid = partitioned([step], mesh, Wishes(pins)).graph
+    local = localize(laid, mesh, next(iter(mesh.coordinates())))
+    found = sum(size for path, size in kept_for_backward(local).items() if f"{path}.".startswith("blocks.1."))
+    if scores is None:
+        assert found == pytest.approx(2 * TOKENS, rel=0.02)
+        return
+    masks = S * S if scores else 0
+    assert found == 10 * TOKENS + (24 * TOKENS + scores * A * S * S * B) // tensor + masks + 2 * 2 * 4 * S * B
 
 
 @pytest.mark.parametrize("layers", ["full", "selective"])
