@@ -6,8 +6,12 @@ Out: the small graph laid out so; None where a small dim cannot be cut as the wh
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ...compiler.ir.graph import Graph
+from ...compiler.ir.types import Node
 from ...compiler.partition.decide import Decision
+from ...compiler.partition.fold import ClassId
 from ...compiler.partition.relayout import Paths
 from ...compiler.partition.rewrite import rewrite
 from ...compiler.partition.strategies import Strategy, is_legal, options
@@ -16,17 +20,49 @@ from ...compiler.partition.strategies import Strategy, is_legal, options
 def laid_as(decision: Decision, whole: Graph, small: Graph) -> Graph | None:
     """The small graph with the layouts of the whole one."""
     mesh, prices = decision.mesh, decision.program.prices
+    classes = _classes(decision, whole, small)
     chosen: dict[str, Strategy] = {}
     for node in small:
-        name = decision.folded.of.get(node.id)
-        if name is None or node.id not in whole or whole[node.id].op != node.op:
+        if node.id not in classes:
             return None
+        name = classes[node.id]
         known, own = options(decision.folded.nodes[name]), options(node)
-        places = [known.index(option) for option in decision.solution.strategies[name]]
         if len(own) != len(known):
             return None
-        chosen[node.id] = tuple(own[place] for place in places)
+        chosen[node.id] = tuple(own[known.index(option)] for option in decision.solution.strategies[name])
         if not is_legal(node, chosen[node.id], mesh):
             return None
-    again = frozenset(node.id for node in small if decision.folded.of[node.id] in decision.program.again)
+    again = frozenset(name for name, of in classes.items() if of in decision.program.again)
     return rewrite(small, mesh, chosen, Paths(mesh, prices.move_s), again)
+
+
+def _classes(decision: Decision, whole: Graph, small: Graph) -> dict[str, ClassId]:
+    """The class of each node: of the same name where it reads the same, else of any that does.
+
+    Where there are fewer layers, numbered names (a norm's terms) stand for other nodes.
+    """
+    of = decision.folded.of
+    alike: dict[tuple[object, ...], ClassId] = {}
+    for node in whole:
+        alike.setdefault(_reads(node, of), of[node.id])
+    found: dict[str, ClassId] = {}
+    for node in small:
+        if not all(use.node in found for use in node.uses):
+            continue
+        reads, same = _reads(node, found), whole[node.id] if node.id in whole else None
+        if same is not None and (_reads(same, of) == reads or _sums(same, of) >= _sums(node, found) > frozenset()):
+            found[node.id] = of[node.id]
+        elif reads in alike:
+            found[node.id] = alike[reads]
+    return found
+
+
+def _reads(node: Node, of: Mapping[str, ClassId]) -> tuple[object, ...]:
+    """What it is and reads, by classes; how many terms a sum has of one class does not matter."""
+    reads = [(of[use.node], use.output) for use in node.uses]
+    return (node.op, node.phase, _sums(node, of) or tuple(reads))
+
+
+def _sums(node: Node, of: Mapping[str, ClassId]) -> frozenset[tuple[ClassId, int]]:
+    """The classes of a sum's terms."""
+    return frozenset((of[use.node], use.output) for use in node.uses if node.op == "add")

@@ -102,13 +102,18 @@ class Lowered:
                 yield target, self._gap(c, (target, 0), found, wanted)
 
     def first_wrong(self, most: Mapping[str, float]) -> Gap | None:
-        """The first value that a device computes otherwise: of all that it is asked for at once, else one by one."""
+        """The first value that a device computes otherwise, of all that it is asked for at once.
+
+        A program that is asked for a value may not overwrite it: where the fault is gone then, it is asked for fewer.
+        """
         names = self._askable()
-        found = self._asked(names, most)
-        if found is not None:
-            return found
-        singly = (self._asked([name], most) for name in names[:MOST_SINGLY])
-        return next((gap for gap in singly if gap is not None), None)
+        for count in (1, 4, 16):
+            each = -(-len(names) // count)
+            for at in range(0, len(names), each):
+                found = self._asked(names[at : at + each], most)
+                if found is not None:
+                    return found
+        return None
 
     def _askable(self) -> list[str]:
         every = [device.graph for device in self.devices.values()]
@@ -133,7 +138,6 @@ class Lowered:
 
 
 ALLOWED_HERE = 1e-8  # of a value on the way, which nobody asked whether it is well-conditioned
-MOST_SINGLY = 200
 
 
 # ---- what is drawn

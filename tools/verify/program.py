@@ -20,9 +20,12 @@ from ...compiler.ir.levels import LOSS
 from ...compiler.partition.choices import Wishes
 from ...compiler.partition.decide import Decision
 from ...compiler.passes import Pass, run_passes
+from ...compiler.passes.fuse_loss import FuseLoss
 from .chain import Chain, Fault
 from .forms import Alone
 from .layouts import laid_as
+
+ROWS = 8  # of logits that a small recipe takes at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +36,20 @@ class Way:
     passes: Sequence[Pass]
 
 
-def programs(spec: Spec, recipe: Recipe, device: str) -> Iterator[tuple[str, list[Way]]]:
-    """Each program of a build with the ways to it, of which a layout chooses."""
+def programs(spec: Spec, recipe: Recipe, device: str, rows: int | None = None) -> Iterator[tuple[str, list[Way]]]:
+    """Each program of a build with the ways to it, of which a layout chooses. `rows`: of logits that are taken at once,
+    where a recipe that was made small has too few."""
     for turn in recipe.turns:
         loss, _ = elaborate_loss(spec, turn)
         fused = [pipeline.step_passes(spec, turn, device, fuse_loss=fuse) for fuse in (True, False)]
-        yield turn.program, [Way(loss, passes) for passes in fused]
+        yield turn.program, [Way(loss, [_with_rows(one, rows) for one in passes]) for passes in fused]
     rows = replace(recipe.turns[0], batch=recipe.rows_per_microbatch, microbatches=1)
     loss, _ = elaborate_loss(spec, rows, training=False)
     yield "evaluate", [Way(loss, pipeline.evaluation_passes(recipe))]
+
+
+def _with_rows(one: Pass, rows: int | None) -> Pass:
+    return replace(one, rows=rows) if rows and isinstance(one, FuseLoss) else one
 
 
 @dataclass
@@ -63,7 +71,8 @@ class Verification:
     def chains(self) -> Iterator[Chain]:
         """The chain of each program, one by one. Raises SpecError where the recipe or a wish cannot be."""
         wholes = programs(self.spec, self.whole, self.device) if self.whole and self.plan else repeat(("", None))
-        for (name, ways), (_, whole) in zip(programs(self.spec, self.recipe, self.device), wholes, strict=False):
+        rows = ROWS if self.whole else None
+        for (name, ways), (_, whole) in zip(programs(self.spec, self.recipe, self.device, rows), wholes, strict=False):
             chain = Chain(name, self.recipe.seed)
             form = chain.passes(ways[0].loss, ways[0].passes)
             if form is not None:
