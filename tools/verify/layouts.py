@@ -49,12 +49,17 @@ def _classes(decision: Decision, whole: Graph, small: Graph) -> dict[str, ClassI
     for node in small:
         if not all(use.node in found for use in node.uses):
             continue
-        reads, same = _reads(node, found), whole[node.id] if node.id in whole else None
-        if same is not None and (_reads(same, of) == reads or _sums(same, of) >= _sums(node, found) > frozenset()):
+        reads = _reads(node, found)
+        if node.id in whole and _is_like(whole[node.id], of, node, found):
             found[node.id] = of[node.id]
         elif reads in alike:
             found[node.id] = alike[reads]
     return found
+
+
+def _is_like(whole: Node, of: Mapping[str, ClassId], small: Node, found: Mapping[str, ClassId]) -> bool:
+    """Whether both read the same; of a sum over layers, the small one some of it."""
+    return _reads(whole, of) == _reads(small, found) or _sums(whole, of) >= _sums(small, found) > frozenset()
 
 
 def _reads(node: Node, of: Mapping[str, ClassId]) -> tuple[object, ...]:

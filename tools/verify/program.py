@@ -43,8 +43,8 @@ def programs(spec: Spec, recipe: Recipe, device: str, rows: int | None = None) -
         loss, _ = elaborate_loss(spec, turn)
         fused = [pipeline.step_passes(spec, turn, device, fuse_loss=fuse) for fuse in (True, False)]
         yield turn.program, [Way(loss, [_with_rows(one, rows) for one in passes]) for passes in fused]
-    rows = replace(recipe.turns[0], batch=recipe.rows_per_microbatch, microbatches=1)
-    loss, _ = elaborate_loss(spec, rows, training=False)
+    part = replace(recipe.turns[0], batch=recipe.rows_per_microbatch, microbatches=1)
+    loss, _ = elaborate_loss(spec, part, training=False)
     yield "evaluate", [Way(loss, pipeline.evaluation_passes(recipe))]
 
 

@@ -141,7 +141,7 @@ def plant_update(patch: pytest.MonkeyPatch) -> None:
     true = step._norm
 
     def norm(self: Any, gradients: Any) -> Use | None:
-        return true(self, gradients[:1])
+        return true(self, dict(list(gradients.items())[:1]))
 
     patch.setattr(step, "_norm", norm)
 
