@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from .base.diagnostic import Diagnostic, Diagnostics, Label, SpecError
+from .clusters import cluster_named
 from .cost.cluster import H100_NODES, Cluster
 from .cost.flops import parameter_count, works
 from .cost.memory import step_memory
@@ -31,7 +32,6 @@ from .elaborate.weights import weight_map
 from .ir.graph import Graph
 from .ir.layout import Layout, Mesh
 from .ir.levels import GRADIENT, LOSS, MODEL, PARTITIONED
-from .ir.slices import MARK
 from .ir.types import DType, Phase
 from .language.parse import read_source
 from .ops.foreign import BACKWARD, FOREIGN, package_of
@@ -188,51 +188,52 @@ def within_budget(loss: Graph, passes: list[Pass], recipe: Recipe, device: str) 
     budget = None if recipe.plan is None else recipe.plan.recompute.budget_bytes
     if budget is None:
         return passes
+    from .lower.build import graph_footprint
+
     at = next(at for at, one in enumerate(passes) if isinstance(one, Rematerialize))
     kept = run_passes(loss, passes[:at], LOSS)
     chain = chain_of(blocks_of(kept, lambda node: node_time(node, H100_NODES.machine).seconds))
 
     def peak_bytes(again: frozenset[Value]) -> int:
         step = run_passes(kept, [Rematerialize("none", values=again), *passes[at + 1 :]], GRADIENT)
-        return peak_on_mesh(step, recipe.plan or Plan(), device)
+        return graph_footprint(step, device).memory.peak_bytes
 
     return [*passes[:at], Rematerialize("none", values=fit(chain, peak_bytes, budget)), *passes[at + 1 :]]
-
-
-def peak_on_mesh(step: Graph, plan: Plan, device: str = "cpu", cluster: Cluster = H100_NODES) -> int:
-    """Bytes of the device of a plan's mesh that takes most. Raises SpecError."""
-    from .lower.build import compile_graphs, graph_footprint
-    from .lower.spread import spread
-
-    if PIPE in dict(plan.mesh):
-        raise SpecError(
-            Diagnostic("E0416", "a budget for what the stages of a pipeline compute again is not built yet")
-        )
-    if Mesh(plan.mesh).devices == 1:
-        return graph_footprint(step, device).memory.peak_bytes
-    mesh, wishes = factored(step, Mesh(plan.mesh), wishes_of(plan))
-    graphs, lying = spread(laid_out({"step": [step]}, mesh, wishes, cluster, plan.budget_bytes), mesh)
-    build, _ = compile_graphs(graphs, {}, {}, device=device, spread=lying)
-    return int(build.predictions["peak_bytes"])
 
 
 def unfused_step(spec: Spec, recipe: Recipe, device: str = "cpu", keep: Collection[str] = ()) -> Graph:
     """The step of a recipe that is one turn, its loss apart from the head: so both can be cut along the vocabulary."""
     loss, _ = elaborate_loss(spec, recipe, keep=keep)
-    passes = step_passes(spec, recipe, device, fuse_loss=False)
-    return run_passes(loss, within_budget(loss, passes, recipe, device), LOSS)
+    return run_passes(loss, step_passes(spec, recipe, device, fuse_loss=False), LOSS)
 
 
 def partitioned_step(
-    spec: Spec, recipe: Recipe, plan: Plan, *, cluster: Cluster = H100_NODES, device: str = "cpu"
+    spec: Spec, recipe: Recipe, plan: Plan, *, cluster: Cluster | None = None, device: str = "cpu"
 ) -> Decision:
     """The training step laid out on the plan's mesh, its loss fused with the head where that takes less time.
 
-    Raises SpecError where a wish cannot be fulfilled.
+    Priced on the cluster, else on the recipe's, else on H100s. Raises SpecError where a wish cannot be fulfilled.
     """
     turn = recipe.turns[0]
     steps = [step_graph(spec, turn, device=device), unfused_step(spec, turn, device)]
-    return partitioned(steps, Mesh(plan.mesh), wishes_of(plan), cluster, plan.budget_bytes)
+    priced, limit = machines(Mesh(plan.mesh), plan, cluster or recipe_cluster(spec, recipe))
+    return partitioned(steps, Mesh(plan.mesh), wishes_of(plan), priced, limit)
+
+
+def recipe_cluster(spec: Spec, recipe: Recipe) -> Cluster | None:
+    """The machines that a recipe names. Raises SpecError."""
+    return None if recipe.cluster is None else cluster_named(recipe.cluster, spec)
+
+
+def machines(mesh: Mesh, plan: Plan, cluster: Cluster | None) -> tuple[Cluster, int | None]:
+    """What a mesh is priced on, and what a device of it may hold: of a cluster that is named no more than it has, of
+    the H100s that stand for none what the plan says. Raises SpecError E0945 where there are too few devices."""
+    if cluster is None:
+        return H100_NODES, plan.budget_bytes
+    if mesh.devices > cluster.devices:
+        title = f"{mesh} is {mesh.devices} devices; the cluster has {cluster.devices}"
+        raise SpecError(Diagnostic("E0945", title, hint="a record with another level, or more members in the last"))
+    return cluster, min(plan.budget_bytes or cluster.memory_bytes, cluster.memory_bytes)
 
 
 def wishes_of(plan: Plan) -> Wishes:
@@ -257,7 +258,7 @@ def partitioned(
 
 def factored(graph: Graph, mesh: Mesh, wishes: Wishes) -> tuple[Mesh, Wishes]:
     """The mesh as it is laid out on, an axis in factors where a dim is too short for it, and the wishes for it."""
-    return in_factors(graph, mesh, _of_slices(graph, _with_batch(graph, mesh, wishes)))
+    return in_factors(graph, mesh, _with_batch(graph, mesh, wishes))
 
 
 def _with_batch(graph: Graph, mesh: Mesh, wishes: Wishes) -> Wishes:
@@ -266,13 +267,6 @@ def _with_batch(graph: Graph, mesh: Mesh, wishes: Wishes) -> Wishes:
     if batch is None or BATCH in wishes.pins or DATA not in mesh.names or (batch.size or 0) < mesh.size(DATA):
         return wishes
     return replace(wishes, pins={**wishes.pins, BATCH: (DATA,)})
-
-
-def _of_slices(graph: Graph, wishes: Wishes) -> Wishes:
-    """What is said of the tokens is said of every slice of them."""
-    marks = {name: name.partition(MARK)[0] for name in graph.dims() if MARK in name}
-    own = {name: wishes.pins[whole] for name, whole in marks.items() if whole in wishes.pins}
-    return replace(wishes, pins={**wishes.pins, **own})
 
 
 def step_graphs(spec: Spec, recipe: Recipe, device: str = "cpu", keep: Collection[str] = ()) -> dict[str, Graph]:
@@ -384,13 +378,13 @@ def compile_recipe(
     dump: Sequence[str] = (),
     mesh: Mesh | None = None,
     wishes: Wishes | None = None,
-    cluster: Cluster = H100_NODES,
+    cluster: Cluster | None = None,
 ) -> Build:
     """The build folder of a recipe: programs to train, evaluate and predict. Raises SpecError, OSError.
 
     `table` is what kernels take on this machine: without it no time is foretold.
     On a mesh (the recipe's plan's, or the one given), training and evaluation are laid out on it as the wishes and the
-    cluster's prices say.
+    prices of the cluster (the recipe's, or the one given) say.
     """
     from .lower.build import lower
     from .lower.outside import ALONE
@@ -409,7 +403,7 @@ def compile_recipe(
         for turn in recipe.turns:
             ways[turn.program].append(unfused_step(spec, turn, device, dump))
         mesh, wishes = factored(next(iter(steps.values())), mesh, wishes)
-        laid = laid_out(ways, mesh, wishes, cluster, plan.budget_bytes)
+        laid = laid_out(ways, mesh, wishes, *machines(mesh, plan, cluster or recipe_cluster(spec, recipe)))
         graphs, lying = spread({**laid, PREDICT: graphs[PREDICT]}, mesh)
     return lower(
         graphs, record, foretold, folder, device=device, dump=dump, kernels=packages, spread=lying, table=table

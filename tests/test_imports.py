@@ -24,8 +24,9 @@ PASSES = MIDDLE | {
     "compiler.schedule",
     "compiler.recompute",
 }
-LOWER = PASSES | {"compiler.passes", "compiler.plan", "runtime.program", "runtime.layout", "runtime.parcels"}
-EVERYTHING = LOWER | {"compiler.interpret_mesh", "compiler.lower", "compiler.pipeline", "compiler.api", "runtime"}
+LOWER = PASSES | {"compiler.passes", "compiler.plan", "runtime.program", "runtime.layout"}
+TOP = {"compiler.clusters", "compiler.interpret_mesh", "compiler.lower", "compiler.pipeline", "compiler.api", "runtime"}
+EVERYTHING = LOWER | TOP
 ALLOWED: dict[str, set[str]] = {
     "compiler.base": set(),
     "compiler.language": BASE,
@@ -42,6 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "compiler.passes": PASSES,
     "compiler.plan": PASSES | {"compiler.passes"},
     "compiler.lower": LOWER | {"runtime.kernels", "runtime.random", "runtime.call", "runtime.calls"},
+    "compiler.clusters": MIDDLE | {"compiler.elaborate", "compiler.cost"},
     "compiler.pipeline": EVERYTHING,
     "compiler.api": EVERYTHING,
     "runtime": set(),

@@ -1,16 +1,21 @@
-"""`partita calibrate`: times this machine's kernels, for predictions of a step's time."""
+"""`partita calibrate`: times this machine's kernels, and messages between its processes, for predictions and prices."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from ..compiler.cost.table import Table
+from ..compiler.cost.cluster import Message
+from ..compiler.cost.table import Table, link_of
 from ..runtime.calibrate import calibrate
+from ..runtime.fault import RuntimeFault
+from ..runtime.launch import launch_module
 from ..runtime.machine import measure
 from .arguments import write_text
 from .calibration import bare_table, cached, write_table
@@ -18,12 +23,17 @@ from .fault import CommandFault
 
 EXAMPLE = "partita calibrate -o here.partita"
 DTYPES = ("f32", "bf16")
+MOST_PROCESSES = 64
+MOST_BYTES = 1 << 24  # of a message that is timed
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--dtype", choices=("f32", "bf16", "f16", "f64"), action="append", help="may be repeated")
+    parser.add_argument(
+        "--processes", type=int, metavar="N", default=1, help="also collectives among so many, for layouts (default 1)"
+    )
     parser.add_argument(
         "-o", "--out", metavar="FILE", help="also a `cluster` record, as .partita, and the table beside it, as .json"
     )
@@ -36,7 +46,11 @@ def run(options: argparse.Namespace) -> int:
     if options.out is not None and not options.out.endswith(".partita"):
         raise CommandFault(f"`{options.out}` is a spec: end its name in .partita")
     dtypes = tuple(dict.fromkeys(("f32", *(options.dtype or DTYPES))))
+    if not 1 <= options.processes <= MOST_PROCESSES:
+        raise CommandFault(f"--processes {options.processes}: from 1 to {MOST_PROCESSES}")
     table = measured(options.device, dtypes)
+    if options.processes > 1:
+        table = replace(table, messages=messages(options.device, options.processes))
     paths = [cached(options.device)]
     try:
         if options.out is not None:
@@ -48,6 +62,10 @@ def run(options: argparse.Namespace) -> int:
     except OSError as fault:
         raise CommandFault(f"cannot write {fault.filename}: {fault.strerror}", exit_code=1) from fault
     print(f"{table.device}, PyTorch {table.torch}, {table.threads} threads: {len(table.points)} points")
+    if table.messages:
+        link = link_of(table.messages)
+        said = f"{link.bandwidth_bytes_per_s / 1e9:.3g} GB/s a process, {link.latency_s * 1e6:.3g} us a message"
+        print(f"{len(table.messages)} collectives among {options.processes} processes: about {said}")
     print("\n".join(str(path) for path in ([Path(options.out)] if options.out else []) + paths))
     return 0
 
@@ -59,26 +77,42 @@ def measured(device: str, dtypes: tuple[str, ...]) -> Table:
     return replace(bare, points=tuple(points))
 
 
+def messages(device: str, processes: int) -> tuple[Message, ...]:
+    """Collectives timed among processes that are started here. Raises CommandFault where one of them fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "messages.json"
+        try:
+            launch_module("partita.runtime.messages", processes, [str(out), device.partition(":")[0], str(MOST_BYTES)])
+        except RuntimeFault as fault:
+            raise CommandFault(f"no messages could be timed: {fault}", exit_code=1) from fault
+        return tuple(Message(*row) for row in json.loads(out.read_text()))
+
+
 def _say(words: str) -> None:
     """Over the line before."""
     print(f"\r{words:30}\r", end="", file=sys.stderr, flush=True)
 
 
 def cluster_text(name: str, table: Table) -> str:
-    """The record of one such device."""
+    """The record of such devices: as many as messages were timed among."""
     word = "".join(c if c.isalnum() and c.isascii() else "_" for c in name).strip("_") or "here"
     word = word if word[0].isalpha() else f"m_{word}"
-    machine = table.machine
+    machine, cluster = table.machine, table.cluster()
     rates = [f"    {dtype.value:<9} = {rate / 1e9:.6g} GFLOP/s" for dtype, rate in machine.flops_per_s.items()]
     lines = [
         f"## {' '.join(table.device.split())}, PyTorch {table.torch}, {table.threads} threads: measured.",
         f"cluster {word} {{",
         "  device Device {",
-        f"    memory    = {table.memory_bytes / 2**30:.6g} GiB",
+        f"    memory    = {cluster.memory_bytes / 2**30:.6g} GiB",
         f"    bandwidth = {machine.bandwidth_bytes_per_s / 1e9:.6g} GB/s",
         *rates,
         f"    launch    = {machine.launch_s * 1e6:.4g} us",
         "  }",
+        *(
+            f"  level host {{ of = {level.members} * Device, link = {level.link.bandwidth_bytes_per_s / 1e9:.4g} GB/s, "
+            f"latency = {level.link.latency_s * 1e6:.4g} us }}"
+            for level in cluster.levels
+        ),
         "}",
     ]
     return "\n".join(lines) + "\n"

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from ..compiler.cost.roofline import Machine
-from ..compiler.cost.table import MOST_BYTES, Table, TableError, from_json, to_json
+from ..compiler.cost.table import Table, TableError, read_table, to_json
 from ..compiler.ir.types import DType
 from ..compiler.language.tables import cache_folder
 from ..runtime.machine import Rates, measure
@@ -36,16 +36,6 @@ def cached(device: str) -> Path:
     """Where the table of a device, under this PyTorch and so many threads, is kept."""
     key = f"{device_name(device)}|{torch.__version__}|{torch.get_num_threads()}"
     return cache_folder() / f"kernels-{zlib.crc32(key.encode()):08x}.json"
-
-
-def read_table(path: Path) -> Table:
-    """The table in a file. Raises OSError, TableError."""
-    with path.open("rb") as file:
-        data = file.read(MOST_BYTES + 1)
-    try:
-        return from_json(data.decode())
-    except UnicodeDecodeError as fault:
-        raise TableError("it is not UTF-8") from fault
 
 
 def write_table(table: Table, path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..compiler import pipeline
 from ..compiler.base.diagnostic import Diagnostic, Label, Severity, did_you_mean, render_all
+from ..compiler.cost.cluster import Cluster
 from ..compiler.cost.table import Table
 from ..compiler.elaborate.load import Spec
 from ..compiler.elaborate.loss import DUMP, elaborate_loss
@@ -20,7 +21,7 @@ from ..runtime.program import Build
 from .arguments import add_kernels, add_spec, kernels_of, sets_of
 from .calibration import table_for
 from .fault import CommandFault
-from .mesh import add_mesh, plan_of
+from .mesh import add_mesh, cluster_of, plan_of
 from .numbers import bytes_text, compact, seconds_text
 from .specs import open_spec, recipe_of
 
@@ -42,7 +43,8 @@ def run(options: argparse.Namespace) -> int:
     """Compiles; says what is foretold."""
     spec, recipe = recipe_for(options)
     folder = Path(options.out or f"out/{recipe.name}/build")
-    build = compile_recipe(spec, recipe, folder, options.device, table_for(options.device), tuple(options.dump))
+    cluster, dump = cluster_of(options, spec), tuple(options.dump)
+    build = compile_recipe(spec, recipe, folder, options.device, table_for(options.device), dump, cluster)
     print(f"{folder}  {foretold(build)}")
     return 0
 
@@ -55,18 +57,19 @@ def recipe_for(options: argparse.Namespace) -> tuple[Spec, Recipe]:
         raise CommandFault(
             f"{options.spec} has no recipe", "declare `train NAME { … }`, or name a file in specs/recipes"
         )
-    return spec, replace(recipe, kernels=kernels_of(options), plan=plan_of(options, recipe) or recipe.plan)
+    return spec, replace(recipe, kernels=kernels_of(options), plan=plan_of(options, recipe))
 
 
 def compile_recipe(
-    spec: Spec, recipe: Recipe, folder: Path, device: str, table: Table, dump: tuple[str, ...] = ()
-) -> Build:
+    spec: Spec, recipe: Recipe, folder: Path, device: str, table: Table, dump: tuple[str, ...] = (),
+    cluster: Cluster | None = None,
+) -> Build:  # fmt: skip
     """Writes the build folder. Raises SpecError; then nothing was written."""
     if dump:
         _check_known(dump, spec, recipe)
     kind = device.partition(":")[0]
     try:
-        build = pipeline.compile_recipe(spec, recipe, folder, device=kind, table=table, dump=dump)
+        build = pipeline.compile_recipe(spec, recipe, folder, device=kind, table=table, dump=dump, cluster=cluster)
     except OSError as fault:
         raise CommandFault(f"cannot write {folder}: {fault.strerror}", exit_code=1) from fault
     warn(idle(recipe, [item.name for item in build.parameters if item.trained]))

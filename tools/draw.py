@@ -10,7 +10,7 @@ from ..compiler.ir.parse import parse_graph
 from .arguments import add_spec, add_update, add_which, read_text, sets_of
 from .fault import CommandFault
 from .fold import fold
-from .mesh import add_mesh, decision_of, plan_of
+from .mesh import add_mesh, cluster_of, decision_of, plan_of
 from .picture import picture
 from .render import FORMATS, draw, to_dot
 from .specs import bind, drawn_model, step_of
@@ -61,5 +61,5 @@ def graph_of(options: argparse.Namespace) -> tuple[Graph, tuple[str, ...]]:
         plan = plan_of(options, bound.recipe)
         if plan is None:
             raise CommandFault("a partitioned step needs a mesh", "--mesh data=2,tensor=2")
-        return decision_of(bound, plan).graph, bound.assumed
+        return decision_of(bound, plan, cluster_of(options, bound.spec)).graph, bound.assumed
     return step_of(bound) if options.stage == "step" else drawn_model(bound), bound.assumed

@@ -8,7 +8,7 @@ from ..compiler.base.diagnostic import did_you_mean
 from ..compiler.partition.explain import Alternative, explain
 from .arguments import add_spec, add_which, sets_of
 from .fault import CommandFault
-from .mesh import add_mesh, decision_of, plan_of
+from .mesh import add_mesh, cluster_of, decision_of, plan_of
 from .numbers import bytes_text
 from .specs import bind
 
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     plan = plan_of(options, bound.recipe)
     if plan is None:
         raise CommandFault("a layout needs a mesh", "--mesh data=2,tensor=2")
-    decision = decision_of(bound, plan)
+    decision = decision_of(bound, plan, cluster_of(options, bound.spec))
     if options.node not in decision.folded.of:
         raise CommandFault(f"the step has no node `{options.node}`", did_you_mean(options.node, decision.folded.of))
     found = explain(decision, options.node)

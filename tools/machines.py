@@ -1,67 +1,66 @@
-"""Devices of the catalogue, or of one's own records, as the figures that a step's time is foretold by.
+"""`--cluster`: the machines that a step's time is foretold for, and that layouts are priced on.
 
-In: `h100` (a record of specs/clusters), or `FILE.partita:NAME`. Out: a `Machine`.
+In: `h100` (a record of specs/clusters, or of the spec at hand), `FILE.partita` or `FILE.partita:NAME` with the table
+that `partita calibrate` wrote beside it, or `here`: this machine as it was calibrated. Out: a `Cluster`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from importlib import resources
+import argparse
+from dataclasses import replace
+from pathlib import Path
 
-from ..compiler.base.diagnostic import Diagnostics, did_you_mean
-from ..compiler.cost.roofline import Machine
+from ..compiler.base.diagnostic import did_you_mean
+from ..compiler.clusters import KIND, cluster_named, cluster_of
+from ..compiler.cost.cluster import Cluster
+from ..compiler.cost.table import TableError, read_table
 from ..compiler.elaborate.load import Spec
-from ..compiler.elaborate.records import Section, check_record
-from ..compiler.ir.types import DType
 from .fault import CommandFault
 from .specs import open_spec
 
-LAUNCH_S = 4e-6  # of a kernel, where a record does not say
+HERE = "here"
+HELP = "the machines: of specs/clusters, FILE.partita:NAME, or `here`, as calibrated; else the recipe's"
 
 
-def machine_named(name: str) -> Machine:
-    """The first device of a cluster. Raises CommandFault where nothing has that name, SpecError for a faulty record."""
-    path, colon, own = name.rpartition(":")
-    if name.endswith(".partita") or colon:
-        spec = open_spec(path if colon else name)
-        found = {key: spec for kind, key in spec.records if kind == "cluster"}
-        wanted = own if colon else next(iter(found), "")
-    else:
-        found, wanted = dict(catalogue()), name
+def add_cluster(parser: argparse.ArgumentParser, help_: str = HELP) -> None:
+    """--cluster."""
+    parser.add_argument("--cluster", metavar="NAME", help=help_)
+
+
+def cluster_from(word: str, spec: Spec | None = None) -> Cluster:
+    """What `--cluster` names. Raises CommandFault where there is none, SpecError for a faulty record."""
+    if word == HERE:
+        return _here()
+    path, colon, own = word.rpartition(":")
+    if not word.endswith(".partita") and not colon:
+        return cluster_named(word, spec)
+    path = path if colon else word
+    opened = open_spec(path)
+    found = [key for kind, key in opened.records if kind == KIND]
+    wanted = own if colon else next(iter(found), "")
     if wanted not in found:
-        raise CommandFault(f"no cluster `{wanted}`", did_you_mean(wanted, found) or f"there are {', '.join(found)}")
-    return machine_of(found[wanted], wanted)
+        hint = did_you_mean(wanted, found) or f"there are {', '.join(found)}"
+        raise CommandFault(f"{path} has no cluster `{wanted}`", hint if found else "")
+    return _as_timed(cluster_of(opened, wanted), Path(path).with_suffix(".json"))
 
 
-def machine_for(spec: Spec, name: str) -> Machine:
-    """The device of a recipe's `cluster`: of a record that its spec sees, else of the catalogue."""
-    return machine_of(spec, name) if ("cluster", name) in spec.records else machine_named(name)
+def _as_timed(cluster: Cluster, beside: Path) -> Cluster:
+    """With the messages that were timed among its devices, where the file beside the record has them."""
+    if not beside.is_file():
+        return cluster
+    try:
+        return replace(cluster, messages=read_table(beside).messages)
+    except (OSError, TableError) as fault:
+        raise CommandFault(f"{beside} cannot be read: {fault}", "partita calibrate writes it anew") from fault
 
 
-def catalogue() -> Iterator[tuple[str, Spec]]:
-    """Every cluster of specs/clusters with the spec that it stands in."""
-    for file in sorted(resources.files("partita.specs").joinpath("clusters").iterdir(), key=lambda file: file.name):
-        if file.name.endswith(".partita"):
-            with resources.as_file(file) as path:
-                spec = open_spec(str(path))
-            yield from ((name, spec) for kind, name in spec.records if kind == "cluster")
+def _here() -> Cluster:
+    from .calibration import cached, fits  # torch: late
 
-
-def section_of(spec: Spec, name: str) -> Section:
-    """A cluster's record, checked. Raises SpecError."""
-    sink = Diagnostics()
-    section = check_record(spec.records["cluster", name], spec.records, sink)
-    sink.raise_if_errors()
-    assert section is not None, "a record without errors has a section"
-    return section
-
-
-def machine_of(spec: Spec, name: str) -> Machine:
-    """The figures of a cluster's first device; elementwise work runs at the float32 peak."""
-    values = section_of(spec, name).sections["device"][0].values
-    rates = {DType(key): float(str(values[key])) for key in ("f64", "f32", "bf16", "f16") if key in values}
-    if not rates:
-        raise CommandFault(f"the device of `{name}` has no rate", "for instance f32 = 19.5 TFLOP/s")
-    rates.setdefault(DType.F32, max(rates.values()))
-    launch = float(str(values["launch"])) if "launch" in values else LAUNCH_S
-    return Machine(rates, rates[DType.F32], float(str(values["bandwidth"])), launch)
+    try:
+        table = read_table(cached("cpu"))
+    except (OSError, TableError):
+        table = None
+    if table is None or not fits(table, "cpu") or not table.messages:
+        raise CommandFault("this machine's messages were never timed", "partita calibrate --processes 2")
+    return table.cluster()

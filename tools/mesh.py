@@ -14,12 +14,15 @@ from rich.console import Console
 from ..compiler import pipeline
 from ..compiler.base.diagnostic import Diagnostic, SpecError
 from ..compiler.cost.account import account
+from ..compiler.cost.cluster import Cluster
+from ..compiler.elaborate.load import Spec
 from ..compiler.elaborate.plan import PIPE, pipeline_faults
 from ..compiler.elaborate.recipe import Plan, Recipe, Rows
 from ..compiler.ir.layout import Mesh
 from ..compiler.partition.decide import Decision
 from ..compiler.schedule.forms import FormFault, parse_form
-from .numbers import bytes_text
+from .machines import add_cluster, cluster_from
+from .numbers import bytes_text, seconds_text
 from .specs import Bound, step_of
 
 # The settings that `--microbatches` and `--recompute` stand for.
@@ -27,7 +30,7 @@ MICROBATCHES, RECOMPUTE = "plan.microbatches", "plan.recompute"
 
 
 def add_mesh(parser: argparse.ArgumentParser) -> None:
-    """--mesh, --pin and --zero."""
+    """--mesh and what else says how a step is laid out, and on which machines."""
     parser.add_argument("--mesh", metavar="AXIS=SIZE,…", help="lay the step out on devices: data=2,tensor=4")
     parser.add_argument(
         "--pin", metavar="DIM=AXIS", action="append", default=[], help="cut a dim by an axis (none: by no axis)"
@@ -37,6 +40,7 @@ def add_mesh(parser: argparse.ArgumentParser) -> None:
         "--recompute", metavar="CHOICE", action="append", dest="sets", type=_recompute,
         help="what the backward computes again: none, full, selective, 'budget(24 GiB)' or patterns in [ ]",
     )  # fmt: skip
+    add_cluster(parser)
     add_pipeline(parser)
 
 
@@ -126,12 +130,17 @@ def _pin(word: str) -> tuple[str, str | None]:
     return dim, None if axis == "none" else axis
 
 
-def decision_of(bound: Bound, plan: Plan) -> Decision:
-    """The step of a spec laid out as planned."""
+def cluster_of(options: argparse.Namespace, spec: Spec) -> Cluster | None:
+    """The machines that `--cluster` names; None where it is not given."""
+    return None if options.cluster is None else cluster_from(options.cluster, spec)
+
+
+def decision_of(bound: Bound, plan: Plan, cluster: Cluster | None = None) -> Decision:
+    """The step of a spec laid out as planned, on a cluster, or on the recipe's."""
     if bound.recipe is None:
-        wishes = pipeline.wishes_of(plan)
-        return pipeline.partitioned([step_of(bound)], Mesh(plan.mesh), wishes, memory_bytes=plan.budget_bytes)
-    return pipeline.partitioned_step(bound.spec, bound.recipe, plan)
+        mesh, wishes = Mesh(plan.mesh), pipeline.wishes_of(plan)
+        return pipeline.partitioned([step_of(bound)], mesh, wishes, *pipeline.machines(mesh, plan, cluster))
+    return pipeline.partitioned_step(bound.spec, bound.recipe, plan, cluster=cluster)
 
 
 def mesh_json(decision: Decision) -> dict[str, object]:
@@ -161,6 +170,7 @@ def print_mesh(decision: Decision, console: Console) -> None:
         "activations": found.activation_bytes,
     }
     console.print("  holds " + ", ".join(f"{name} {bytes_text(size)}" for name, size in held.items()), soft_wrap=True)
+    console.print(f"  takes {seconds_text(decision.solution.seconds)} a step, as its kernels and links are priced")
     for axis, size in found.sent_bytes.items():
         console.print(f"  sends along {axis} {bytes_text(size)} a step, in {found.messages[axis]} messages")
     uneven = uneven_dims(decision)

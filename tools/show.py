@@ -27,8 +27,8 @@ from .duration import Duration, pieces_of_graph, pieces_of_time, print_duration
 from .duration import to_json as time_json
 from .fault import CommandFault
 from .figures import BlockFigures, Figures, figures
-from .machines import machine_for, machine_named
-from .mesh import add_mesh, decision_of, mesh_json, plan_of, print_mesh
+from .machines import cluster_from
+from .mesh import add_mesh, cluster_of, decision_of, mesh_json, plan_of, print_mesh
 from .numbers import bytes_text, compact
 from .occupied import kept_by_layer, print_occupied, to_json
 from .specs import Bound, bind, step_of
@@ -54,11 +54,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--memory", action="store_true", help="what occupies the device at the peak of a step")
     parser.add_argument("--time", action="store_true", help="how long a step takes, by operator and layer, and why")
-    parser.add_argument(
-        "--cluster",
-        metavar="NAME",
-        help="with --time: a device of specs/clusters, or FILE.partita:NAME; else the recipe's, else this one",
-    )
     parser.add_argument("-o", "--out", metavar="FILE", help="with --memory: a picture of it over time, as .svg")
     parser.add_argument("--device", metavar="NAME", default="cpu", help="with --memory and --time: cpu or cuda (cpu)")
 
@@ -77,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         return show_time(options, bound)
     found = figures(bound.model, step_of(bound), bound.assumed)
     plan = plan_of(options, bound.recipe)
-    decision = None if plan is None else decision_of(bound, plan)
+    decision = None if plan is None else decision_of(bound, plan, cluster_of(options, bound.spec))
     if options.json:
         laid = {} if decision is None else {"device": mesh_json(decision)}
         print(json.dumps({**found.to_json(), **laid}, indent=1))
@@ -123,7 +118,7 @@ def show_time(options: argparse.Namespace, bound: Bound) -> int:
     step = step_of(bound)
     cluster: str | None = options.cluster or (bound.recipe.cluster if bound.recipe is not None else None)
     if cluster is not None:
-        machine = machine_named(cluster) if options.cluster else machine_for(bound.spec, cluster)
+        machine = cluster_from(cluster, bound.spec).machine
         source = f"the roofline of {cluster}"
         pieces = pieces_of_graph(step, machine)
     else:

@@ -18,7 +18,7 @@ from .arguments import add_kernels, add_spec, sets_of
 from .calibration import table_for
 from .compile import compile_recipe, recipe_for
 from .fold import fold
-from .mesh import add_mesh
+from .mesh import add_mesh, cluster_of
 from .picture import picture
 from .progress import TrainingDisplay, Yardstick, comparison, evaluation_words
 from .render import draw, to_dot
@@ -58,7 +58,8 @@ def run(options: argparse.Namespace) -> int:
 def train(options: argparse.Namespace, spec: Spec, recipe: Recipe, beside: Path, table: Table) -> int:
     """Trains the build that lies `beside`; it takes its place in the run's folder when the run has really begun."""
     folder = beside.parent.parent
-    build = compile_recipe(spec, recipe, beside, options.device, table, tuple(options.dump))
+    cluster = cluster_of(options, spec)
+    build = compile_recipe(spec, recipe, beside, options.device, table, tuple(options.dump), cluster)
     display = TrainingDisplay(
         Yardstick(build.predictions["step_flops"], table.machine.matmul(recipe.precision.compute))
     )

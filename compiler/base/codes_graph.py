@@ -86,6 +86,12 @@ ENTRIES: tuple[Entry, ...] = (
         why="Axes are told apart by name, and their product is the number of devices.",
     ),
     Entry(
+        code="E0945",
+        title="a mesh larger than its cluster",
+        what="The axes' sizes make more devices than the levels of the `cluster` record hold.",
+        why="A mesh is priced on the links that its axes run over, the last axis innermost; there are no more.",
+    ),
+    Entry(
         code="E0951",
         title="a budget that cannot be met",
         what="However much is computed again, a step takes more memory than the budget.",

@@ -1,12 +1,17 @@
 """The time of a message: latency and bandwidth of the links that a mesh axis runs over.
 
 In: a mesh laid on a cluster whose levels hold so many devices each (the innermost axis on the innermost level). Out:
-seconds of a collective along an axis. With k devices, n bytes, a latency α and a bandwidth β (Thakur, Rabenseifner and
-Gropp 2005; Chan et al. 2007):
+seconds of a collective along an axis. With k devices, n bytes, a latency α and a bandwidth β of a device's link, on one
+level (Thakur, Rabenseifner and Gropp 2005, sections 4.1-4.4; Chan et al. 2007):
 
-    all-reduce                   2 ⌈log2 k⌉ α + 2 (k-1)/k n/β      a reduce-scatter and an all-gather
-    all-gather, reduce-scatter   ⌈log2 k⌉ α + (k-1)/k n/β          n: the whole
-    all-to-all                   (k-1) α + (k-1)/k n/β             n: what one device holds
+    all-gather, reduce-scatter   ⌈log2 k⌉ α + (k-1)/k n/β          n: the whole; recursive doubling and halving
+    all-reduce                   twice that                        a reduce-scatter and an all-gather (Rabenseifner)
+    all-to-all                   (k-1) α + (k-1)/k n/β             n: what one device holds; pairwise exchange
+
+(k-1)/k n is what each device must send, whatever the algorithm: a ring reaches it too, in k-1 messages; NCCL takes
+trees where those would be felt. The terms' arithmetic is not felt beside the link. Over several levels, level by level
+(as NCCL's rings do, one a port): k0 neighbours each reduce-scatter n, the k1 outside of them n/k0, at the same time on
+all their links; an all-gather goes the same way back.
 """
 
 from __future__ import annotations
@@ -38,35 +43,91 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Devices of one kind, and how they are joined, the innermost level first."""
+    """Devices of one kind, and how they are joined, the innermost level first. messages: timed on the innermost."""
 
     machine: Machine
     memory_bytes: int
     levels: tuple[Level, ...]
+    messages: tuple[Message, ...] = ()
+
+    @property
+    def devices(self) -> int:
+        """How many it has in all."""
+        return math.prod(level.members for level in self.levels)
 
     def link(self, mesh: Mesh, axis: str) -> Link:
         """The slowest link between neighbours along an axis: that of the level which the axis reaches to."""
-        reach = mesh.size(axis) * math.prod(size for _, size in mesh.axes[mesh.order(axis) + 1 :])
-        held = 1
+        return self.spans(mesh, axis)[-1].link
+
+    def spans(self, mesh: Mesh, axis: str) -> tuple[Level, ...]:
+        """What an axis runs over, the innermost first: of each level that it needs, how many members lie along it."""
+        inside = math.prod(size for _, size in mesh.axes[mesh.order(axis) + len(mesh.members(axis)) :])
+        left, held, found = mesh.size(axis), 1, list[Level]()
         for level in self.levels:
             held *= level.members
-            if reach <= held:
-                return level.link
-        return self.levels[-1].link
+            here = min(left, max(1, held // inside))
+            inside *= here
+            if here > 1:
+                found.append(Level(here, level.link))
+                left = -(-left // here)
+        if left > 1 or not found:
+            found.append(Level(left, self.levels[-1].link))
+        return tuple(found)
+
+    def collective_s(self, op: str, bytes_: float, mesh: Mesh, axis: str) -> float:
+        """Seconds of a collective along an axis: as it was measured, or by its links.
+
+        bytes_: all-reduce, reduce-scatter, all-to-all what a device has before, all-gather what it has after.
+        """
+        spans = self.spans(mesh, axis)
+        seconds = collective_s(op, bytes_, spans)
+        return seconds * self._ratio(op, bytes_, spans[0]) if len(spans) == 1 else seconds
+
+    def _ratio(self, op: str, bytes_: float, span: Level) -> float:
+        """How many times the links' seconds a collective was measured to take, between the sizes on either side."""
+        alike = [m for m in self.messages if m.kind == op and span.link == self.levels[0].link]
+        if not alike or bytes_ <= 0:
+            return 1.0
+        nearest = min((m.devices for m in alike), key=lambda devices: abs(math.log2(devices / span.members)))
+        points = sorted((m.bytes_, m.seconds / m.by_links_s(span.link)) for m in alike if m.devices == nearest)
+        above = next((at for at, (size, _) in enumerate(points) if size >= bytes_), len(points) - 1)
+        (low, first), (high, last) = points[max(0, above - 1)], points[above]
+        if bytes_ <= low or low == high:
+            return first if bytes_ <= low else last
+        share = min(1.0, math.log(bytes_ / low) / math.log(high / low))
+        return first ** (1 - share) * last**share
 
 
-def collective_s(op: str, bytes_: float, devices: int, link: Link) -> float:
-    """Seconds of a collective. bytes_: all-reduce, reduce-scatter, all-to-all what a device has before, all-gather what
-    it has after."""
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A collective of a kind, timed among so many devices. bytes_: as `Cluster.collective_s` counts them."""
+
+    kind: str
+    devices: int
+    bytes_: int
+    seconds: float
+
+    def by_links_s(self, link: Link) -> float:
+        """What the formula says."""
+        return collective_s(self.kind, self.bytes_, (Level(self.devices, link),))
+
+
+def collective_s(op: str, bytes_: float, spans: tuple[Level, ...]) -> float:
+    """Seconds of a collective over levels, the innermost first. bytes_: as `Cluster.collective_s` counts them."""
+    devices = math.prod(span.members for span in spans)
     if devices == 1 or op in ("shard", "partial"):
         return 0.0
-    share, rounds = (devices - 1) / devices, math.ceil(math.log2(devices))
-    wire, latency = bytes_ / link.bandwidth_bytes_per_s, link.latency_s
-    if op == "all_reduce":
-        return 2 * (rounds * latency + share * wire)
-    if op == "all_to_all":
-        return (devices - 1) * latency + share * wire
-    return rounds * latency + share * wire
+    seconds, inside = 0.0, 1  # inside: the devices within the levels so far
+    for span in spans:
+        wire, members = bytes_ / span.link.bandwidth_bytes_per_s, span.members
+        if op == "all_to_all":  # with each device of the other members
+            others = (members - 1) * inside
+            seconds += others * span.link.latency_s + others / devices * wire
+        else:
+            share = (members - 1) / members / inside
+            seconds += math.ceil(math.log2(members)) * span.link.latency_s + share * wire
+        inside *= members
+    return 2 * seconds if op == "all_reduce" else seconds
 
 
 # NVIDIA H100 SXM (data sheet, dense peaks), eight to a node by NVLink 4, nodes by one 400 Gbit/s port a device. What a

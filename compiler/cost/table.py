@@ -14,13 +14,16 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from ...runtime.call import Call, Timed
 from ..ir.types import DType
+from ..ops.collectives import COLLECTIVES
+from .cluster import Cluster, Level, Link, Message
 from .roofline import Machine
 
-FORMAT = 1
+FORMAT = 2
 PLAIN = "add"  # stands for elementwise kernels that nobody timed; `add_` for those in place
 MOST_BYTES, MOST_POINTS, MOST_SIZES = 1 << 22, 20_000, 4
 SLOWEST_S, LARGEST = 1e4, 1 << 50
@@ -46,7 +49,8 @@ def roofline_s(call: Call, machine: Machine) -> tuple[float, str]:
 class Table:
     """A machine's figures and what was timed on it. `device` and `torch` say where and with what.
 
-    threads  how many the kernels ran on
+    threads   how many the kernels ran on
+    messages  collectives among processes of this machine
     """
 
     device: str
@@ -55,6 +59,7 @@ class Table:
     memory_bytes: int
     machine: Machine
     points: tuple[Timed, ...] = ()
+    messages: tuple[Message, ...] = ()
     _ratios: dict[tuple[str, str], _Points] = field(
         init=False, repr=False, compare=False, default_factory=dict[tuple[str, str], _Points]
     )
@@ -64,6 +69,12 @@ class Table:
             ratio = point.seconds / roofline_s(point.call, self.machine)[0]
             place = self._ratios.setdefault((point.call.kernel, point.call.dtype), [])
             place.append((_place(point.call.sizes), math.log(ratio)))
+
+    def cluster(self) -> Cluster:
+        """The machine as so many devices as the messages were timed among, its memory shared out among them."""
+        devices = max((message.devices for message in self.messages), default=1)
+        levels = (Level(devices, link_of(self.messages)),) if self.messages else ()
+        return Cluster(self.machine, self.memory_bytes // devices, levels, self.messages)
 
     def seconds(self, call: Call) -> float:
         """One call, by what was timed nearest to it."""
@@ -84,11 +95,37 @@ class Table:
         return math.exp(sum(w * r for w, r in weights) / sum(w for w, _ in weights))
 
 
+def link_of(messages: Sequence[Message]) -> Link:
+    """The latency α and the bandwidth β that fit what was timed: least Σ (a α + b/β - t)² / t², both positive.
+
+    a and b are what the formulas of `cluster.py` make of one second and of one byte a second.
+    """
+    late = [m.by_links_s(Link(math.inf, 1.0)) / m.seconds for m in messages]
+    wide = [m.by_links_s(Link(1.0, 0.0)) / m.seconds for m in messages]
+    aa, bb, ab = (sum(x * y for x, y in zip(u, v, strict=True)) for u, v in ((late, late), (wide, wide), (late, wide)))
+    a, b, size = sum(late), sum(wide), aa * bb - ab * ab
+    least = min(m.seconds / m.bytes_ for m in messages) / 1e3  # seconds a byte, where the fit would go below nothing
+    latency, byte_s = (a * bb - b * ab) / size, (b * aa - a * ab) / size
+    if byte_s < least:
+        latency, byte_s = (a - least * ab) / aa, least
+    return Link(1 / byte_s, max(latency, 1e-7))
+
+
 def _place(sizes: Sequence[int]) -> tuple[float, ...]:
     return tuple(math.log2(1 + size) for size in sizes)
 
 
 # ---- files
+
+
+def read_table(path: Path) -> Table:
+    """The table in a file. Raises OSError, TableError."""
+    with path.open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    try:
+        return from_json(data.decode())
+    except UnicodeDecodeError as fault:
+        raise TableError("it is not UTF-8") from fault
 
 
 def to_json(table: Table) -> str:
@@ -108,6 +145,7 @@ def to_json(table: Table) -> str:
             [p.call.kernel, p.call.dtype, list(p.call.sizes), p.call.flops, p.call.bytes, p.seconds]
             for p in table.points
         ],
+        "messages": [[m.kind, m.devices, m.bytes_, m.seconds] for m in table.messages],
     }
     return json.dumps(data, indent=None, separators=(",", ":")).replace('[["', '[\n["').replace("],[", "],\n[") + "\n"
 
@@ -120,7 +158,7 @@ def from_json(text: str) -> Table:
         data: Any = json.loads(text)
         if data["format"] != FORMAT:
             raise TableError(f"it has format {data['format']!r}; this is format {FORMAT}")
-        if len(data["points"]) > MOST_POINTS:
+        if max(len(data["points"]), len(data["messages"])) > MOST_POINTS:
             raise TableError(f"it has more than {MOST_POINTS:,} points")
         rates = {DType(str(name)): _rate(rate) for name, rate in data["flops_per_s"].items()}
         if DType.F32 not in rates:
@@ -130,7 +168,8 @@ def from_json(text: str) -> Table:
         )
         points = tuple(_point(row) for row in data["points"])
         words = [str(data[name])[:200] for name in ("device", "torch")]
-        return Table(words[0], words[1], _count(data["threads"]), _count(data["memory_bytes"]), machine, points)
+        sent = tuple(_message(row) for row in data["messages"])
+        return Table(words[0], words[1], _count(data["threads"]), _count(data["memory_bytes"]), machine, points, sent)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as fault:
         raise fault if isinstance(fault, TableError) else TableError(f"it is no table: {fault}") from fault
 
@@ -142,6 +181,13 @@ def _point(row: Sequence[Any]) -> Timed:
     return Timed(
         Call(kernel[:100], dtype[:20], tuple(_count(n) for n in sizes), _count(flops), _count(moved)), _seconds(seconds)
     )
+
+
+def _message(row: Sequence[Any]) -> Message:
+    kind, devices, bytes_, seconds = row
+    if kind not in COLLECTIVES or _count(devices) < 2 or _count(bytes_) < 1:
+        raise TableError(f"it has a message that cannot be: {str(row)[:80]}")
+    return Message(kind, devices, bytes_, _seconds(seconds))
 
 
 def _count(value: object) -> int:

@@ -2,8 +2,8 @@
 
 In: a step's graph. Out: its classes, each with one node that stands for all, how many there are, and which classes
 read which. Two nodes of a chain's layers are alike if their ids without the layer's number, operators, types and
-attributes are; outside of layers, if they read like nodes (a norm's square of every layer's gradient). Layouts at the
-border of two layers are then equal, because the border is one edge.
+attributes are; where no number stands, if they read like nodes (a norm's square of every layer's gradient). Layouts at
+the border of two layers are then equal, because the border is one edge.
 """
 
 from __future__ import annotations
@@ -71,9 +71,8 @@ def _place(node: Node, place: int) -> int:
 
 def _class(node: Node, of: dict[str, ClassId], counts: Counter[ClassId], known: dict[object, ClassId]) -> ClassId:
     """The class of a node: its first member's id."""
-    if node.layer is not None:
-        name = _anonymous(node.id, node.layer)
-    else:
+    name = node.id if node.layer is None else _anonymous(node.id, node.layer)
+    if name == node.id:  # nothing in it tells the layer
         sources = tuple(of[use.node] for use in node.uses)
         name = str(sources) if any(counts[one] > 1 for one in sources) else node.id
     key = (name, node.op, node.phase, node.outs, tuple(use.dims for use in node.uses), tuple(_plain(node)))

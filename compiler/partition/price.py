@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ..cost.cluster import Cluster, collective_s
+from ..cost.cluster import Cluster
 from ..cost.roofline import node_time
 from ..ir.layout import Axes, Layout, Mesh, largest_part
 from ..ir.types import Dim, Dims, Node, TensorType, with_dims
@@ -36,10 +36,9 @@ class Prices:
         written = sum(_bytes(out.dims, out.dtype.itemsize_bytes) for out in part.outs)
         seconds = node_time(part, self.cluster.machine).seconds
         seconds += _PREFER_SMALL * written / self.cluster.machine.bandwidth_bytes_per_s
-        for (axis, size), option in zip(self.mesh.axes, strategy, strict=True):
+        for axis, option in zip(self.mesh.names, strategy, strict=True):
             if option.apart:  # a maximum, a sum of exponentials, and the target's logit
-                link = self.cluster.link(self.mesh, axis)
-                seconds += 3 * collective_s("all_reduce", written, size, link)
+                seconds += 3 * self.cluster.collective_s("all_reduce", written, self.mesh, axis)
         return seconds
 
     def move_s(self, move: Move, dims: Dims, itemsize: int) -> float:
@@ -54,8 +53,7 @@ class Prices:
         """Seconds of a collective, its launch included; of a change without a message nearly nothing."""
         if op not in COLLECTIVES or self.mesh.size(axis) == 1:
             return _NO_MESSAGE_S + 1e-3 * bytes_ / self.cluster.machine.bandwidth_bytes_per_s
-        wire = collective_s(op, bytes_, self.mesh.size(axis), self.cluster.link(self.mesh, axis))
-        return wire + self.cluster.machine.launch_s
+        return self.cluster.collective_s(op, bytes_, self.mesh, axis) + self.cluster.machine.launch_s
 
     def keep_s(self, bytes_: float) -> float:
         """What decides between equals when a value is kept for the backward."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +10,18 @@ import pytest
 import torch
 from partita.compiler.cost.table import Table, to_json
 from partita.compiler.elaborate.load import load
+from partita.compiler.ir.layout import Mesh
 from partita.compiler.language.parse import read_source
 from partita.runtime import calibrate as runtime
 from partita.runtime.metrics import Summary
 from partita.tools import calibration
 from partita.tools.calibration import cached, fits, read_table, table_for
 from partita.tools.cli import main
+from partita.tools.machines import cluster_from
 from partita.tools.progress import comparison
+from samples.spec_texts import ROOT
+
+TOUR = str(ROOT / "specs/recipes/tour.partita")
 
 
 @pytest.fixture
@@ -41,6 +47,57 @@ def test_a_table_is_made_and_found_again(quick: Path, capsys: pytest.CaptureFixt
     spec, found = load(read_source(str(out)))
     assert spec is not None and not found
     assert main(["check", str(out)]) == 0
+
+
+def test_messages_are_timed_and_priced(
+    quick: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two real processes; the record, the table beside it and `here` say the same."""
+    monkeypatch.setattr("partita.tools.calibrate.MOST_BYTES", 1024)
+    monkeypatch.setattr("partita.tools.calibrate.measured", lambda device, dtypes: bare("cpu"))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    out = quick / "desk.partita"
+    assert main(["calibrate", "--processes", "2", "-o", str(out)]) == 0
+    assert "8 collectives among 2 processes" in capsys.readouterr().out
+    desk, here = cluster_from(str(out)), cluster_from("here")
+    assert desk.messages == here.messages == read_table(cached("cpu")).messages
+    assert {message.kind for message in here.messages} == {"all_reduce", "all_gather", "reduce_scatter", "all_to_all"}
+    assert [level.members for level in desk.levels] == [level.members for level in here.levels] == [2]
+    assert desk.levels[0].link.latency_s == pytest.approx(here.levels[0].link.latency_s, rel=1e-3)
+    assert desk.memory_bytes == pytest.approx(read_table(cached("cpu")).memory_bytes / 2, rel=1e-4)
+    mesh, message = Mesh((("data", 2),)), here.messages[0]
+    assert desk.collective_s(message.kind, message.bytes_, mesh, "data") == pytest.approx(message.seconds, rel=1e-2)
+    assert main(["show", TOUR, "--mesh", "data=2", "--cluster", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["device"]["seconds"] > message.seconds
+
+
+def bare(device: str) -> Table:
+    """A table without a point."""
+    return calibration.bare_table(device, [calibration.measure(device)])
+
+
+def test_machines_that_are_not_there_say_so(quick: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for wanted, said in {
+        "here": "calibrate --processes 2",
+        "h101": "did you mean `h100`?",
+        str(ROOT / "specs/clusters/h100.partita:h65"): "has no cluster",
+    }.items():
+        assert main(["show", TOUR, "--mesh", "data=2", "--cluster", wanted]) != 0
+        assert said in capsys.readouterr().err
+    assert main(["show", TOUR, "--mesh", "data=16", "--cluster", "h100"]) == 2
+    assert "the cluster has 8" in capsys.readouterr().err
+    assert main(["calibrate", "--processes", "0"]) == 2
+
+
+def test_layouts_are_priced_on_the_cluster_that_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """Between hosts of 25 Gbit/s a message takes longer than inside of one; the recipe's record says the same."""
+    taken: dict[str, float] = {}
+    for name in ("h100", "dgx_h100", "p3_16xlarge"):
+        assert main(["show", TOUR, "--mesh", "data=8", "--cluster", name, "--json"]) == 0
+        taken[name] = json.loads(capsys.readouterr().out)["device"]["seconds"]
+    assert taken["h100"] == taken["dgx_h100"] < taken["p3_16xlarge"]
+    assert main(["show", TOUR, "--mesh", "data=8", "--set", "cluster=p3_16xlarge", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["device"]["seconds"] == taken["p3_16xlarge"]
 
 
 @pytest.mark.parametrize("change", [{"device": "cpu: another"}, {"torch": "0.1"}, {"threads": 4096}])

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from partita.compiler.clusters import catalogue, cluster_named, section_of
 from partita.compiler.ir.types import DType
 from partita.tools.cli import main
 from partita.tools.duration import Duration, Piece, to_json
-from partita.tools.machines import catalogue, machine_named, section_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TOUR = str(ROOT / "specs/recipes/tour.partita")
@@ -49,7 +49,7 @@ def test_figures_are_those_that_are_published(row: list[str]) -> None:
     section = section_of(dict(catalogue())[name], name)
     (device,) = section.sections["device"]
     assert device.values["memory"] == int(memory) << 30
-    machine = machine_named(name)
+    machine = cluster_named(name).machine
     assert machine.bandwidth_bytes_per_s == pytest.approx(float(bandwidth) * 1e9)
     assert machine.flops_per_s.get(DType.BF16, machine.flops_per_s.get(DType.F16)) == pytest.approx(float(low) * 1e12)
     assert machine.flops_per_s[DType.F32] == pytest.approx(float(single) * 1e12)

@@ -17,7 +17,7 @@ from ...compiler.elaborate.recipe import Recipe
 from ...compiler.ir.layout import Mesh
 from ..arguments import add_kernels, add_spec, add_which, kernels_of, sets_of
 from ..fault import CommandFault
-from ..mesh import add_mesh, plan_of
+from ..mesh import add_mesh, cluster_of, plan_of
 from ..specs import open_spec, recipe_of
 from .chain import Chain, Fault
 from .program import Verification
@@ -60,7 +60,8 @@ def run(options: argparse.Namespace) -> int:
     small = f"; made small: {told}" if told else ""
     say(options, f"{recipe.name} on {mesh}, float64, {count:,} values a forward{small}")
     chains: list[Chain] = []
-    for chain in Verification(spec, recipe, plan, whole if told else None).chains():
+    cluster = cluster_of(options, spec)
+    for chain in Verification(spec, recipe, plan, whole if told else None, cluster=cluster).chains():
         chains.append(chain)
         say(options, table(chain))
         if chain.fault is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import repeat
 
 from ...compiler import pipeline
+from ...compiler.cost.cluster import Cluster
 from ...compiler.elaborate.load import Spec
 from ...compiler.elaborate.loss import elaborate_loss
 from ...compiler.elaborate.recipe import Plan, Recipe
@@ -64,6 +65,7 @@ class Verification:
     plan: Plan | None = None
     whole: Recipe | None = None
     device: str = "cpu"
+    cluster: Cluster | None = None
     leaves: dict[str, Layout] = field(default_factory=dict[str, Layout])
     mesh: Mesh | None = None  # with its axes in factors, once they are known, and the wishes for it
     wishes: Wishes = field(default_factory=Wishes)
@@ -122,7 +124,8 @@ class Verification:
         if self.mesh is None:
             self.mesh, self.wishes = pipeline.factored(graphs[0], Mesh(plan.mesh), pipeline.wishes_of(plan))
         wishes = replace(self.wishes, leaves=dict(self.leaves))
-        return pipeline.partitioned(graphs, self.mesh, wishes, memory_bytes=plan.budget_bytes)
+        cluster = self.cluster or pipeline.recipe_cluster(self.spec, self.recipe)
+        return pipeline.partitioned(graphs, self.mesh, wishes, *pipeline.machines(self.mesh, plan, cluster))
 
     def _kept(self, laid: Graph) -> Graph:
         """Later programs find parameters and states as this one has them."""
