@@ -161,7 +161,7 @@ class Run:
         """An array shows the sizes of its free dims."""
         for dim, size in zip(dims, shape, strict=True):
             if dim.size is None:
-                known = self.sizes.setdefault(dim, Dim(dim.name, size))
+                known = self.sizes.setdefault(dim, replace(dim, size=size))
                 assert known.size == size, f"{node.id}: {dim.name} is {known.size} and {size}"
             else:
                 assert dim.size == size, f"{node.id}: {dim.name} is {dim.size}, its array has {size}"
@@ -192,10 +192,10 @@ class Run:
         known = [p.size for p in pieces if p.size is not None]
         total = sum(known) if joined else math.prod(known)
         if whole.size is None and not unknown:
-            self.sizes[whole] = Dim(whole.name, total)
+            self.sizes[whole] = replace(whole, size=total)
         elif whole.size is not None and len(unknown) == 1:
             size = whole.size - total if joined else whole.size // total
-            self.sizes[unknown[0]] = Dim(unknown[0].name, size)
+            self.sizes[unknown[0]] = replace(unknown[0], size=size)
 
 
 def _integer(value: object) -> int:

@@ -16,7 +16,7 @@ from .ir.graph import Graph
 from .ir.layout import Coordinate, Layout, Mesh, Reduction, chunk
 from .ir.types import Dim, Dims, Node, Phase
 from .ops import attributes
-from .ops.collectives import COLLECTIVES
+from .ops.collectives import COLLECTIVES, changes
 from .ops.definition import Array
 from .ops.shapes import elements
 
@@ -118,8 +118,8 @@ class _Mesh:
 
     def _collective(self, nodes: Mapping[Coordinate, Node]) -> None:
         for group in self._groups(attributes.text(next(iter(nodes.values())).attrs, "axis")):
-            values = [self.runs[c].values[nodes[c].uses[0].value] for c in group]
-            for c, value in zip(group, joined([nodes[c] for c in group], values), strict=True):
+            operands = [[self.runs[c].values[use.value] for use in nodes[c].uses] for c in group]
+            for c, value in zip(group, joined([nodes[c] for c in group], operands), strict=True):
                 self.runs[c].values[nodes[c].id, 0] = value
 
     def _groups(self, axis: str) -> Iterator[list[Coordinate]]:
@@ -159,9 +159,9 @@ def together(layout: Layout, dims: Dims, mesh: Mesh, parts: Parts) -> Array:
     return whole
 
 
-def joined(nodes: Sequence[Node], values: Sequence[Array]) -> list[Array]:
+def joined(nodes: Sequence[Node], operands: Sequence[Sequence[Array]]) -> list[Array]:
     """What each device of a group has after a collective, in the order of ranks."""
-    first, count = nodes[0], len(nodes)
+    first, count, values = nodes[0], len(nodes), [mine[0] for mine in operands]
     match first.op:
         case "all_reduce":
             total = _reduced(first, values)
@@ -175,10 +175,40 @@ def joined(nodes: Sequence[Node], values: Sequence[Array]) -> list[Array]:
         case "shard":
             return [_chunk(value, _axis(first, "dim"), count, i) for i, value in enumerate(values)]
         case "all_to_all":
+            if any(dim.runs is not None for pair in changes(first) for dim in pair):
+                return exchanged(nodes, operands)
             split, join = _axis(first, "split"), _axis(first, "join")
             return [np.concatenate([_chunk(v, split, count, i) for v in values], axis=join) for i in range(count)]
         case _:
             raise AssertionError(f"{first.op} is no collective")
+
+
+def exchanged(nodes: Sequence[Node], operands: Sequence[Sequence[Array]]) -> list[Array]:
+    """Sorted rows sent to the devices that have what they are sorted by, or back."""
+    first, count = nodes[0], len(nodes)
+    (split, _), (join, join_into) = changes(first)
+    rows, lists = (split, join) if split.runs is not None else (join_into, split)
+    assert rows.runs is not None, "rows are whole before or after"
+    by, at = elements((rows.runs.by,)), first.uses[0].dims.index(lists)
+    away = rows == split
+    own = [mine[(0 if len(mine) == 1 else 1) if away else 2] for mine in operands]
+    ids = np.concatenate(own, axis=at)  # of all lists
+    parts = [(ids >= low) & (ids < high) for low, high in (chunk(by, count, i) for i in range(count))]
+    if not away:
+        found = np.zeros(ids.shape + operands[0][0].shape[ids.ndim :], operands[0][0].dtype)
+        for (x, *_), part in zip(operands, parts, strict=True):
+            for here in np.ndindex(ids.shape[:-1]):
+                found[here][part[here]] = x[here][: part[here].sum()]
+        return [_chunk(found, at, count, i) for i in range(count)]
+    values = np.concatenate([mine[0] for mine in operands], axis=at)
+    results: list[Array] = []
+    for node, part in zip(nodes, parts, strict=True):
+        shape = [elements((dim,)) for dim in node.outs[0].dims]
+        result = np.full(shape, by if len(operands[0]) == 1 else 0, values.dtype)
+        for here in np.ndindex(ids.shape[:-1]):
+            result[here][: part[here].sum()] = values[here][part[here]]
+        results.append(result)
+    return results
 
 
 def _reduced(node: Node, values: Sequence[Array]) -> Array:

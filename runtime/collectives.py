@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from .layout import Mesh, chunk
 from .program import Collective
+from .sorted_rows import begun
 
 Finish = Callable[[], Sequence[torch.Tensor]]
 
@@ -55,6 +56,8 @@ class Processes:
         line = _Line(self.groups[collective.axis], at, len(peers), collective)
         if collective.kind == "all_reduce":
             return line.all_reduce(operands)
+        if collective.groups:
+            return line.rows(operands)
         (operand,) = operands
         rules = {"all_gather": line.all_gather, "reduce_scatter": line.reduce_scatter, "all_to_all": line.all_to_all}
         return rules[collective.kind](operand)
@@ -102,6 +105,19 @@ class _Line:
         mine = chunk(size, self.count, self.at)[1]
         # `whole` is read until the work is done
         return Sent(work, lambda: [_dense(piece[:mine].movedim(0, dim))] if whole.numel() + 1 else [])
+
+    def rows(self, operands: Sequence[torch.Tensor]) -> Sent:
+        rows = begun(self.sent, self.at, self.count, operands)
+        outgoing = torch.cat(rows.pieces)
+        incoming = outgoing.new_empty(sum(rows.expected))
+        cut = [piece.numel() for piece in rows.pieces]
+        work = dist.all_to_all_single(incoming, outgoing, rows.expected, cut, self.group, async_op=True)
+
+        def finish() -> Sequence[torch.Tensor]:
+            assert sum(cut) == outgoing.numel(), "what is sent is kept until here"
+            return [rows.arrived(incoming.split(rows.expected))]
+
+        return Sent(work, finish)
 
     def all_to_all(self, x: torch.Tensor) -> Sent:
         dim, join = self.sent.dim, self.sent.join

@@ -2,8 +2,9 @@
 
 In: rows [B, R, L, K], matrices [B, E, K, N], and ids [A, R / A] of each row's group, ascending along the last axis
 (L counts what a row holds several of, B what rows and matrices share; both are mostly 1). Out: rows [B, R, L, N]; or,
-for the gradient in the matrices, the sums of the outer products of each group's rows. No row is padded or dropped, and
-a group without rows costs nothing. Where A > 1 rows are brought together first, so that there is one product a group.
+for the gradient in the matrices, the sums of the outer products of each group's rows. No row is padded or dropped; a
+group without rows costs nothing, nor does a row whose id is beyond the groups: it is 0, and in no sum. Where
+A > 1 rows are brought together first, so that there is one product a group.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ def grouped_outer(x: torch.Tensor, g: torch.Tensor, ids: torch.Tensor, groups: i
 def _dot(x: torch.Tensor, w: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     order = _order(ids)
     rows = _taken(x, order)
-    found = x.new_empty(*x.shape[:3], w.shape[-1])
+    found, last = x.new_empty(*x.shape[:3], w.shape[-1]), 0
     for group, begin, end in _bounds(ids, w.shape[1]):
         _product(rows[:, begin:end].flatten(1, 2), w[:, group], found[:, begin:end].flatten(1, 2))
+        last = end
+    found[:, last:].zero_()
     if order is None:
         return found
     del rows
@@ -68,7 +71,7 @@ def _bounds(ids: torch.Tensor, groups: int) -> list[tuple[int, int, int]]:
     counts: list[int] = torch.bincount(ids.reshape(-1), minlength=groups).tolist()
     found: list[tuple[int, int, int]] = []
     begin = 0
-    for group, count in enumerate(counts):
+    for group, count in enumerate(counts[:groups]):
         if count:
             found.append((group, begin, begin + count))
         begin += count

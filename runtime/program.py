@@ -126,6 +126,7 @@ class Collective:
     all_gather      parts are joined along position `dim`, which then has `size`, in the order of the axis
     reduce_scatter  the sum or maximum over all, of which each device keeps its chunk along `dim`, of `size` in all
     all_to_all      cut along `dim`, of `size`; each device gets its chunk from all, joined along `join`, of `join_size`
+                    With `groups`, the later of both holds sorted rows, which go to the devices that have their groups
 
     `shapes` are those of the outputs here. Buffers in `frees` are dropped from the store; the memory of an input that
     is reduced `in_place` becomes its output.
@@ -142,6 +143,7 @@ class Collective:
     size: int = 0
     join: int = 0
     join_size: int = 0
+    groups: int = 0
     frees: tuple[str, ...] = ()
     in_place: tuple[str, ...] = ()
     op: Literal["collective"] = "collective"

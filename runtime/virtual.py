@@ -17,6 +17,7 @@ import torch
 from .execute import Executable, Store
 from .layout import chunk, part
 from .program import Build, Collective, Input
+from .sorted_rows import Rows, begun
 from .state import tensors_of
 
 JOINED = MappingProxyType({"sum": torch.add, "max": torch.maximum})
@@ -35,6 +36,7 @@ class _Meeting:
 
     collective: Collective
     came: dict[int, list[torch.Tensor]] = field(default_factory=dict[int, list[torch.Tensor]])
+    rows: dict[int, Rows] = field(default_factory=dict[int, Rows])  # of sorted rows, what each sends and expects
     results: dict[int, list[torch.Tensor]] = field(default_factory=dict[int, list[torch.Tensor]])
 
 
@@ -55,16 +57,29 @@ class _Hall:
         if _asked(meeting.collective) != _asked(sent):
             raise ClusterError(f"device {rank} begins {_asked(sent)} where another begins {_asked(meeting.collective)}")
         meeting.came[at] = list(operands)
+        if sent.groups:
+            meeting.rows[at] = begun(sent, at, len(peers), operands)
         if len(meeting.came) == len(peers):
             together = [meeting.came[i] for i in range(len(peers))]
-            meeting.results = dict(enumerate(combined(sent, together)))
+            rows = [meeting.rows[i] for i in sorted(meeting.rows)]
+            meeting.results = dict(enumerate(exchanged(rows) if rows else combined(sent, together)))
             del self.meetings[peers, sent.axis, number]
         return _Attendance(meeting, at)
 
 
 def _asked(sent: Collective) -> tuple[object, ...]:
     """What all devices of a group must agree in."""
-    return (sent.kind, sent.axis, sent.dtype, sent.reduction, sent.dim, sent.size, sent.join, len(sent.inputs))
+    return (
+        sent.kind,
+        sent.axis,
+        sent.dtype,
+        sent.reduction,
+        sent.dim,
+        sent.size,
+        sent.join,
+        sent.groups,
+        len(sent.inputs),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +99,15 @@ def combined(sent: Collective, operands: Sequence[Sequence[torch.Tensor]]) -> li
     """What each device gets, given what all sent, in the order of the axis."""
     results = [_combined(sent, one) for one in zip(*operands, strict=True)]
     return [list(mine) for mine in zip(*results, strict=True)]
+
+
+def exchanged(devices: Sequence[Rows]) -> list[list[torch.Tensor]]:
+    """What each device gets of the rows that all send."""
+    for mine in devices:
+        sizes = [other.pieces[mine.at].numel() for other in devices]
+        if sizes != mine.expected:
+            raise ClusterError(f"number {mine.at} of the axis expects {mine.expected} elements and gets {sizes}")
+    return [[mine.arrived([other.pieces[mine.at] for other in devices])] for mine in devices]
 
 
 def _combined(sent: Collective, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:

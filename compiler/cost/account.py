@@ -77,5 +77,6 @@ def _bytes(graph: Graph, use: Use, mesh: Mesh) -> int:
 # twice that for an all-reduce, and (k-1)/k of what it holds for an all-to-all.
 def _sent(graph: Graph, node: Node, mesh: Mesh) -> int:
     size = mesh.size(str(node.attrs["axis"]))
-    whole = _bytes(graph, node.out() if node.op == "all_gather" else node.uses[0], mesh)
+    use = node.out() if node.op == "all_gather" else node.uses[0]
+    whole = graph[use.node].layouts[use.output].usual_elements(use.dims, mesh) * use.dtype.itemsize_bytes
     return (2 if node.op == "all_reduce" else 1) * whole * (size - 1) // size

@@ -130,9 +130,28 @@ def local_dim(dim: Dim, axes: Axes, mesh: Mesh, coordinate: Coordinate) -> Dim:
     """The dim that a device has of a dim: `T/data/tensor`, or the dim itself where nothing cuts it."""
     if not axes:
         return dim
-    assert dim.size is not None, f"{dim} has a size before it is cut"
-    low, high = part(dim.size, axes, mesh, coordinate)
-    return Dim("/".join((dim.name, *axes)), high - low)
+    low, high = part(cut_size(dim), axes, mesh, coordinate)
+    return Dim("/".join((dim.name, *axes)), most(dim, high - low))
+
+
+def cut_size(dim: Dim) -> int:
+    """The size that is cut: the dim's own, or of what is sorted, that of what it is sorted by."""
+    return _size(dim if dim.runs is None else dim.runs.by)
+
+
+def most(dim: Dim, held: int) -> int:
+    """The most members that come with so many of `cut_size`: of k picks at most m fall among m experts."""
+    return held if dim.runs is None else _size(dim) // dim.runs.each * min(dim.runs.each, held)
+
+
+def largest_size(dim: Dim, axes: Axes, mesh: Mesh) -> int:
+    """The most that any device has room for."""
+    return most(dim, largest_part(cut_size(dim), axes, mesh)) if axes else _size(dim)
+
+
+def usual_size(dim: Dim, axes: Axes, mesh: Mesh) -> int:
+    """The most that any device has, where what is sorted is picked evenly."""
+    return largest_part(_size(dim), axes, mesh)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,12 +205,19 @@ class Layout:
 
     def slices(self, dims: Dims, mesh: Mesh, coordinate: Coordinate) -> tuple[slice, ...]:
         """Where a device's part lies in the whole value."""
+        assert not any(d.runs and axes for d, axes in zip(dims, self.shards, strict=True)), (
+            "where runs begin, data says"
+        )
         extents = [part(_size(d), axes, mesh, coordinate) for d, axes in zip(dims, self.shards, strict=True)]
         return tuple(slice(low, high) for low, high in extents)
 
     def elements(self, dims: Dims, mesh: Mesh) -> int:
-        """The most elements that a device holds of a value with these dims."""
-        return math.prod(largest_part(_size(d), axes, mesh) for d, axes in zip(dims, self.shards, strict=True))
+        """The most elements that a device has room for of a value with these dims."""
+        return math.prod(largest_size(d, axes, mesh) for d, axes in zip(dims, self.shards, strict=True))
+
+    def usual_elements(self, dims: Dims, mesh: Mesh) -> int:
+        """The most elements that a device holds and sends, where what is sorted is picked evenly."""
+        return math.prod(usual_size(d, axes, mesh) for d, axes in zip(dims, self.shards, strict=True))
 
     def text(self, dims: Dims) -> str:
         """`[batch:data T D:tensor]+sum(context)`, for people."""

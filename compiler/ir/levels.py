@@ -35,7 +35,9 @@ _ONCE_AND_FORWARD = frozenset({Phase.PREPARE, Phase.FORWARD})
 _WITH_BACKWARD = _ONCE_AND_FORWARD | {Phase.BACKWARD}
 _UPDATES = frozenset({"adamw"})  # operators of the optimizer
 # What changes nothing but the layout, brought in by `partition`.
-RELAYOUTS = frozenset({"all_reduce", "reduce_scatter", "all_gather", "all_to_all", "shard", "partial"})
+RELAYOUTS = frozenset(
+    {"all_reduce", "reduce_scatter", "all_gather", "all_to_all", "shard", "partial", "spread", "mask"}
+)
 _NOT_YET = _UPDATES | RELAYOUTS
 
 MODEL = Level("model", _ONCE_AND_FORWARD, _NOT_YET, ())  # a model: forward alone, any outputs

@@ -17,7 +17,7 @@ from ..base.diagnostic import Diagnostic, Label, SpecError, did_you_mean
 from ..base.span import Source
 from .graph import Graph, GraphBuilder
 from .layout import Axes, Layout, Reduction
-from .types import Attr, Dim, Dims, DType, Layer, Node, Origin, Phase, TensorType, Use
+from .types import Attr, Dim, Dims, DType, Layer, Node, Origin, Phase, Runs, TensorType, Use
 
 MAX_CHARACTERS = 1 << 28
 MAX_DEPTH = 32  # of bodies in bodies, of tuples in tuples
@@ -91,8 +91,8 @@ class _Reader:
     source: Source
     tokens: list[_Token]
     at: int = 0
-    sizes: dict[str, int | None] = field(default_factory=dict[str, int | None])
-    dims_seen: dict[tuple[str, int | None], Dim] = field(default_factory=dict[tuple[str, int | None], Dim])
+    sizes: dict[str, Dim] = field(default_factory=dict[str, Dim])
+    dims_seen: dict[Dim, Dim] = field(default_factory=dict[Dim, Dim])
 
     # ---- tokens
 
@@ -198,9 +198,27 @@ class _Reader:
         while True:
             name = self.name()
             self.take("=")
-            self.sizes[name] = self.size()
+            self.sizes[name] = self.sized(name)
             if not self.accept(","):
                 return
+
+    def sized(self, name: str) -> Dim:
+        """`4`, or `8 runs(E = 4, 2, batch)`."""
+        size = self.size()
+        return self.one_dim(Dim(name, size, self.runs() if self.accept("runs") else None))
+
+    def runs(self) -> Runs:
+        self.take("(")
+        by = self.name()
+        self.take("=")
+        found = Dim(by, self.size())
+        self.take(",")
+        each = self.integer()
+        lists: list[str] = []
+        while self.accept(","):
+            lists.append(self.name())
+        self.take(")")
+        return Runs(found, each, tuple(lists))
 
     def size(self) -> int | None:
         return None if self.accept("?") else self.integer()
@@ -322,13 +340,13 @@ class _Reader:
         """A name whose size stands in the table, or `NAME = SIZE`."""
         name = self.name()
         if self.accept("="):
-            return self.one_dim(name, self.size())
+            return self.sized(name)
         if name not in self.sizes:
             self.fail(f"no dim `{name}` in the table", did_you_mean(name, self.sizes), back=1)
-        return self.one_dim(name, self.sizes[name])
+        return self.sizes[name]
 
-    def one_dim(self, name: str, size: int | None) -> Dim:
-        return self.dims_seen.setdefault((name, size), Dim(name, size))
+    def one_dim(self, dim: Dim) -> Dim:
+        return self.dims_seen.setdefault(dim, dim)
 
     def attrs(self, said: Mapping[str, Attr]) -> dict[str, Attr]:
         """`{key = value, …}`; a bare key has the value that the line says already."""

@@ -29,7 +29,7 @@ _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_'.]*(?:/[A-Za-z0-9_'.]+)*", re.ASCII)
 _RESERVED = frozenset({"graph", "microbatches", "dims", "output", "body", "true", "false", "none", "inf", "nan", "dim"})
 _DTYPES = frozenset(dtype.value for dtype in DType)
 
-_Table = Mapping[str, int | None]
+_Table = Mapping[str, Dim]
 
 
 def print_graph(graph: Graph) -> str:
@@ -44,14 +44,13 @@ def print_node(node: Node) -> str:
 
 def _lines(graph: Graph, margin: str) -> Iterator[str]:
     """The graph and, nested, its bodies."""
-    table = {name: dim.size for name, dim in _dims(graph).items()}
+    table = _dims(graph)
     inner = margin + "  "
     yield f"graph {_name(graph.name)} {{"
     if graph.microbatches != 1:
         yield f"{inner}microbatches {graph.microbatches}"
     if table:
-        sizes = (f"{_name(name)} = {'?' if size is None else size}" for name, size in table.items())
-        yield f"{inner}dims {', '.join(sizes)}"
+        yield f"{inner}dims {', '.join(map(_sized, table.values()))}"
 
     def dtype_of(use: Use) -> DType | None:
         outs = graph[use.node].outs if use.node in graph else ()
@@ -139,9 +138,16 @@ def _dim_list(dims: Dims, table: _Table) -> str:
 
 def _dim(dim: Dim, table: _Table) -> str:
     """Its name; beside it the size, where that is not the one that the graph's table gives."""
-    if dim.name in table and table[dim.name] == dim.size:
-        return _name(dim.name)
-    return f"{_name(dim.name)} = {'?' if dim.size is None else dim.size}"
+    return _name(dim.name) if table.get(dim.name) == dim else _sized(dim)
+
+
+def _sized(dim: Dim) -> str:
+    """`T = 4`; what is sorted with what it is sorted by, `rows = 8 runs(E = 4, 2, batch)`."""
+    runs = ""
+    if dim.runs is not None:
+        lists = "".join(f", {_name(name)}" for name in dim.runs.lists)
+        runs = f" runs({_sized(dim.runs.by)}, {dim.runs.each}{lists})"
+    return f"{_name(dim.name)} = {'?' if dim.size is None else dim.size}{runs}"
 
 
 def _name(text: str) -> str:

@@ -57,13 +57,25 @@ _FLOATS = frozenset({DType.BF16, DType.F16, DType.F32, DType.F64})
 
 @dataclass(frozen=True, slots=True)
 class Dim:
-    """A named axis. `size` is None while the dim is free (batch, T before a recipe binds them)."""
+    """A named axis. `size` is None while the dim is free (batch, T before a recipe binds them). `runs`: by what its
+    members are sorted, where they are: then an axis of a mesh cuts it where the parts of that begin."""
 
     name: str
     size: int | None
+    runs: Runs | None = None
 
     def __str__(self) -> str:
         return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """The members of a dim are pairs of something with a member of `by`, `each` of them for everything that is paired,
+    in runs of equal members of `by`, which ascend; so in each of `lists` (the names of the dims before it)."""
+
+    by: Dim
+    each: int
+    lists: tuple[str, ...]
 
 
 Dims = tuple[Dim, ...]

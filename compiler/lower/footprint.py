@@ -344,7 +344,7 @@ class _Walk:
         self._hold((*memories, *staging), 1)
         for name in sent.frees:
             self._unbind(name)
-        for name, shape, memory, given in zip(sent.outputs, sent.shapes, memories, sent.inputs, strict=True):
+        for name, shape, memory, given in zip(sent.outputs, sent.shapes, memories, sent.inputs, strict=not sent.groups):
             self._bind(name, memory if given in sent.in_place else self._made(name, shape, sent.dtype))
         self._mark(sent.outputs[0])
         self.flying[sent.outputs[-1]] = (*memories, *staging)

@@ -27,6 +27,7 @@ from ...runtime.program import (
 )
 from ..ir.graph import Graph
 from ..ir.types import Dim, Node, Phase, TensorType
+from ..ops.collectives import changes
 from .checks import checked_first, states_written_early
 from .emit import TORCH_DTYPES, Key, shape, storage
 from .fuse import listing
@@ -200,22 +201,23 @@ class _Walk:
 
     def _instruct(self, position: int, segment: Segment, node: Node) -> None:
         """A node that is an instruction of its own. Collectives are begun here and waited for by `_land`."""
-        (key,), use, out = segment.inputs, node.uses[0], node.outs[0]
-        frees = [key] if self._ends(key, position, segment.phase) else []
+        keys, use, out = [use.value for use in node.uses], node.uses[0], node.outs[0]
+        frees = [key for key in dict.fromkeys(keys) if self._ends(key, position, segment.phase)]
+        key = keys[0]
         tensor, sizes = self.live[key], tuple(shape(out.dims))
         same = node.op == "all_reduce" and dense(tensor)
         in_place = same and bool(frees) and storage(tensor) not in self._staying(frees)
-        given, freed = self.buffer(key), tuple(self.buffer(k) for k in frees)
+        given, freed = tuple(map(self.buffer, keys)), tuple(map(self.buffer, frees))
         target, axis, dtype = self.buffer((node.id, 0)), str(node.attrs["axis"]), out.dtype.value
         at, size = _position(node, "split" if node.op == "all_to_all" else "dim")
         if node.op == "shard":
-            made: Instruction = Shard(axis, given, target, sizes, dtype, at, size, freed)
+            made: Instruction = Shard(axis, given[0], target, sizes, dtype, at, size, freed)
         else:
             join, join_size = _position(node, "join")
             reduction = cast(Reduction, node.attrs.get("reduction", "sum"))
             made = Collective(
-                cast(CollectiveKind, node.op), axis, (given,), (target,), (sizes,), dtype,
-                reduction, at, size, join, join_size, freed, (given,) if in_place else (),
+                cast(CollectiveKind, node.op), axis, given, (target,), (sizes,), dtype,
+                reduction, at, size, join, join_size, _groups(node), freed, given if in_place else (),
             )  # fmt: skip
             self.flying[node.id, 0] = tensor
         if in_place:
@@ -276,6 +278,12 @@ def _written(segment: Segment) -> list[Key]:
 def dense(tensor: torch.Tensor) -> bool:
     """Whether the elements fill a stretch of memory without gaps, in whatever order."""
     return bool(torch.ops.aten.is_non_overlapping_and_dense(tensor))
+
+
+def _groups(node: Node) -> int:
+    """Of how many groups the rows are that an all-to-all sends to them or brings back: 0 where it sends no such."""
+    runs = [dim.runs for pair in changes(node) for dim in pair if node.op == "all_to_all"]
+    return next((one.by.size or 0 for one in runs if one is not None), 0)
 
 
 def _position(node: Node, name: str) -> tuple[int, int]:

@@ -51,6 +51,8 @@ def staging_bytes(sent: Collective, devices: int, gloo: bool) -> int:
     (shape,) = sent.shapes
     if sent.kind == "all_to_all":
         rest = math.prod(n for i, n in enumerate(shape) if i not in (sent.dim, sent.join))
+        if sent.groups:
+            return 2 * math.prod(shape) * item  # at most: how much is sent and comes only the data says
         mine = shape[sent.join] and rest * sent.size * -(-sent.join_size // devices)
         return (mine + math.prod(shape)) * item
     rest = math.prod(n for i, n in enumerate(shape) if i != sent.dim)

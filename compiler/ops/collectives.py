@@ -8,6 +8,12 @@ On the whole value every one of them is the identity: only the layout changes, s
     all_to_all      Shard(join) -> Shard(split)   `split` is cut, `join` put together
     shard           Replicate -> Shard        a device keeps its own part of what it has: no message
     partial         Replicate -> Partial      the first device keeps the value, the others owe nothing (0): no message
+    spread          Shard -> Partial          a device's rows where they belong in the whole, else 0: no message
+    mask            Shard -> Shard            what a device holds beside its rows becomes 0: no message
+
+A dim of rows that are sorted (`Dim.runs`) is cut where the parts of what they are sorted by begin, which only the data
+says. So beside the value they read what it is sorted by: `shard`, `spread` and `mask` one operand, whole (`mask`: cut
+as the value is); `all_to_all` it whole and cut, or, to move what it is sorted by itself, nothing more.
 
 `dim` and `into` are one dim before and after; a graph for all devices has the same dim twice. A cotangent has the
 layout that is dual to its value's: whole where the value is whole or owed, cut where it is cut.
@@ -18,20 +24,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from ..ir.types import Attr, Dim, Node, TensorType
+from ..ir.types import Attr, Dim, DType, Node, TensorType
 from . import attributes, costs
 from .arithmetic import Cotangents
 from .common import Infer, Linear, in_first, nowhere, primitive
 from .definition import Array, Build, Cost, GradientRule, OpDef, Role
 from .derive import one, only
-from .shapes import agree, count, holds, lacks, mapped, refuse, replace, show, without
+from .shapes import agree, count, holds, lacks, mapped, needs_dtype, refuse, replace, show, without
 
 REDUCTIONS = ("sum", "max", "lse")
 COLLECTIVES = frozenset({"all_reduce", "reduce_scatter", "all_gather", "all_to_all"})  # that send messages
 
 _CHANGES: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
     {
-        **dict.fromkeys(("all_gather", "shard", "reduce_scatter"), (("dim", "into"),)),
+        **dict.fromkeys(("all_gather", "shard", "reduce_scatter", "spread"), (("dim", "into"),)),
         "all_to_all": (("split", "split_into"), ("join", "join_into")),
     }
 )
@@ -45,8 +51,10 @@ def changes(node: Node) -> tuple[tuple[Dim, Dim], ...]:
 
 def _infer(pairs: Sequence[tuple[str, str]]) -> Infer:
     def infer(operands: tuple[TensorType, ...], attrs: Mapping[str, Attr]) -> tuple[TensorType, ...]:
-        count(operands, 1)
+        count(operands[:1], 1)
         agree(operands)
+        for ids in operands[1:]:
+            needs_dtype(ids, DType.I64)
         attributes.text(attrs, "axis")
         if "reduction" in attrs and attrs["reduction"] not in REDUCTIONS:
             raise refuse(f"no reduction {attrs['reduction']}")
@@ -87,12 +95,19 @@ def _all_reduce_gradient(b: Build, node: Node, cotangents: Cotangents, wanted: S
     return [only(cotangents)]
 
 
+# y = mask(x)                  dx = mask(g)
+def _mask_gradient(b: Build, node: Node, cotangents: Cotangents, wanted: Sequence[bool]) -> Cotangents:
+    rows = node.uses[1:]
+    return [one(b, "mask", only(cotangents), *rows, **node.attrs), *(None for _ in rows)]
+
+
 def _inverse(op: str) -> GradientRule:
     """The gradient of a collective that changes `dim` into `into`: another that changes it back."""
 
     def rule(b: Build, node: Node, cotangents: Cotangents, wanted: Sequence[bool]) -> Cotangents:
-        (old, new), axis = changes(node)[0], node.attrs["axis"]
-        return [one(b, op, only(cotangents), axis=axis, dim=new, into=old)]
+        (old, new), axis, rows = changes(node)[0], node.attrs["axis"], node.uses[1:]
+        back = "spread" if rows and op == "all_gather" else op
+        return [one(b, back, only(cotangents), *rows, axis=axis, dim=new, into=old), *(None for _ in rows)]
 
     return rule
 
@@ -101,7 +116,9 @@ def _inverse(op: str) -> GradientRule:
 def _all_to_all_gradient(b: Build, node: Node, cotangents: Cotangents, wanted: Sequence[bool]) -> Cotangents:
     (split, split_into), (join, join_into) = changes(node)
     back: dict[str, Attr] = {"split": join_into, "split_into": join, "join": split_into, "join_into": split}
-    return [one(b, "all_to_all", only(cotangents), axis=node.attrs["axis"], **back)]
+    rows = node.uses[:0:-1]
+    moved = one(b, "all_to_all", only(cotangents), *rows, axis=node.attrs["axis"], **back)
+    return [moved, *(None for _ in rows)]
 
 
 _AXIS = {"axis": "the mesh axis along which devices speak"}
@@ -140,4 +157,6 @@ COLLECTIVE = (
     ),
     _collective("shard", _DIM, _inverse("all_gather"), free=True),
     _collective("partial", _HOW, _all_reduce_gradient, _linear),
+    _collective("spread", _DIM, _inverse("shard"), free=True),
+    _collective("mask", {"dim": "the rows"}, _mask_gradient, free=True),
 )

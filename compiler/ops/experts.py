@@ -2,9 +2,9 @@
 
 dispatch(pick)[.., P] = token, expert: the pairs that are picked, by expert, then by token; every token has k of them.
 grouped_dot(x, w, ids) contracts row p with w[E = ids[p]]; grouped_outer, its gradient in w, sums the outer products of
-the rows that belong to each member of E. Both mean what they say for any ids; their kernels want ids that ascend along
-their last dim, as dispatch gives them, so that an expert's rows lie together (Gale et al. 2022, MegaBlocks, section 4:
-no capacity, no token dropped, no padding).
+the rows that belong to each member of E. A row whose id is beyond E is 0, and in no sum. The kernels want ids that
+ascend along their last dim, as dispatch gives them, so that an expert's rows lie together (Gale et al. 2022,
+MegaBlocks, section 4: no capacity, no token dropped, no padding).
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def _dot_roles(node: Node) -> Mapping[Dim, Role]:
 def _dot(node: Node, arrays: Sequence[Array]) -> tuple[Array, ...]:
     x, w, ids = arrays
     dim, (x_use, w_use, ids_use) = attributes.dim(node.attrs, "dim"), node.uses
-    mine = w.take(ids.reshape(-1), axis=w_use.dims.index(dim))  # [.., rows, ..] where E was
+    known = ids < elements((dim,))
+    x = x * align(known, ids_use.dims, x_use.dims)
+    mine = w.take(np.where(known, ids, 0).reshape(-1), axis=w_use.dims.index(dim))  # [.., rows, ..] where E was
     others = without(w_use.dims, (dim,))
     mine = np.moveaxis(mine, w_use.dims.index(dim), 0).reshape(*ids.shape, *(elements((d,)) for d in others))
     return (einsum(node.outs[0].dims, (x, x_use.dims), (mine, ids_use.dims + others)),)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
 
-from ..ir.layout import Axes, Layout, Mesh, Reduction, largest_part
+from ..ir.layout import Axes, Layout, Mesh, Reduction, cut_size, largest_part
 from ..ir.types import Node, Phase
 from ..ops.definition import Role
 from ..ops.registry import REGISTRY
@@ -186,7 +186,7 @@ def _as_one(strategy: Strategy, mesh: Mesh) -> bool:
 def _keeps(node: Node, strategy: Strategy, mesh: Mesh) -> bool:
     """Whether no device is left without work that another has, and the cuts are legal."""
     for dim, axes in cut_axes(strategy, mesh).items():
-        size = dim.size or 0
+        size = cut_size(dim)
         for axis in axes:
             if size < mesh.size(axis):
                 return False

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from ..cost.cluster import Cluster
 from ..cost.roofline import node_time
-from ..ir.layout import Axes, Layout, Mesh, largest_part
+from ..ir.layout import Axes, Layout, Mesh, largest_size, usual_size
 from ..ir.types import Dim, Dims, Node, TensorType, with_dims
 from ..ops.collectives import COLLECTIVES
 from .relayout import Move
@@ -44,7 +44,7 @@ class Prices:
     def move_s(self, move: Move, dims: Dims, itemsize: int) -> float:
         """Seconds of a change of layout."""
         layout = move.after if move.op == "all_gather" else move.before
-        seconds = self.collective_s(move.op, move.axis, layout.elements(dims, self.mesh) * itemsize)
+        seconds = self.collective_s(move.op, move.axis, layout.usual_elements(dims, self.mesh) * itemsize)
         at = move.after.position(move.axis)
         idle = at is not None and (dims[at].size or 0) < self.mesh.size(move.axis)
         return seconds * (_IDLE if idle else 1)
@@ -68,7 +68,10 @@ def largest(node: Node, cut: Mapping[Dim, Axes], mesh: Mesh) -> Node:
     """The node in the sizes of the device that has most."""
     if not cut:
         return node
-    names = {dim: Dim(dim.name, largest_part(dim.size or 0, axes, mesh)) for dim, axes in cut.items()}
+    sizes = {dim: largest_size(dim, axes, mesh) for dim, axes in cut.items()}
+    # Where rows meet their own expert alone, the rows that there are are computed, not those that there is room for.
+    sizes |= {d: usual_size(d, axes, mesh) for d, axes in cut.items() if d.runs is not None and d.runs.by in cut}
+    names = {dim: Dim(dim.name, size) for dim, size in sizes.items()}
     outs = tuple(TensorType(tuple(names.get(d, d) for d in out.dims), out.dtype) for out in node.outs)
     attrs = {key: with_dims(value, names) for key, value in node.attrs.items()}
     return replace(node, uses=tuple(use.relabel(names) for use in node.uses), outs=outs, attrs=attrs)

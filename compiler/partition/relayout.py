@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ..ir.layout import Axes, Layout, Mesh, Reduction
-from ..ir.types import Dims
+from ..ir.types import Dim, Dims
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +39,30 @@ def moves(dims: Dims, layout: Layout, mesh: Mesh) -> Iterator[Move]:
     for whole, factors in mesh.whole_axes:
         for axis in factors:
             ends = [at for at, axes in enumerate(layout.shards) if all(mesh.order(a) < mesh.order(axis) for a in axes)]
-            yield from _along(axis, layout.on(axis), ends, layout, mesh)
+            free = [at for at in ends if dims[at].runs is None or not layout.shards[at]]
+            yield from _along(axis, layout.on(axis), free, dims, layout, mesh)
         ways = {layout.on(axis) for axis in factors}
         if len(factors) > 1 and len(ways) == 1:
             (on,) = ways
-            even = [at for at in range(len(dims)) if _even(dims[at].size or 0, layout.shards[at], whole, mesh)]
+            even = [at for at in range(len(dims)) if _even(dims[at], layout.shards[at], whole, mesh)]
             if not isinstance(on, int) or on in even:
-                yield from _along(whole, on, even, layout, mesh)
+                yield from _along(whole, on, even, dims, layout, mesh)
 
 
-def _even(size: int, cut: Axes, whole: str, mesh: Mesh) -> bool:
+def _even(dim: Dim, cut: Axes, whole: str, mesh: Mesh) -> bool:
     """Whether a dim, cut by some axes, has the same parts by all of an axis at once as by its factors in turn."""
     others = [axis for axis in cut if axis not in mesh.members(whole)]
     last = all(mesh.order(axis) < mesh.order(whole) for axis in others)
-    return last and size % math.prod(map(mesh.size, (*others, whole))) == 0
+    return last and dim.runs is None and (dim.size or 0) % math.prod(map(mesh.size, (*others, whole))) == 0
 
 
-def _along(axis: str, on: int | Reduction | None, ends: list[int], layout: Layout, mesh: Mesh) -> Iterator[Move]:
+def _along(
+    axis: str, on: int | Reduction | None, ends: list[int], dims: Dims, layout: Layout, mesh: Mesh
+) -> Iterator[Move]:
+    rows = [at for at in ends if dims[at].runs is not None]
     if isinstance(on, Reduction):
         yield Move("all_reduce", axis, layout, layout.with_axis(axis, None, mesh), reduction=on)
-        for at in ends if on is Reduction.SUM else ():
+        for at in (one for one in ends if one not in rows) if on is Reduction.SUM else ():
             yield Move("reduce_scatter", axis, layout, layout.with_axis(axis, at, mesh), dim=at)
     elif on is None:
         for at in ends:
@@ -66,10 +70,19 @@ def _along(axis: str, on: int | Reduction | None, ends: list[int], layout: Layou
         if all(how is Reduction.SUM for _, how in layout.partial) and axis in mesh.names:
             yield Move("partial", axis, layout, layout.with_axis(axis, Reduction.SUM, mesh))
     elif layout.shards[on][-1] == mesh.members(axis)[-1]:
-        yield Move("all_gather", axis, layout, layout.with_axis(axis, None, mesh), dim=on)
+        if dims[on].runs is None:
+            yield Move("all_gather", axis, layout, layout.with_axis(axis, None, mesh), dim=on)
+        elif all(how is Reduction.SUM for _, how in layout.partial):
+            yield Move("spread", axis, layout, layout.with_axis(axis, Reduction.SUM, mesh), dim=on)
         for at in ends:
-            if at != on:
+            if at != on and all(_sent_as_lists(dims, row, other) for row, other in ((at, on), (on, at))):
                 yield Move("all_to_all", axis, layout, layout.with_axis(axis, at, mesh), dim=on, to=at)
+
+
+def _sent_as_lists(dims: Dims, at: int, other: int) -> bool:
+    """Whether rows, if it is such, can be sent to whom they belong while another dim is cut: if that counts lists."""
+    runs = dims[at].runs
+    return runs is None or (other < at and tuple(d.name for d in dims[:at]) == runs.lists)
 
 
 @dataclass
@@ -121,4 +134,4 @@ def _back(came: dict[Layout, Move], source: Layout, target: Layout) -> Iterator[
 
 def count_messages(move: Move, dims: Dims, itemsize: int) -> float:
     """A price without a machine: what sends messages costs one, what does not nearly nothing."""
-    return 1e-3 if move.op in ("shard", "partial") else 1.0
+    return 1e-3 if move.op in ("shard", "partial", "spread") else 1.0

@@ -14,13 +14,13 @@ from types import MappingProxyType
 from ..ir.graph import Graph, GraphBuilder
 from ..ir.layout import Layout, Mesh
 from ..ir.levels import PHASE_ORDER
-from ..ir.types import Attr, Dims, Node, Phase, TensorType, Use
+from ..ir.types import Attr, Dim, Dims, Node, Phase, Use
 from ..ops import attributes
 from ..ops.collectives import COLLECTIVES
 from ..ops.registry import REGISTRY
 from .apart import TAKE_APART
 from .relayout import Move, Paths
-from .strategies import Option, Strategy, operand_layouts, result_layouts
+from .strategies import Option, Strategy, operand_layouts, result_layouts, summed_rows
 
 Value = tuple[str, int]
 Layouts = tuple[Layout, ...]
@@ -53,6 +53,8 @@ class _Rewrite:
     known: dict[object, tuple[Strategy, Layouts, Layouts]] = field(  # by a strategy's identity, with what it is of
         default_factory=dict[object, tuple[Strategy, Layouts, Layouts]]
     )
+    origin: dict[Value, Value] = field(default_factory=dict[Value, Value])  # of what was moved: what it is elsewhere
+    sorted_by: dict[str, Use] = field(default_factory=dict[str, Use])  # of a node with sorted rows: what sorts them
 
     def run(self) -> Graph:
         self.builder = GraphBuilder(self.graph.name, self.graph.microbatches)
@@ -78,7 +80,12 @@ class _Rewrite:
         else:
             wanted, made = self._layouts(node, strategy)
             uses = tuple(self._fit(use, want, node) for use, want in zip(now, wanted, strict=True))
-            self.builder.add(replace(node, uses=uses, layouts=made))
+            rows = summed_rows(node, strategy)
+            if rows is not None:
+                uses = tuple(self._masked(use, rows, node) if rows in use.dims else use for use in uses)
+            node = replace(node, uses=uses, layouts=made)
+            self._sort(node)
+            self.builder.add(node)
 
     def _layouts(self, node: Node, strategy: Strategy) -> tuple[Layouts, Layouts]:
         """How it wants its operands and how its results lie: asked for once for all of a class."""
@@ -118,15 +125,60 @@ class _Rewrite:
         for earlier in (phase,) if source.id in self.again else _FROM[phase]:
             if (value, move.after, earlier) in self.fitted:
                 return self.fitted[value, move.after, earlier]
-        out = TensorType(dims, source.outs[0].dtype if value[0] != source.id else source.outs[value[1]].dtype)
         use = Use(value[0], value[1], dims, self.builder[value[0]].outs[value[1]].dtype)
         at = reader if phase is reader.phase and phase is not Phase.PREPARE else source
+        sorting = self._sorting(use, move, replace(at, phase=phase))
         node = Node(
-            self.builder.fresh(_name(source.id, value, move)), move.op, (use,), (replace(out, dtype=use.dtype),),
+            self.builder.fresh(_name(source.id, value, move)), move.op, (use, *sorting), (use.type,),
             _attrs(move, dims), phase, None, at.path, at.layer, source.origin, (move.after,),
         )  # fmt: skip
         self.fitted[value, move.after, phase] = self.builder.add(node)
+        self.origin[node.id, 0] = self.origin.get(value, value)
+        self._sort(node)
         return node
+
+    # ---- sorted rows
+
+    def _sort(self, node: Node) -> None:
+        """Whose rows a node's rows are: those of what first sorted them."""
+        if node.op == "dispatch":
+            self.sorted_by[node.id] = node.out(1)
+        elif any(dim.runs is not None for out in node.outs for dim in out.dims):
+            known = [use.node for use in node.uses if use.node in self.sorted_by and any(d.runs for d in use.dims)]
+            if known:
+                self.sorted_by[node.id] = self.sorted_by[known[0]]
+
+    def _sorting(self, use: Use, move: Move, reader: Node) -> tuple[Use, ...]:
+        """What sorts the rows that a move cuts or puts together, as it lies before and after."""
+        rows = [at for at in (move.dim, move.to) if at is not None and use.dims[at].runs is not None]
+        if not rows:
+            return ()
+        layouts = [move.before, move.after]
+        if move.op != "all_to_all":
+            layouts = [layout for layout in layouts if not layout.shards[rows[0]]]
+        ids = self.sorted_by[use.node]
+        if move.op == "all_to_all" and self.origin.get(use.value, use.value) == ids.value:
+            return ()
+        return tuple(self._ids(ids, use, layout, reader) for layout in layouts)
+
+    def _ids(self, ids: Use, use: Use, layout: Layout, reader: Node) -> Use:
+        """What sorts a value's rows, lying as the value does."""
+        cut = dict(zip(use.dims, layout.shards, strict=True))
+        return self._fit(ids, Layout(tuple(cut[dim] for dim in ids.dims)), reader)
+
+    def _masked(self, use: Use, rows: Dim, reader: Node) -> Use:
+        """A device's own rows, and 0 beside them."""
+        names = dict(zip(self.builder[use.node].outs[use.output].dims, use.dims, strict=True))
+        layout = self._layout(use.value)
+        ids = self.sorted_by[use.node]
+        ids = self._ids(ids.relabel(names), use, layout, reader)
+        (axis,) = layout.shards[use.dims.index(rows)]
+        node = Node(
+            self.builder.fresh(f"mask/{use.node}"), "mask", (use, ids), (use.type,), {"axis": axis, "dim": rows},
+            max(reader.phase, self.builder[use.node].phase, key=PHASE_ORDER.__getitem__), None, reader.path,
+            reader.layer, reader.origin, (layout,),
+        )  # fmt: skip
+        return self.builder.add(node).out()
 
     def _phase(self, source: Node, value: Value, path: tuple[Move, ...], reader: Node) -> Phase:
         """A message about what is there before the microbatches is sent once a step; all else where it is read."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..integer import Integer, Row
 from ..ir.layout import FACTOR, Axes, Layout, Mesh, Reduction
-from ..ir.types import Node, Phase
+from ..ir.types import Dims, Node, Phase
 from .choices import Choices
 from .fold import OUTPUT, ClassId, Folded, Read
 from .price import Prices
@@ -184,7 +184,7 @@ class Program:
         kept = self.prices.keep_s(max(size for _, size in sources)) if forward else 0.0
         prices = {
             (source, target): times
-            * (self._changes_s(factors, source[0], target, source[1]) + kept * (target == nothing))
+            * (self._changes_s(factors, source[0], target, source[1], out.dims) + kept * (target == nothing))
             for source in sources
             for target in targets
             if source[0] not in (target, nothing)
@@ -222,10 +222,10 @@ class Program:
         self.costs.append(cost)
         return len(self.costs) - 1
 
-    def _changes_s(self, factors: Axes, ons: Ons, targets: Ons, size: int) -> float:
+    def _changes_s(self, factors: Axes, ons: Ons, targets: Ons, size: int, dims: Dims) -> float:
         """Seconds of a change along an axis: along all its factors at once where all do the same, else one by one."""
         if len({*zip(ons, targets, strict=True)}) == 1:
-            return self._change_s(factors[0].partition(FACTOR)[0], ons[0], targets[0], size)
+            return self._change_s(factors[0].partition(FACTOR)[0], ons[0], targets[0], size, dims)
         held, total = size, 0.0
         for axis, on in zip(factors, ons, strict=True):
             held //= self.mesh.size(axis) if isinstance(on, int) else 1
@@ -233,19 +233,24 @@ class Program:
         # What makes the value shorter comes first; the last factor that cuts a dim is gathered first.
         for axis, on, to in sorted(changes, key=lambda one: (one[2] is None, not isinstance(one[1], Reduction))):
             parts = self.mesh.size(axis)
-            total += self._change_s(axis, on, to, held * (parts if isinstance(on, int) else 1))
+            total += self._change_s(axis, on, to, held * (parts if isinstance(on, int) else 1), dims)
             held = held * parts if isinstance(on, int) and to is None else held
             held = held // parts if isinstance(on, Reduction) and isinstance(to, int) else held
         return total
 
-    def _change_s(self, axis: str, on: On, target: On, size: int) -> float:
-        """Seconds of a change along one axis, of a value of which the other axes leave so many bytes."""
+    def _change_s(self, axis: str, on: On, target: On, size: int, dims: Dims) -> float:
+        """Seconds of a change along one axis, of a value of which the other axes leave so many bytes.
+
+        Sorted rows come out of a sum and into one: they are neither scattered nor gathered.
+        """
         part = size / self.mesh.size(axis)
         if isinstance(on, Reduction):
-            op = "reduce_scatter" if isinstance(target, int) and on is Reduction.SUM else "all_reduce"
-            return self.prices.collective_s(op, axis, size)
+            scattered = isinstance(target, int) and on is Reduction.SUM and dims[target].runs is None
+            return self.prices.collective_s("reduce_scatter" if scattered else "all_reduce", axis, size)
         if isinstance(target, int):
             return self.prices.collective_s("all_to_all", axis, part)
+        if isinstance(on, int) and dims[on].runs is not None:
+            return self.prices.collective_s("spread" if target is Reduction.SUM else "all_reduce", axis, size)
         return self.prices.collective_s("all_gather", axis, size)
 
     # ---- memory

@@ -16,10 +16,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from ..ir.layout import Axes, Layout, Mesh, Reduction, has_empty_part
-from ..ir.types import Dim, Dims, Node
+from ..ir.layout import Axes, Layout, Mesh, Reduction, cut_size, has_empty_part
+from ..ir.types import Dim, Dims, Node, Runs
 from ..ops import attributes
 from ..ops.definition import Role
+from ..ops.offsets import start_operands
 from ..ops.registry import REGISTRY
 from ..ops.structure import axis_pair
 
@@ -85,7 +86,23 @@ def _cuttable(node: Node, roles: Mapping[Dim, Role]) -> Iterable[tuple[Dims, Rol
     for dim, role in roles.items():
         joined = role is Role.LSE and len(node.outs) > 1  # its results are joined together, not each by itself
         if dim not in together and not joined:
-            yield (dim,), role
+            yield from ([((dim,), role)] if dim.runs is None else _rows(node, dim, dim.runs, roles))
+
+
+def _rows(node: Node, dim: Dim, runs: Runs, roles: Mapping[Dim, Role]) -> Iterable[tuple[Dims, Role]]:
+    """Sorted rows: with what they look up by what they are sorted by, which then lies where they do; else alone."""
+    if roles.get(runs.by) is Role.GATHER:
+        yield (dim, runs.by), Role.MAP
+    elif roles[dim] in (Role.MAP, Role.SUM) and dim not in start_operands(node):
+        yield (dim,), roles[dim]
+
+
+def summed_rows(node: Node, strategy: Strategy) -> Dim | None:
+    """The sorted rows that a strategy cuts and some result lacks: what a device holds beside its own must be 0."""
+    for dim in (d for option in strategy for d in option.cut if d.runs is not None):
+        if any(dim not in out.dims and dim.runs and dim.runs.by not in out.dims for out in node.outs):
+            return dim
+    return None
 
 
 def parts_of(node: Node) -> Dims:
@@ -129,6 +146,10 @@ def is_legal(node: Node, strategy: Strategy, mesh: Mesh) -> bool:
     cut = cut_axes(strategy, mesh)
     roles = REGISTRY[node.op].roles(node)
     for dim, axes in cut.items():
+        if dim.runs is not None and (
+            len(axes) > 1 or has_empty_part(cut_size(dim), axes, mesh) or cut.get(dim.runs.by, axes) != axes
+        ):
+            return False
         needed = roles.get(dim) in _NEVER_EMPTY or dim.name in _apart_dims(strategy)
         if needed and has_empty_part(_size(dim), axes, mesh):
             return False

@@ -153,7 +153,7 @@ def _caller_dims(node: Node, body: Graph, sizes: Mapping[str, int | None]) -> di
     for dim in _every_dim(body):
         if dim not in found:
             clash = dim.name in taken or sizes.get(dim.name, dim.size) != dim.size
-            found[dim] = Dim(f"{node.id}.{dim.name}", dim.size) if clash else dim
+            found[dim] = replace(dim, name=f"{node.id}.{dim.name}") if clash else dim
     return found
 
 

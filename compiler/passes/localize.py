@@ -14,7 +14,7 @@ from typing import Any
 
 from ..ir.graph import Graph, GraphBuilder
 from ..ir.layout import Coordinate, Layout, Mesh, local_dim, part
-from ..ir.types import Attr, Dim, DType, Node, Phase, TensorType, Use, dims_in, with_dims
+from ..ir.types import Attr, Dim, Dims, DType, Node, Phase, TensorType, Use, dims_in, with_dims
 from ..ops import attributes
 from ..ops.collectives import changes
 from ..ops.definition import Role
@@ -23,6 +23,9 @@ from ..ops.registry import REGISTRY
 from ..ops.shapes import elements
 
 DEVICE = "device"  # the pseudo-dim whose part `device/tensor` begins at the device's place along the axis
+
+
+_BY_GROUP = frozenset({"grouped_dot", "grouped_outer"})  # they leave out rows of what they do not have
 
 
 def localize(graph: Graph, mesh: Mesh, coordinate: Coordinate) -> Graph:
@@ -95,6 +98,10 @@ class _Local:
             size = elements(attributes.dims(node.attrs, "over"))
             attrs: dict[str, Attr] = {"value": size, "dims": (), "dtype": DType.I64}
             self.builder.add(replace(node, op="constant", attrs=attrs, layouts=()))
+        elif node.op == "mask":
+            self._mask(node)
+        elif node.op in ("shard", "spread") and len(node.uses) > 1:
+            self._rows(node)
         elif changes(node) or node.op == "all_reduce":
             self.builder.add(self._collective(node))
         else:
@@ -128,7 +135,7 @@ class _Local:
     # ---- collectives
 
     def _collective(self, node: Node) -> Node:
-        (use,), (layout,) = node.uses, node.layouts
+        use, (layout,) = node.uses[0], node.layouts
         before = dict(zip(use.dims, self._layout(use.value).shards, strict=True))
         after = dict(zip(node.outs[0].dims, layout.shards, strict=True))
         attrs = dict(node.attrs)
@@ -137,7 +144,7 @@ class _Local:
             dim = attributes.dim(node.attrs, old)
             attrs[old], attrs[new] = self._dim(dim, before[dim]), self._dim(dim, after[dim])
         out = TensorType(layout.local_dims(node.outs[0].dims, self.mesh, self.coordinate), node.outs[0].dtype)
-        return replace(node, uses=(self._use(use),), outs=(out,), attrs=attrs, layouts=())
+        return replace(node, uses=tuple(map(self._use, node.uses)), outs=(out,), attrs=attrs, layouts=())
 
     # where(device = 0, x, 0): the first device along the axis has the value, the others owe nothing
     def _partial(self, node: Node) -> None:
@@ -158,6 +165,37 @@ class _Local:
         )
         total = write("all_reduce", write("exp", write("sub", x, finite)), axis=axis, reduction="sum")
         self.instead[node.id, 0] = write("add", finite, write("log", total))
+
+    # ---- sorted rows: a device's own come first, then what nobody has, whose expert is one past the last
+
+    def _mask(self, node: Node) -> None:
+        """0 beside the rows that there are."""
+        write, (x, ids) = _Writer(self.builder, node), map(self._use, node.uses)
+        there = write("lt", ids, write.integer(_sorted_by(node).size or 0))
+        self.instead[node.id, 0] = write.ordered(write("where", there, x, write.constant(0, x.dtype)), x.dims)
+
+    # before = #(ids < own experts), own = place < #(ids of own experts)
+    # shard:  y[place] = x[before + place] where own       spread:  y[before + place] += x[place] where own
+    def _rows(self, node: Node) -> None:
+        """A device's rows out of the whole, or where they belong in the whole."""
+        write, (x, ids) = _Writer(self.builder, node), map(self._use, node.uses)
+        whole, by = attributes.dim(node.attrs, "dim"), _sorted_by(node)
+        axes = (attributes.text(node.attrs, "axis"),)
+        mine, start = self._dim(whole, axes), self._start(by, axes)
+        size = elements((self._dim(by, axes),))
+        before = write.count("lt", ids, start, whole)
+        upto = write.count("lt", ids, write("add", start, write.integer(size)), whole)
+        place = write("index", write.integer(0), dim=mine)
+        own = write("gt", write("sub", upto, before), place)
+        at = write("minimum", write("add", before, place), write.integer(elements((whole,)) - 1))
+        dims = tuple(whole if dim == mine else mine if dim == whole else dim for dim in x.dims)
+        if node.op == "shard":
+            beside = by.size or 0 if ids.value == x.value else 0
+            found = write("where", own, write("gather", x, at, dim=whole), write.constant(beside, x.dtype))
+            self.instead[node.id, 0] = write.ordered(found, dims)
+        else:
+            values = write.ordered(write("where", own, x, write.constant(0, x.dtype)), x.dims)
+            self.instead[node.id, 0] = write("scatter_add", values, at, dim=whole, dims=dims)
 
     def _start(self, dim: Dim, axes: tuple[str, ...]) -> Use:
         """Where this device's part of a dim begins."""
@@ -186,7 +224,10 @@ class _Local:
         body = self._body(node, names) if node.op == "scan" and names else node.body
         local = replace(node, uses=tuple(uses), outs=outs, attrs=attrs, body=body, layouts=())
         looked = [d for d, role in REGISTRY[node.op].roles(node).items() if role is Role.GATHER and d in cut]
-        if looked:
+        if looked and any(d.runs is not None and d.runs.by == looked[0] for d in cut) and node.op in _BY_GROUP:
+            ids = _Writer(self.builder, node)("sub", uses[-1], self._start(looked[0], cut[looked[0]]))
+            self.builder.add(replace(local, uses=(*uses[:-1], ids)))
+        elif looked:
             self._look_up(local, looked[0], cut[looked[0]])
         else:
             self.builder.add(local)
@@ -243,6 +284,13 @@ class _Local:
         return key
 
 
+def _sorted_by(node: Node) -> Dim:
+    """What the rows of a node are sorted by."""
+    runs = attributes.dim(node.attrs, "dim").runs
+    assert runs is not None, f"{node.id}: what is not sorted is cut by the chunk rule"
+    return runs.by
+
+
 def _renamed(body: Graph, names: Mapping[Dim, Dim]) -> Graph:
     """A body with some dims called and sized otherwise."""
     builder = GraphBuilder(body.name, body.microbatches)
@@ -274,6 +322,15 @@ class _Writer:
     def constant(self, value: float, dtype: DType) -> Use:
         """A scalar."""
         return self("constant", value=value, dims=(), dtype=dtype)
+
+    def count(self, op: str, ids: Use, than: Use, over: Dim) -> Use:
+        """How many ids of each list compare so."""
+        one = self("where", self(op, ids, than), self.integer(1), self.integer(0))
+        return self("sum", one, over=(over,))
+
+    def ordered(self, use: Use, dims: Dims) -> Use:
+        """The axes in this order."""
+        return use if use.dims == dims else self("transpose", use, dims=dims)
 
     def integer(self, value: int) -> Use:
         """An integer scalar."""

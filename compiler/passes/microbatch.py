@@ -78,7 +78,7 @@ def _divided(graph: Graph, sizes: dict[Dim, Dim], count: int) -> dict[Dim, Dim]:
                     assert dim.size is not None, f"the dim {dim} has a size before it is cut"
                     if dim.size % count:
                         _refuse(node, f"{dim} = {dim.size}, made of the batch, does not divide into {count}")
-                    sizes[dim] = Dim(dim.name, dim.size // count)
+                    sizes[dim] = replace(dim, size=dim.size // count)
     return sizes
 
 
@@ -235,7 +235,7 @@ class _Facts:
             dims = tuple(dim for dim in use.dims if dim != along)
             for outside, inside in zip(dims, inner.outs[0].dims, strict=True):
                 if outside in sizes:
-                    known[inside] = Dim(inside.name, sizes[outside].size)
+                    known[inside] = replace(inside, size=sizes[outside].size)
         if not known:
             return body
         known = _divided(body, known, self.count)

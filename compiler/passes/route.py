@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from ..base.diagnostic import Diagnostic, SpecError
 from ..ir.graph import Graph, GraphBuilder
 from ..ir.levels import LOSS, MODEL, Level
-from ..ir.types import Dim, Dims, Node, Use, dims_in
+from ..ir.types import Dim, Dims, Node, Runs, Use, dims_in
 from ..ops.build import Builder
 from ..ops.definition import Role
 from ..ops.registry import REGISTRY
@@ -107,12 +107,13 @@ class _Routing:
         free = [d for d in rows if d.name != self.batch] or list(rows)
         tokens = max(reversed(free), key=lambda d: d.size or 0)
         k = self._count(pick)
-        name, number = f"{experts}.rows", 0
+        others = tuple(d for d in rows if d != tokens)
         size = None if tokens.size is None else tokens.size * k
-        while name in self.dims and self.dims[name].size != size:
+        dim, number = Dim(f"{experts}.rows", size, Runs(experts, k, tuple(d.name for d in others))), 0
+        while self.dims.get(dim.name, dim) != dim:
             number += 1
-            name = f"{experts}.rows.{number}"
-        return Axes(tuple(d for d in rows if d != tokens), tokens, experts, Dim(name, size))
+            dim = replace(dim, name=f"{experts}.rows.{number}")
+        return Axes(others, tokens, experts, dim)
 
     def _region(self, pick: str, labels: Dims, node: Node) -> Region:
         if (pick, labels) not in self.regions:

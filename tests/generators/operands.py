@@ -231,7 +231,7 @@ def _unwindowed(m: Maker) -> Attrs:
     return attrs
 
 
-def _collective(*pairs: tuple[str, str], **attrs: Attr) -> Make:
+def _collective(*pairs: tuple[str, ...], **attrs: Attr) -> Make:
     """A value of whole dims: on one device a dim before and after is the same."""
 
     def make(m: Maker) -> Attrs:
@@ -368,6 +368,8 @@ MAKERS: Mapping[str, Make] = MappingProxyType(
         "partial": _collective(reduction="sum"),
         "all_gather": _collective(("dim", "into")),
         "shard": _collective(("dim", "into")),
+        "spread": _collective(("dim", "into")),
+        "mask": _collective(("dim",)),
         "reduce_scatter": _collective(("dim", "into"), reduction="sum"),
         "all_to_all": _collective(("split", "split_into"), ("join", "join_into")),
         "assign": lambda m: m.floats(*m.dims()) or {"target": "w"},

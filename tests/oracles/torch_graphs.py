@@ -283,7 +283,8 @@ _RULES: Mapping[str, Rule] = {
     "window": _window,
     "unwindow": _unwindow,
     **dict.fromkeys(
-        ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "shard", "partial"), lambda node, x: x[0]
+        ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "shard", "partial", "spread", "mask"),
+        lambda node, x: x[0],
     ),
     "gelu": lambda node, x: torch.nn.functional.gelu(x[0]),
     "gelu_tanh": lambda node, x: torch.nn.functional.gelu(x[0], approximate="tanh"),

@@ -14,5 +14,5 @@ def identity(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]
 
 
 RULES: dict[str, Rule] = dict.fromkeys(
-    ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "shard", "partial"), identity
+    ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "shard", "partial", "spread", "mask"), identity
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from oracles.lowered import doubled
-from oracles.meshes import assert_same_on_mesh
+from oracles.meshes import assert_same_on_mesh, laid_at_random
 from oracles.virtual import assert_same_lowered
 from partita.compiler import pipeline
 from partita.compiler.base.span import Source
@@ -12,7 +14,11 @@ from partita.compiler.elaborate.load import load
 from partita.compiler.elaborate.recipes import load_recipe
 from partita.compiler.ir.graph import Graph
 from partita.compiler.ir.layout import Mesh
+from partita.compiler.ir.types import Node
 from partita.compiler.partition.choices import Wishes
+from partita.compiler.partition.relayout import Paths, count_messages
+from partita.compiler.partition.rewrite import rewrite
+from partita.compiler.partition.strategies import Strategy, is_legal, options
 from samples.spec_texts import ROOT
 
 SMALL = """use std
@@ -81,3 +87,58 @@ def test_fewer_key_value_heads_than_devices(heads: int, groups: int, axes: tuple
     layer = graph["layers.1.attn.y"]
     queries, keys, *_ = (graph[use.node].layouts[use.output].text(use.dims) for use in layer.uses)
     assert "T G:tensor.1 R:tensor.2 K" in queries and "S G:tensor.1 K]" in keys
+
+
+MIXTURE = """block Block[D] : x[T, D] -> [T, D] {{
+  norm : RMSNorm[D]
+  moe  : MoE[D, F = 6, E = {experts}](k = {k})
+  return x + moe(norm(x))
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("experts", "k", "axes", "batch"),
+    [
+        (4, 2, (("expert", 2),), 2),
+        (5, 2, (("expert", 2),), 4),
+        (4, 1, (("expert", 4),), 4),
+        (5, 3, (("data", 2), ("expert", 3)), 6),
+        (4, 2, (("expert", 2),), 1),
+    ],
+)
+def test_tokens_go_to_their_experts(experts: int, k: int, axes: tuple[tuple[str, int], ...], batch: int) -> None:
+    step, mesh = small_step(MIXTURE.format(experts=experts, k=k), batch=batch), Mesh(axes)
+    laid = rewrite(step, mesh, with_experts(step, mesh), Paths(mesh, count_messages), frozenset())
+    sent = [node for node in laid.nodes("all_to_all") if len(node.outs[0].dims) == 3]
+    assert len(sent) == 8  # out and back, forward and backward, in two layers
+    assert_same_on_mesh(step, laid, mesh)
+    assert_same_lowered(step, laid, mesh)
+
+
+def _of_experts(node: Node) -> bool:
+    return "experts" in node.id or (node.op == "add" and node.id.endswith("norm.gather"))
+
+
+def with_experts(step: Graph, mesh: Mesh) -> dict[str, Strategy]:
+    """What is an expert's lies with it over `expert`; all else is cut by rows of the batch."""
+    found: dict[str, Strategy] = {}
+    for node in step:
+        every = options(node)
+        batch = next((one for one in every if any(d.name == "batch" for d in one.cut)), every[0])
+        own = [one for one in every if any(d.name.startswith("E") for d in one.cut)] if _of_experts(node) else []
+        rows = next((one for one in own if any(d.runs for d in one.cut)), own[0] if own else batch)
+        wanted = tuple(rows if axis == "expert" else batch for axis in mesh.names)
+        found[node.id] = wanted if is_legal(node, wanted, mesh) else (every[0],) * len(mesh.axes)
+    return found
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(2, 5), st.integers(1, 3), st.integers(1, 4), st.sampled_from(((2,), (3,), (2, 2))),
+    st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_any_layout_of_experts(experts: int, k: int, batch: int, sizes: tuple[int, ...], seed: int) -> None:
+    step = small_step(MIXTURE.format(experts=experts, k=min(k, experts - 1)), batch=batch)
+    mesh = Mesh(tuple(zip(("expert", "data"), sizes, strict=False)))
+    laid = laid_at_random(step, mesh, seed)
+    assert_same_on_mesh(step, laid, mesh)
