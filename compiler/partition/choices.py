@@ -10,7 +10,7 @@ parameters as they are computed with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -50,8 +50,7 @@ def choices(folded: Folded, mesh: Mesh, wishes: Wishes) -> Choices:
     copies = compute_copies(folded)
     for name, node in folded.nodes.items():
         of = tuple(one for one in every[name] if not one.passes or owed & _passing(name, one))
-        every_way = product(*_pinned(node, of, mesh, wishes))
-        strategies = [one for one in every_way if _as_one(one, mesh) and _keeps(node, one, mesh)]
+        strategies = _legal(node, mesh, _pinned(node, of, mesh, wishes)) or _legal(node, mesh, [of] * len(mesh.axes))
         if node.op == "assign":  # it takes what it writes to as that lies
             strategies = [(every[name][0],) * len(mesh.axes)]
         strategies = _stage(node, name in copies, strategies, mesh, wishes)
@@ -169,6 +168,11 @@ def _pinned(node: Node, of: tuple[Option, ...], mesh: Mesh, wishes: Wishes) -> l
         mine = tuple(o for o in free if any(axis in wishes.pins.get(d.name, ()) for d in o.cut))
         found.append((*mine, *(o for o in free if o.passes)) if mine else free)
     return found
+
+
+def _legal(node: Node, mesh: Mesh, of: Sequence[tuple[Option, ...]]) -> list[Strategy]:
+    """The strategies of which every device can do its part; a pin that leaves none asks too much of this node."""
+    return [one for one in product(*of) if _as_one(one, mesh) and _keeps(node, one, mesh)]
 
 
 def _as_one(strategy: Strategy, mesh: Mesh) -> bool:
