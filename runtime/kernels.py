@@ -20,6 +20,7 @@ __all__ = [
     "cross_entropy",
     "cross_entropy_backward",
     "foreign",
+    "gathered_product",
     "gaussian",
     "grouped_dot",
     "grouped_outer",
@@ -108,6 +109,14 @@ def cross_entropy_backward(
         p.scatter_(1, target[part], -1.0, reduce="add")
         logits[part] = p.mul_(dloss[part])
     return logits
+
+
+def gathered_product(total: torch.Tensor, z: torch.Tensor, h: torch.Tensor, beta: int) -> torch.Tensor:
+    """beta total + zᵀ h over a float32 total[V, D], of low z[rows, V] and h[rows, D]: a few of V at a time."""
+    for part in _chunks(total):
+        product = z[:, part].t() @ h
+        _ = total[part].add_(product) if beta else total[part].copy_(product)
+    return total
 
 
 def column_sums(x: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,8 @@
 
 Where the loss's cotangent is known before the loss is, no more than `rows` rows of z ever lie in memory; the tensors
 of V elements a row are the largest of a language model. Rows one after another as in Liger Kernel (arXiv 2410.10989,
-section 3.2). The pass `fuse_loss` makes it; nobody writes it.
+section 3.2). Of low operands the loss and dw, which is a sum over all rows, are wide. The pass `fuse_loss` makes it;
+nobody writes it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,20 @@ from .arrays import align, einsum
 from .common import primitive, second_order
 from .definition import Array, Cost, Precision, Role
 from .numerics import np
-from .shapes import agree, count, elements, floating, holds, mapped, needs_dtype, refuse, same_dtype, show, without
+from .shapes import (
+    agree,
+    count,
+    elements,
+    floating,
+    holds,
+    mapped,
+    needs_dtype,
+    refuse,
+    same_dtype,
+    show,
+    statistic,
+    without,
+)
 from .softmaxes import log_sum_exp
 
 
@@ -30,13 +44,15 @@ def _type(operands: tuple[TensorType, ...], attrs: Mapping[str, Attr]) -> tuple[
     floating(hidden)
     same_dtype((hidden, weight))
     needs_dtype(target, DType.I64)
+    wide = statistic(hidden.dtype)
+    needs_dtype(dloss, wide)
     holds(hidden.dims, (summed,))
     rows = without(hidden.dims, (summed,))
     if set(weight.dims) != {summed, classes}:
         raise refuse(f"the weight must be {show((classes, summed))}, got {show(weight.dims)}", weight.dims)
     if set(target.dims) != set(rows) or not set(dloss.dims) <= set(rows):
         raise refuse(f"a target for each of {show(rows)} is needed, got {show(target.dims)}", rows, target.dims)
-    return (TensorType(rows, dloss.dtype), hidden, weight)
+    return (TensorType(rows, wide), hidden, TensorType(weight.dims, wide))
 
 
 def _roles(node: Node) -> Mapping[Dim, Role]:

@@ -7,7 +7,8 @@ in the forward, as the loss is, and no logits are kept.
     z = Σ[D] h w,  loss = cross_entropy(z, target),  dz = cross_entropy_backward(dloss, …),  dh = Σ[V] dz w,
     dw = Σ[rows] dz h    become    loss, dh, dw = linear_cross_entropy(h, w, target, dloss)
 
-Where all rows of a microbatch would be taken at once there is nothing to gain, and nothing is changed.
+Where all rows of a microbatch would be taken at once there is nothing to gain, and nothing is changed. Of low logits dw
+is summed in the wide type, which takes as much more memory as D rows of logits: the others must be more.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ..ir.levels import GRADIENT, Level
 from ..ir.types import Dims, Node, Phase, TensorType, Use
 from ..ops.attributes import dims as dims_of
 from ..ops.registry import REGISTRY
-from ..ops.shapes import product, without
+from ..ops.shapes import product, statistic, without
 
 _Value = tuple[str, int]
 
@@ -104,11 +105,12 @@ class _Finder:
 
     def _rows_fit(self, loss: Node, hidden: Use, over: Dims) -> bool:
         """Whether the loss has the hidden rows in their order, and more of them than are taken at a time."""
-        rows = product(loss.outs[0].dims)
-        if not loss.outs[0].dtype == loss.uses[0].dtype == hidden.dtype:
-            return False  # of low logits the loss is computed in a wider type
+        rows, dtype = product(loss.outs[0].dims), hidden.dtype
+        if loss.uses[0].dtype is not dtype or loss.outs[0].dtype is not statistic(dtype):
+            return False
         in_order = loss.outs[0].dims == without(hidden.dims, over)
-        return in_order and rows is not None and rows // self.microbatches > self.rows
+        more = 0 if statistic(dtype) is dtype else over[0].size or 0
+        return in_order and rows is not None and rows // self.microbatches > self.rows + more
 
     def _narrow(self, dloss: Use) -> Use:
         """The cotangent before it was spread over rows that are all alike."""
@@ -160,6 +162,7 @@ def _fused(graph: Graph, head: _Head, rows: int) -> Graph:
     gone = {head.logits.id, head.dlogits.id, *head.cone}
     results = {head.dhidden.id: fused.out(1), head.dweight.id: fused.out(2)}
     instead: dict[_Value, Use] = {}
+    wide: dict[_Value, Use] = {}
     for node in graph:
         if node.id in gone:
             continue
@@ -167,12 +170,14 @@ def _fused(graph: Graph, head: _Head, rows: int) -> Graph:
             builder.extend(replace(graph[name], phase=Phase.FORWARD, layer=None) for name in head.cone)
             builder.add(fused)
         elif node.id in results:
-            result, dims = results[node.id], node.outs[0].dims
-            if result.dims != dims:
-                attrs = {"dims": dims}
-                builder.add(replace(node, op="transpose", uses=(result,), attrs=attrs))
-            else:
+            result = _turned(builder, node, results[node.id])
+            if result.dtype is node.outs[0].dtype:
                 instead[node.id, 0] = result
+            else:  # the sum is wide: who wants it so reads it itself
+                builder.add(replace(node, op="cast", uses=(result,), attrs={"to": node.outs[0].dtype}))
+                wide[node.id, 0] = result
+        elif node.op == "cast" and node.uses[0].value in wide and node.outs[0].dtype is wide[node.uses[0].value].dtype:
+            instead[node.id, 0] = wide[node.uses[0].value]
         else:
             builder.add(replace(node, uses=tuple(_now(use, instead) for use in node.uses)))
     for name, use in graph.outputs.items():
@@ -180,6 +185,17 @@ def _fused(graph: Graph, head: _Head, rows: int) -> Graph:
     for key, body in graph.bodies.items():
         builder.body(key, body)
     return builder.finish()
+
+
+def _turned(builder: GraphBuilder, node: Node, result: Use) -> Use:
+    """A result with the axes of the product that it takes the place of."""
+    dims = node.outs[0].dims
+    if result.dims == dims:
+        return result
+    name = node.id if result.dtype is node.outs[0].dtype else builder.fresh(f"{node.id}.turned")
+    out = TensorType(dims, result.dtype)
+    turned = replace(node, id=name, op="transpose", uses=(result,), outs=(out,), attrs={"dims": dims})
+    return builder.add(turned).out()
 
 
 def _node(head: _Head, rows: int) -> Node:
@@ -193,4 +209,4 @@ def _node(head: _Head, rows: int) -> Node:
 
 def _now(use: Use, instead: Mapping[_Value, Use]) -> Use:
     found = instead.get(use.value)
-    return use if found is None else Use(found.node, found.output, use.dims, use.dtype)
+    return use if found is None else Use(found.node, found.output, use.dims, found.dtype)

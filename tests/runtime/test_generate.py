@@ -29,7 +29,9 @@ class _Counting:
     def device(self) -> torch.device:
         return torch.device("cpu")
 
-    def run(self, name: str, store: Any, data: Any, step: int = 0, seed: int = 0) -> dict[str, torch.Tensor]:
+    def run(
+        self, name: str, store: Any, data: Any, step: int = 0, seed: int = 0, *, bound: float = 0.0
+    ) -> dict[str, torch.Tensor]:
         counts = (data[0]["ids"] > 0).cumsum(1)
         return {"scores": torch.nn.functional.one_hot(counts, 32).float()}
 

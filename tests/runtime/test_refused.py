@@ -20,6 +20,7 @@ from partita.compiler.elaborate.recipes import load_recipe
 from partita.compiler.pipeline import compile_recipe
 from partita.runtime.begin import Options, open_build
 from partita.runtime.checkpoint import SPARED, checkpoints
+from partita.runtime.execute import load
 from partita.runtime.fault import RuntimeFault
 from partita.runtime.metrics import read_metrics
 from partita.runtime.program import Check
@@ -98,7 +99,8 @@ def run(build: Path, touched: Callable[[Any], Any], **options: Any) -> list[dict
 
 
 def options_for(build: Path, **options: Any) -> Options:
-    return Options(build.parent / "run", **{"device": "cpu", "measure_memory": False, **options})
+    given: dict[str, Any] = {"device": "cpu", "measure_memory": False, **options}
+    return Options(build.parent / "run", **given)
 
 
 def refused(build: Path, touched: Callable[[Any], Any]) -> RuntimeFault:
@@ -273,7 +275,7 @@ def test_all_of_a_mesh_stop_and_say_the_same(tmp_path: Path) -> None:
 
 def test_a_cluster_writes_nothing_above_the_bound(tmp_path: Path) -> None:
     build, program = compiled(tmp_path / "build", {"data": 2}, 6, zero=1)
-    cluster = Cluster(open_build(build, torch.device("cpu")))
+    cluster = Cluster(load(build))
     stores = cluster.split(initial_store(program, 0))
     before = [{name: tensor.clone() for name, tensor in store.items()} for store in stores]
     rows = [{i.name: torch.zeros(i.whole, dtype=torch.int64) for i in program.programs["step"].inputs if i.below}]

@@ -1,7 +1,8 @@
 """Kernel of linear_cross_entropy: a straight line over chunks of rows, one buffer of logits for all of them.
 
 Log-probabilities, probabilities and dz lie in the logits' memory, one after another. dw gathers in place, by the matrix
-product itself (beta = 1); a cotangent that is a number is folded into both products (alpha).
+product itself (beta = 1); a cotangent that is a number is folded into both products (alpha). Low logits go through the
+kernels that are wide inside, a few rows at a time, and dw gathers wide, a few classes at a time.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import fx
 
+from ....runtime import kernels
 from ...ir.types import Dims, Node
 from ...ops import attributes
 from ..emit import TORCH_DTYPES, Emitter, Rule, Value, count, shape
@@ -27,7 +29,11 @@ def linear_cross_entropy(e: Emitter, node: Node, values: Sequence[Value]) -> Seq
     weight = e.flatten(tensors[1], node.uses[1].dims, [classes, summed])
     target = e.reshape(e.permute(tensors[2], node.uses[2].dims, rows), [count(rows), 1])
     dtype = node.uses[0].dtype
+    low_logits = dtype is not node.outs[0].dtype
     dloss, scale = _cotangent(e, node, values, rows)
+    if low_logits and dloss is None:
+        kind = TORCH_DTYPES[node.outs[0].dtype]
+        dloss, scale = e.call(aten.full.default, [count(rows), 1], scale, dtype=kind, device=e.device), 1.0
     loss = _empty(e, [count(rows), 1], node, 0)
     dhidden = _empty(e, [count(rows), count(summed)], node, 1)
     into = len(values) > OPERANDS
@@ -50,6 +56,15 @@ def linear_cross_entropy(e: Emitter, node: Node, values: Sequence[Value]) -> Seq
 
         h, ids = part(hidden), part(target)
         z = e.call(aten.mm.out, h, e.call(aten.t.default, weight), out=_rows(e, buffer, 0, high - low))
+        if low_logits:
+            assert dloss is not None, "it was made"
+            column, lse = e.calls(aten.unbind.int, e.call(kernels.cross_entropy, z, ids))
+            e.call(aten.copy_.default, part(loss), e.reshape(column, [high - low, 1]))
+            lse = e.reshape(lse, [high - low, 1])
+            z = e.call(kernels.cross_entropy_backward, part(dloss), z, ids, lse)
+            e.call(aten.mm.out, z, weight, out=part(dhidden))
+            e.call(kernels.gathered_product, dweight, z, h, 1 if low or into else 0)
+            continue
         z = e.call(aten._log_softmax.out, z, 1, False, out=z)
         e.call(aten.neg.out, e.call(aten.gather.default, z, 1, ids), out=part(loss))
         z = e.call(aten.exp_.default, z)
@@ -79,7 +94,7 @@ def _cotangent(e: Emitter, node: Node, values: Sequence[Value], rows: Dims) -> t
 
 
 def _empty(e: Emitter, sizes: Sequence[int], node: Node, output: int) -> fx.Node:
-    dtype = TORCH_DTYPES[(node.uses[1] if output == 2 else node.outs[output]).dtype]
+    dtype = TORCH_DTYPES[node.outs[0 if output == 2 else output].dtype]
     return e.call(aten.empty.memory_format, list(sizes), dtype=dtype, device=e.device)
 
 

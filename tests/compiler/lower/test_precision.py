@@ -14,11 +14,13 @@ from oracles.roundings import rounding_bounds
 from oracles.values import Array, leaf_values, run
 from partita.compiler.elaborate.loss import elaborate_loss
 from partita.compiler.ir.graph import Graph, GraphBuilder
-from partita.compiler.ir.levels import LOSS
+from partita.compiler.ir.levels import GRADIENT, LOSS
 from partita.compiler.ir.types import Dim, DType
+from partita.compiler.lower.build import compile_graphs
 from partita.compiler.ops.build import Builder
 from partita.compiler.passes import run_passes
 from partita.compiler.passes.differentiate import Differentiate
+from partita.compiler.passes.fuse_loss import FuseLoss
 from partita.compiler.passes.inline import Inline
 from partita.compiler.passes.offsets import Offsets
 from partita.compiler.passes.precision import AssignPrecision
@@ -41,8 +43,8 @@ def typed(graph: Graph, compute: DType) -> Graph:
     return run_passes(graph, passes, LOSS)
 
 
-def model(file: str, name: str, compute: DType) -> Graph:
-    spec, recipe = recipe_over(file, name, "f32", batch=4)
+def model(file: str, name: str, compute: DType, batch: int = 4) -> Graph:
+    spec, recipe = recipe_over(file, name, "f32", batch=batch)
     loss, _ = elaborate_loss(spec, recipe, training=False)
     return typed(loss, compute)
 
@@ -83,6 +85,25 @@ def test_models_stay_within_their_bounds(file: str, name: str, compute: DType) -
     low = model(file, name, compute)
     over = {key: share for key, share in excess(low, stored(low, leaf_values(low))).items() if not share <= 1}
     assert not over, over
+
+
+@pytest.mark.parametrize("compute", [DType.BF16, DType.F16])
+@pytest.mark.parametrize(("file", "name"), [("gpt2", "GPT2"), ("llama3", "Llama3")])
+def test_a_head_in_chunks_stays_within_the_bounds_of_the_whole(file: str, name: str, compute: DType) -> None:
+    """Logits as low, and gradients as wide, as where all rows are there at once."""
+    low = model(file, name, compute, batch=8)
+    values = stored(low, leaf_values(low))
+    exact, bounds = run(low, values), rounding_bounds(low, values)
+    fused = run_passes(low, [FuseLoss(rows=5), Simplify()], GRADIENT)
+    (head,) = fused.nodes("linear_cross_entropy")
+    assert [out.dtype for out in head.outs] == [DType.F32, compute, DType.F32]
+    again = run(fused, values)
+    found, _ = run_lowered(fused, values)
+    _, sources = compile_graphs({"step": fused}, {}, {})
+    assert "kernels.gathered_product" in "".join(sources.values())
+    for key, wanted in exact.items():
+        np.testing.assert_allclose(again[key], wanted, rtol=1e-9, atol=1e-12)
+        assert float(np.linalg.norm(np.subtract(found[key].astype(float), wanted))) <= bounds[key], key
 
 
 # ---- broken on purpose
