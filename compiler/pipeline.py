@@ -35,6 +35,7 @@ from .ir.levels import GRADIENT, LOSS, MODEL, PARTITIONED
 from .ir.types import DType, Phase
 from .language.parse import read_source
 from .ops.foreign import BACKWARD, FOREIGN, package_of
+from .partition import kept
 from .partition.choices import DATA, Wishes
 from .partition.decide import Decision, decide
 from .partition.factors import factored as in_factors
@@ -395,7 +396,7 @@ def compile_recipe(
     packages = foreign_packages(graphs.values(), recipe.kernels)
     foretold = predictions(steps, recipe)
     record = {**plain(recipe), "sees_ahead": foresight(graphs[PREDICT]), "export": exported(spec, recipe)}
-    lying = ALONE
+    lying, files = ALONE, dict[str, str]()
     plan = recipe.plan or Plan()
     mesh, wishes = mesh or Mesh(plan.mesh), wishes or wishes_of(plan)
     if mesh.devices > 1:
@@ -403,24 +404,27 @@ def compile_recipe(
         for turn in recipe.turns:
             ways[turn.program].append(unfused_step(spec, turn, device, dump))
         mesh, wishes = factored(next(iter(steps.values())), mesh, wishes)
-        laid = laid_out(ways, mesh, wishes, *machines(mesh, plan, cluster or recipe_cluster(spec, recipe)))
+        chosen = laid_out(ways, mesh, wishes, *machines(mesh, plan, cluster or recipe_cluster(spec, recipe)))
+        laid = {name: decision.graph for name, decision in chosen.items()}
         graphs, lying = spread({**laid, PREDICT: graphs[PREDICT]}, mesh)
+        files = kept.files(next(iter(chosen.values())))
     return lower(
-        graphs, record, foretold, folder, device=device, dump=dump, kernels=packages, spread=lying, table=table
-    )
+        graphs, record, foretold, folder, device=device, dump=dump, files=files, kernels=packages, spread=lying,
+        table=table,
+    )  # fmt: skip
 
 
 def laid_out(
     graphs: Mapping[str, Sequence[Graph]], mesh: Mesh, wishes: Wishes, cluster: Cluster = H100_NODES,
     memory_bytes: int | None = None,
-) -> dict[str, Graph]:  # fmt: skip
+) -> dict[str, Decision]:  # fmt: skip
     """A build's graphs on a mesh, each the best of its ways; parameters and states lie as the first has laid them."""
-    found: dict[str, Graph] = {}
+    found: dict[str, Decision] = {}
     leaves: dict[str, Layout] = {}
     for name, ways in graphs.items():
         here = replace(wishes, leaves=dict(leaves))
-        found[name] = partitioned(ways, mesh, here, cluster, memory_bytes).graph
-        leaves |= {n.id: n.layouts[0] for n in found[name] if n.op in ("parameter", "state")}
+        found[name] = partitioned(ways, mesh, here, cluster, memory_bytes)
+        leaves |= {n.id: n.layouts[0] for n in found[name].graph if n.op in ("parameter", "state")}
     return found
 
 

@@ -16,9 +16,9 @@ from .fault import CommandFault
 STDIN = "-"
 
 
-def add_spec(parser: argparse.ArgumentParser) -> None:
+def add_spec(parser: argparse.ArgumentParser, help: str = "a .partita file") -> None:
     """SPEC, --size and --set."""
-    parser.add_argument("spec", metavar="SPEC", help="a .partita file")
+    parser.add_argument("spec", metavar="SPEC", help=help)
     add_choices(parser)
 
 

@@ -28,9 +28,11 @@ from .strategies import Strategy, options
 
 @dataclass(frozen=True)
 class Decision:
-    """graph: partitioned. The rest: what was chosen from what."""
+    """graph: partitioned. before: as it was. The rest: what was wished, and what was chosen from what."""
 
     graph: Graph
+    before: Graph
+    wishes: Wishes
     mesh: Mesh
     folded: Folded
     chosen: Choices
@@ -56,7 +58,7 @@ def decide(
     strategies = {node.id: _of(node, folded, solution) for node in graph}
     dropped = frozenset(node.id for node in graph if folded.of[node.id] in again)
     laid = rewrite(graph, mesh, strategies, Paths(mesh, prices.move_s), dropped)
-    return Decision(laid, mesh, folded, chosen, solution, program)
+    return Decision(laid, graph, wishes, mesh, folded, chosen, solution, program)
 
 
 def _of(node: Node, folded: Folded, solution: Solution) -> Strategy:

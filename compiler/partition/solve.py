@@ -281,6 +281,15 @@ class Program:
                 found[read.source, read.output] = None
         return list(found)
 
+    def resident_bytes(self, picked: Mapping[ClassId, Strategy]) -> int:
+        """What stays on a device under a choice."""
+        total = 0
+        for name, output in self._resident():
+            node = self.folded.nodes[name]
+            layout = result_layouts(node, picked[name], self.mesh)[output]
+            total += self.folded.counts[name] * self.prices.part_bytes(node.outs[output], layout)
+        return total
+
     def least_resident(self) -> dict[ClassId, int]:
         """The least bytes of each class that a device holds, every value cut as far as it can be."""
         found: dict[ClassId, int] = {}

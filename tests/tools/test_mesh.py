@@ -48,6 +48,38 @@ def test_explain_gives_alternatives_and_their_cost(capsys: pytest.CaptureFixture
     assert "tensor cuts V" in text and " ms " in text
 
 
+def test_explain_says_what_decided(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--mesh", "data=2,tensor=2", "--pin", "V=tensor")
+    text = said(capsys, "explain", TOUR, "head.w", *words)
+    assert "because" in text and "the pin V -> tensor leaves" in text
+    assert "  +" in text and ("− " in text or "−" in text), "others take more time, and some less memory"
+    text = said(capsys, "explain", TOUR, "sgd.m/head.w", "--mesh", "data=2", "--zero", "1")
+    assert "ZeRO stage 1 leaves" in text
+
+
+def test_a_build_explains_itself_as_its_spec_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A build folder keeps the question that its layout answers; the spec is not needed."""
+    spec, build = tmp_path / "tour.partita", tmp_path / "build"
+    spec.write_text(Path(TOUR).read_text())
+    words = ("--mesh", "data=2,tensor=2", "--pin", "V=tensor")
+    said(capsys, "compile", str(spec), *words, "-o", str(build))
+    wanted = said(capsys, "explain", str(spec), "head.dot", *words)
+    spec.unlink()
+    assert said(capsys, "explain", str(build), "head.dot") == wanted
+    text = said(capsys, "explain", str(build))
+    first = text.splitlines()[1]
+    assert text.startswith("on data 2 × tensor 2, ")
+    assert "all_gather" in text or "all_reduce" in text or "reduce_scatter" in text
+    assert "linear.partita:" in first or "tour.partita:" in first
+    assert main(["explain", str(build), "head.dott"]) == 2
+    assert "did you mean `head.dot`" in capsys.readouterr().err
+    (build / "layout/question.json").write_text('{"format": 99}')
+    assert main(["explain", str(build), "head.dot"]) == 2
+    assert "format 99" in capsys.readouterr().err
+    assert main(["explain", str(tmp_path), "head.dot"]) == 2
+    assert "has no layout to explain" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

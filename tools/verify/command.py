@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         raise CommandFault(f"{options.spec} has no recipe", "what is verified is a training step: declare `train NAME`")
     recipe = replace(recipe, kernels=kernels_of(options))
     plan = plan_of(options, recipe)
-    mesh = Mesh(plan.mesh if plan else ())
+    mesh, cluster = Mesh(plan.mesh if plan else ()), cluster_of(options, spec)
     if mesh.devices > DEVICES:
         raise CommandFault(f"{mesh} has {mesh.devices} devices", f"all run in this process: take {DEVICES} at most")
     whole, told = recipe, ""
