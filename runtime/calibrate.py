@@ -2,13 +2,16 @@
 
 In: a device and types. Out: `Timed` points and the machine's `Rates`. Every kernel is called as generated modules call
 it, and described by what it dispatches to (`calls.py`). The best of several runs counts, because everything that
-disturbs a run makes it slower; each point has a budget, so that the whole takes well under a minute.
+disturbs a run makes it slower; each point has a budget, so that the whole takes well under a minute, or, with less
+effort, a few seconds.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -18,14 +21,33 @@ from .execute import DTYPES
 from .machine import clock
 
 aten = torch.ops.aten
-BUDGET_S = 0.02  # of a point, after its first call
-MOST_RUNS, LEAST_RUNS = 200, 3
+MOST_RUNS = 200
 SIDES = (16, 64, 256, 1024, 4096)
-MOST_FLOPS = {"cpu": 2.2e9, "cuda": 3e12}  # of a product that is timed
 ELEMENTS = tuple(1 << n for n in (4, 10, 13, 16, 18, 20, 22, 24))
 
 
-def calibrate(device: str, dtypes: Sequence[str], say: Callable[[str], None] | None = None) -> list[Timed]:
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long is measured: a point's budget after its first call, the runs of it, the largest products and tensors."""
+
+    budget_s: float = 0.02
+    least_runs: int = 3
+    cpu_flops: float = 2.2e9
+    cuda_flops: float = 3e12
+    elements: int = 1 << 24
+
+    def products(self, device: torch.device) -> float:
+        """FLOPs of the largest product that is timed."""
+        return self.cuda_flops if device.type == "cuda" else self.cpu_flops
+
+
+THOROUGH = Effort()
+QUICK = Effort(0.001, 2, 2e8, 1e11, 1 << 22)
+
+
+def calibrate(
+    device: str, dtypes: Sequence[str], say: Callable[[str], None] | None = None, effort: Effort = THOROUGH
+) -> list[Timed]:
     """All points of a device, type by type."""
     found: list[Timed] = []
     where = torch.device(device)
@@ -33,18 +55,18 @@ def calibrate(device: str, dtypes: Sequence[str], say: Callable[[str], None] | N
         for name, calls in FAMILIES:
             if say is not None:
                 say(f"{dtype} {name}")
-            found.extend(timed(call, where) for call in calls(where, DTYPES[dtype]))
+            found.extend(timed(call, where, effort) for call in calls(where, DTYPES[dtype], effort))
     return found
 
 
-def timed(call: Callable[[], object], device: torch.device) -> Timed:
+def timed(call: Callable[[], object], device: torch.device, effort: Effort = THOROUGH) -> Timed:
     """The least seconds of a call within the budget, described by the last thing that it dispatches to."""
     described = traced(call)[-1]
     with torch.no_grad():
         call()
         best, begin, runs = float("inf"), time.perf_counter(), 0
         repeat = max(1, min(64, int(2e-4 / max(1e-7, _once(call, device)))))
-        while runs < LEAST_RUNS or (time.perf_counter() - begin < BUDGET_S and runs < MOST_RUNS):
+        while runs < effort.least_runs or (time.perf_counter() - begin < effort.budget_s and runs < MOST_RUNS):
             best = min(best, _once(call, device, repeat))
             runs += 1
     return Timed(described, best)
@@ -63,10 +85,11 @@ def _once(call: Callable[[], object], device: torch.device, repeat: int = 1) -> 
 Calls = Iterator[Callable[[], object]]
 
 
-def _products(device: torch.device, dtype: torch.dtype) -> Calls:
+def _products(device: torch.device, dtype: torch.dtype, effort: Effort) -> Calls:
     """Products with either operand turned, as the gradients have them; shapes on a grid, flat and deep ones too."""
-    shapes = [(m, n, k) for m in SIDES for n in SIDES for k in SIDES if 2.0 * m * n * k <= MOST_FLOPS[device.type]]
-    for m, n, k in shapes:
+    shapes = [(m, n, k) for m in SIDES for n in SIDES for k in SIDES]
+    most = effort.products(device)
+    for m, n, k in (shape for shape in shapes if 2.0 * math.prod(shape) <= most):
         a, b = (torch.randn(*s, device=device).to(dtype) for s in ((m, k), (k, n)))
         yield lambda a=a, b=b: aten.mm.default(a, b)
         if min(m, n, k) < SIDES[1]:
@@ -76,14 +99,14 @@ def _products(device: torch.device, dtype: torch.dtype) -> Calls:
         yield lambda a=turned_a, b=b: aten.mm.default(a, b)
 
 
-def _batched(device: torch.device, dtype: torch.dtype) -> Calls:
+def _batched(device: torch.device, dtype: torch.dtype, effort: Effort) -> Calls:
     for batch in (8, 64):
         for m, n, k in ((32, 32, 32), (128, 128, 32), (128, 32, 128), (256, 256, 64)):
             a, b = (torch.randn(batch, *s, device=device).to(dtype) for s in ((m, k), (k, n)))
             yield lambda a=a, b=b: aten.bmm.default(a, b)
 
 
-def _attention(device: torch.device, dtype: torch.dtype) -> Calls:
+def _attention(device: torch.device, dtype: torch.dtype, effort: Effort) -> Calls:
     """Through the kernel that this device's modules call, forward and backward."""
     if device.type != "cpu":
         return
@@ -96,7 +119,7 @@ def _attention(device: torch.device, dtype: torch.dtype) -> Calls:
         yield lambda dy=dy, q=q, k=k, v=v, y=y, lse=lse: backward(dy, q, k, v, y, lse, 0.0, True)
 
 
-def _norms(device: torch.device, dtype: torch.dtype) -> Calls:
+def _norms(device: torch.device, dtype: torch.dtype, effort: Effort) -> Calls:
     for rows, columns in ((64, 64), (1024, 64), (512, 256), (4096, 256), (512, 768), (4096, 1024)):
         x, dy = (torch.randn(rows, columns, device=device).to(dtype) for _ in range(2))
         gain, bias = (torch.ones(columns, device=device, dtype=x.dtype) for _ in range(2))
@@ -110,9 +133,9 @@ def _norms(device: torch.device, dtype: torch.dtype) -> Calls:
         yield lambda x=x: aten._log_softmax.default(x, 1, False)
 
 
-def _elementwise(device: torch.device, dtype: torch.dtype) -> Calls:
+def _elementwise(device: torch.device, dtype: torch.dtype, effort: Effort) -> Calls:
     """One operator of each kind, over few and many elements."""
-    for count in ELEMENTS:
+    for count in (count for count in ELEMENTS if count <= effort.elements):
         x, y = (torch.rand(count, device=device).to(dtype) for _ in range(2))
         wide = x.float() if dtype != torch.float32 else x
         other = torch.bfloat16 if dtype == torch.float32 else torch.float32
@@ -142,12 +165,12 @@ def _elementwise(device: torch.device, dtype: torch.dtype) -> Calls:
             yield lambda g=rows, i=ids, t=table: aten.index_add_.default(g, 0, i, t)
 
 
-def _views(device: torch.device, dtype: torch.dtype) -> Calls:
+def _views(device: torch.device, dtype: torch.dtype, effort: Effort) -> Calls:
     x = torch.zeros(4, 8, device=device, dtype=dtype)
     yield lambda: x.view([32])
 
 
-def _optimizer(device: torch.device, dtype: torch.dtype) -> Calls:
+def _optimizer(device: torch.device, dtype: torch.dtype, effort: Effort) -> Calls:
     """Fused AdamW over lists, float32 as parameters are."""
     if dtype != torch.float32:
         return
@@ -161,7 +184,7 @@ def _optimizer(device: torch.device, dtype: torch.dtype) -> Calls:
         )  # fmt: skip
 
 
-FAMILIES: tuple[tuple[str, Callable[[torch.device, torch.dtype], Calls]], ...] = (
+FAMILIES: tuple[tuple[str, Callable[[torch.device, torch.dtype, Effort], Calls]], ...] = (
     ("views", _views),
     ("elementwise", _elementwise),
     ("norms", _norms),

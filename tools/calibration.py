@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import zlib
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from ..compiler.cost.roofline import Machine
 from ..compiler.cost.table import Table, TableError, read_table, to_json
 from ..compiler.ir.types import DType
 from ..compiler.language.tables import cache_folder
+from ..runtime.calibrate import QUICK, calibrate
 from ..runtime.machine import Rates, measure
 from .arguments import write_text
 
@@ -32,10 +34,10 @@ def device_name(device: str) -> str:
     return f"cpu: {platform.processor() or platform.machine()}"
 
 
-def cached(device: str) -> Path:
-    """Where the table of a device, under this PyTorch and so many threads, is kept."""
+def cached(device: str, quick: tuple[str, ...] = ()) -> Path:
+    """Where the table of a device, under this PyTorch and so many threads, is kept; the `quick` one has these types."""
     key = f"{device_name(device)}|{torch.__version__}|{torch.get_num_threads()}"
-    return cache_folder() / f"kernels-{zlib.crc32(key.encode()):08x}.json"
+    return cache_folder() / f"{''.join(f'{dtype}-' for dtype in quick)}kernels-{zlib.crc32(key.encode()):08x}.json"
 
 
 def write_table(table: Table, path: Path) -> None:
@@ -52,11 +54,31 @@ def fits(table: Table, device: str) -> bool:
 
 def table_for(device: str) -> Table:
     """The device's table where `partita calibrate` has made one; else its measured roofline (two seconds)."""
+    return _kept(cached(device), device) or bare_table(device, [measure(device)])
+
+
+def quick_table(device: str, compute: str) -> Table:
+    """The same, but where there is none a coarse one is made in a few seconds, and kept: float32 and one other type.
+
+    The roofline is a bound that small kernels stay far from; a few runs of each come near to what they take.
+    """
+    dtypes = tuple(dict.fromkeys(("f32", compute)))
+    path = cached(device, dtypes)
+    found = _kept(cached(device), device) or _kept(path, device)
+    if found is None:
+        bare = bare_table(device, [measure(device, dtype) for dtype in dtypes])
+        found = replace(bare, points=tuple(calibrate(device, dtypes, effort=QUICK)))
+        with suppress(OSError):
+            write_table(found, path)
+    return found
+
+
+def _kept(path: Path, device: str) -> Table | None:
+    """A table that was written here before, and still holds."""
     with suppress(OSError, TableError):
-        found = read_table(cached(device))
-        if fits(found, device):
-            return found
-    return bare_table(device, [measure(device)])
+        found = read_table(path)
+        return found if fits(found, device) else None
+    return None
 
 
 def bare_table(device: str, rates: list[Rates]) -> Table:

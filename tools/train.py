@@ -15,7 +15,7 @@ from ..runtime.begin import Options
 from ..runtime.metrics import StepRecord
 from ..runtime.program import Build
 from .arguments import add_kernels, add_spec, sets_of
-from .calibration import table_for
+from .calibration import quick_table, table_for
 from .compile import compile_recipe, recipe_for
 from .fold import fold
 from .mesh import add_mesh, cluster_of
@@ -26,6 +26,7 @@ from .sample import sample_text
 from .specs import bind, drawn_model
 
 EXAMPLE = "partita train specs/recipes/docs_demo.partita --set steps=200 --out out/demo"
+LONG = 1_000_000  # tokens of a run that is worth some seconds of timing kernels
 FULL_PICTURE = 400  # nodes: a larger graph is drawn folded
 
 
@@ -49,7 +50,8 @@ def run(options: argparse.Namespace) -> int:
     """Trains; the exit code is the run's."""
     spec, recipe = recipe_for(options)
     folder = Path(options.out or f"out/{recipe.name}")
-    table = table_for(options.device)
+    long, compute = recipe.tokens_per_step * recipe.steps >= LONG, recipe.precision.compute.value
+    table = quick_table(options.device, compute) if long else table_for(options.device)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as beside:
         return train(options, spec, recipe, Path(beside) / "build", table)

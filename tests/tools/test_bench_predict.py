@@ -13,7 +13,7 @@ def test_a_case_foretells_its_bytes_and_measures_both() -> None:
     table = Table("cpu", "2", 1, 1, Machine({DType.F32: 1e10}, 1e9, 1e9, 1e-6))
     (found,) = bench_predict(["small, rows of 32"], 1, table)
     assert found.memory_error == pytest.approx(0, abs=0.001)
-    assert found.seconds > 0 and found.predicted_seconds > 0
+    assert found.seconds > 0 and found.predicted_seconds > 0 and found.slowdown > 0
 
 
 def test_cases_cover_batches_rows_microbatches_and_types() -> None:
@@ -24,7 +24,11 @@ def test_cases_cover_batches_rows_microbatches_and_types() -> None:
 
 def test_errors_are_relative_to_what_was_measured() -> None:
     found = summary(
-        [Outcome("a", 1.2, 1.0, 100, 100), Outcome("b", 0.9, 1.0, 98, 100), Outcome("c", 1.0, 1.0, 100, 100)]
+        [
+            Outcome("a", 0.6, 1.0, 100, 100, slowdown=2.0),
+            Outcome("b", 0.9, 1.0, 98, 100),
+            Outcome("c", 1.0, 1.0, 100, 100),
+        ]
     )
     assert found["worst_time_error"] == pytest.approx(0.2)
     assert found["median_time_error"] == pytest.approx(0.1)

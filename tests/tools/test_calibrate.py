@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from partita.compiler.language.parse import read_source
 from partita.runtime import calibrate as runtime
 from partita.runtime.metrics import Summary
 from partita.tools import calibration
-from partita.tools.calibration import cached, fits, read_table, table_for
+from partita.tools.calibration import cached, fits, quick_table, read_table, table_for, write_table
 from partita.tools.cli import main
 from partita.tools.machines import cluster_from
 from partita.tools.progress import comparison
@@ -28,7 +29,9 @@ TOUR = str(ROOT / "specs/recipes/tour.partita")
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of its own, and few points with no budget: what is tested is the way, not the figures."""
     monkeypatch.setenv("PARTITA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(runtime, "BUDGET_S", 0.0)
+    at_once = partial(runtime.calibrate, effort=runtime.Effort(0.0, 1))
+    for user in ("calibrate", "calibration"):
+        monkeypatch.setattr(f"partita.tools.{user}.calibrate", at_once)
     monkeypatch.setattr(runtime, "SIDES", (16, 64))
     monkeypatch.setattr(runtime, "ELEMENTS", (64, 2048))
     monkeypatch.setattr("partita.runtime.machine.BUDGET_S", 0.0)
@@ -98,6 +101,17 @@ def test_layouts_are_priced_on_the_cluster_that_is_named(capsys: pytest.CaptureF
     assert taken["h100"] == taken["dgx_h100"] < taken["p3_16xlarge"]
     assert main(["show", TOUR, "--mesh", "data=8", "--set", "cluster=p3_16xlarge", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["device"]["seconds"] == taken["p3_16xlarge"]
+
+
+def test_a_long_run_times_kernels_once_and_keeps_them(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "calibrate", lambda *_, effort: runtime.calibrate("cpu", ("f32",), effort=effort))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    found = quick_table("cpu", "f32")
+    assert found.points and not table_for("cpu").points, "what is coarse is no table for all"
+    monkeypatch.setattr(calibration, "calibrate", None)
+    assert quick_table("cpu", "f32") == found
+    thorough = replace(found, points=found.points[:5])
+    write_table(thorough, cached("cpu"))
+    assert quick_table("cpu", "f32") == thorough == table_for("cpu")
 
 
 @pytest.mark.parametrize("change", [{"device": "cpu: another"}, {"torch": "0.1"}, {"threads": 4096}])

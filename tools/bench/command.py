@@ -102,7 +102,7 @@ def predict(options: argparse.Namespace) -> int:
     for one in outcomes:
         time = f"{seconds_text(one.predicted_seconds)} / {seconds_text(one.seconds)} ({100 * one.time_error:+.1f}%)"
         memory = f"{bytes_text(one.predicted_bytes)} / {bytes_text(one.bytes)} ({100 * one.memory_error:+.2f}%)"
-        print(f"{one.name}: predicted / measured: {time}, {memory}")
+        print(f"{one.name}: predicted / measured: {time}, {memory}; kernels take {one.slowdown:.2f} times theirs")
     for what in ("time", "memory"):
         print(f"{what}: worst {found[f'worst_{what}_error']:.1%}, median {found[f'median_{what}_error']:.1%}")
     return 0
