@@ -32,6 +32,7 @@ from .elaborate.weights import weight_map
 from .ir.graph import Graph
 from .ir.layout import Layout, Mesh
 from .ir.levels import GRADIENT, LOSS, MODEL, PARTITIONED
+from .ir.slices import MARK
 from .ir.types import DType, Phase
 from .language.parse import read_source
 from .ops.foreign import BACKWARD, FOREIGN, package_of
@@ -189,23 +190,39 @@ def within_budget(loss: Graph, passes: list[Pass], recipe: Recipe, device: str) 
     budget = None if recipe.plan is None else recipe.plan.recompute.budget_bytes
     if budget is None:
         return passes
-    from .lower.build import graph_footprint
-
     at = next(at for at, one in enumerate(passes) if isinstance(one, Rematerialize))
     kept = run_passes(loss, passes[:at], LOSS)
     chain = chain_of(blocks_of(kept, lambda node: node_time(node, H100_NODES.machine).seconds))
 
     def peak_bytes(again: frozenset[Value]) -> int:
         step = run_passes(kept, [Rematerialize("none", values=again), *passes[at + 1 :]], GRADIENT)
-        return graph_footprint(step, device).memory.peak_bytes
+        return peak_on_mesh(step, recipe.plan or Plan(), device)
 
     return [*passes[:at], Rematerialize("none", values=fit(chain, peak_bytes, budget)), *passes[at + 1 :]]
+
+
+def peak_on_mesh(step: Graph, plan: Plan, device: str = "cpu", cluster: Cluster = H100_NODES) -> int:
+    """Bytes of the device of a plan's mesh that takes most. Raises SpecError."""
+    from .lower.build import compile_graphs, graph_footprint
+    from .lower.spread import spread
+
+    if PIPE in dict(plan.mesh):
+        raise SpecError(
+            Diagnostic("E0416", "a budget for what the stages of a pipeline compute again is not built yet")
+        )
+    if Mesh(plan.mesh).devices == 1:
+        return graph_footprint(step, device).memory.peak_bytes
+    mesh, wishes = factored(step, Mesh(plan.mesh), wishes_of(plan))
+    graphs, lying = spread(laid_out({"step": [step]}, mesh, wishes, cluster, plan.budget_bytes), mesh)
+    build, _ = compile_graphs(graphs, {}, {}, device=device, spread=lying)
+    return int(build.predictions["peak_bytes"])
 
 
 def unfused_step(spec: Spec, recipe: Recipe, device: str = "cpu", keep: Collection[str] = ()) -> Graph:
     """The step of a recipe that is one turn, its loss apart from the head: so both can be cut along the vocabulary."""
     loss, _ = elaborate_loss(spec, recipe, keep=keep)
-    return run_passes(loss, step_passes(spec, recipe, device, fuse_loss=False), LOSS)
+    passes = step_passes(spec, recipe, device, fuse_loss=False)
+    return run_passes(loss, within_budget(loss, passes, recipe, device), LOSS)
 
 
 def partitioned_step(
@@ -259,7 +276,7 @@ def partitioned(
 
 def factored(graph: Graph, mesh: Mesh, wishes: Wishes) -> tuple[Mesh, Wishes]:
     """The mesh as it is laid out on, an axis in factors where a dim is too short for it, and the wishes for it."""
-    return in_factors(graph, mesh, _with_batch(graph, mesh, wishes))
+    return in_factors(graph, mesh, _of_slices(graph, _with_batch(graph, mesh, wishes)))
 
 
 def _with_batch(graph: Graph, mesh: Mesh, wishes: Wishes) -> Wishes:
@@ -268,6 +285,13 @@ def _with_batch(graph: Graph, mesh: Mesh, wishes: Wishes) -> Wishes:
     if batch is None or BATCH in wishes.pins or DATA not in mesh.names or (batch.size or 0) < mesh.size(DATA):
         return wishes
     return replace(wishes, pins={**wishes.pins, BATCH: (DATA,)})
+
+
+def _of_slices(graph: Graph, wishes: Wishes) -> Wishes:
+    """What is said of the tokens is said of every slice of them."""
+    marks = {name: name.partition(MARK)[0] for name in graph.dims() if MARK in name}
+    own = {name: wishes.pins[whole] for name, whole in marks.items() if whole in wishes.pins}
+    return replace(wishes, pins={**wishes.pins, **own})
 
 
 def step_graphs(spec: Spec, recipe: Recipe, device: str = "cpu", keep: Collection[str] = ()) -> dict[str, Graph]:

@@ -1,148 +1,195 @@
 """Collectives of real processes: torch.distributed, asynchronous, one group for each line of devices along a mesh axis.
 
-In: a collective and the operands here. Out: something to wait for, and the results. What is sent lies in one piece,
-its cut axis in front, padded to equal parts (gloo gathers no uneven parts and sends nothing that is not contiguous): by
-the chunk rule all padding then lies at the very end. The staging is what `compiler/lower/workspace.py` foretells.
+In: a collective and the operands here. Out: something to wait for, and the results. What is sent lies in one piece, its
+cut axis in front; a tensor that lies so is sent from its place and received in its place. Small members of a bucket
+share a message (`parcels.py`). The staging is what `compiler/lower/workspace.py` foretells.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
+from itertools import count
 
 import torch
 import torch.distributed as dist
 
 from .layout import Mesh, chunk
+from .messages import Line, Message
+from .parcels import parcels
 from .program import Collective
 from .sorted_rows import begun
 
-Finish = Callable[[], Sequence[torch.Tensor]]
-
-OPS = MappingProxyType({"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX})
+Tensors = Sequence[torch.Tensor]
+Members = tuple[int, ...]  # of a bucket, by place
+Unpack = Callable[[torch.Tensor], Tensors]  # what a message gave, as the members that it carried
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A collective under way. It keeps what is read and written until it is done."""
+    """A collective under way: its messages, and what each gives, with the places of its members."""
 
-    work: dist.Work | None
-    finish: Finish
+    messages: Sequence[tuple[Members, Message, Unpack]]
 
     def ready(self) -> bool:
         """Always: `results` blocks until the others have come."""
         return True
 
-    def results(self) -> Sequence[torch.Tensor]:
+    def results(self) -> Tensors:
         """The outputs."""
-        if self.work is not None:
-            self.work.wait()
-        return self.finish()
+        found: dict[int, torch.Tensor] = {}
+        for members, message, unpack in self.messages:
+            found.update(zip(members, unpack(message.result()), strict=True))
+        return [found[at] for at in sorted(found)]
 
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """This process among those of a mesh: a group for each axis."""
+    """This process among those of a mesh: a group for each axis. `gloo` carries them, or NCCL."""
 
     mesh: Mesh
     rank: int
     groups: Mapping[str, dist.ProcessGroup]
+    gloo: bool = True
+    tags: Mapping[str, count[int]] = field(init=False)
 
-    def begin(self, collective: Collective, operands: Sequence[torch.Tensor]) -> Sent:
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tags", {axis: count() for axis in self.groups})
+
+    def begin(self, collective: Collective, operands: Tensors, into: Tensors = ()) -> Sent:
         """Begin a collective with the processes that differ from this one along its axis alone."""
-        at, peers = self.mesh.along(self.rank, collective.axis)
-        line = _Line(self.groups[collective.axis], at, len(peers), collective)
-        if collective.kind == "all_reduce":
-            return line.all_reduce(operands)
-        if collective.groups:
-            return line.rows(operands)
-        (operand,) = operands
-        rules = {"all_gather": line.all_gather, "reduce_scatter": line.reduce_scatter, "all_to_all": line.all_to_all}
-        return rules[collective.kind](operand)
+        axis = collective.axis
+        at, peers = self.mesh.along(self.rank, axis)
+        sent = _Bucket(Line(self.groups[axis], at, peers, self.gloo, self.tags[axis]), collective, operands, into)
+        rules = {"all_reduce": sent.all_reduce, "all_gather": sent.all_gather, "reduce_scatter": sent.reduce_scatter}
+        rules["all_to_all"] = sent.sorted_rows if collective.groups else sent.all_to_all
+        rule, itemsize = rules[collective.kind], operands[0].dtype.itemsize
+        return Sent([(members, *rule(members)) for members in parcels(collective, itemsize, self.gloo)])
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
-    """One device's view of one collective: it is number `at` of `count`."""
+class _Bucket:
+    """One device's view of one collective."""
 
-    group: dist.ProcessGroup
-    at: int
-    count: int
+    line: Line
     sent: Collective
+    operands: Tensors
+    into: Tensors
 
-    def all_reduce(self, operands: Sequence[torch.Tensor]) -> Sent:
+    def all_reduce(self, members: Members) -> tuple[Message, Unpack]:
         kept = {*self.sent.in_place}
-        results = [x if n in kept else x.clone() for n, x in zip(self.sent.inputs, operands, strict=True)]
+        given = [(self.sent.inputs[at], self.operands[at]) for at in members]
+        results = [x if name in kept else x.clone() for name, x in given]
         flat = [_flat(result) for result in results]
         if len(flat) == 1:
-            work = dist.all_reduce(flat[0], OPS[self.sent.reduction], self.group, async_op=True)
-            return Sent(work, lambda: results)
-        bucket = torch.cat(flat)
-        work = dist.all_reduce(bucket, OPS[self.sent.reduction], self.group, async_op=True)
+            return self.line.reduce(flat[0], self.sent.reduction), lambda _: results
 
-        def finish() -> Sequence[torch.Tensor]:
+        def unpack(bucket: torch.Tensor) -> Tensors:
             for target, part in zip(flat, bucket.split([f.numel() for f in flat]), strict=True):
                 target.copy_(part)
             return results
 
-        return Sent(work, finish)
+        return self.line.reduce(torch.cat(flat), self.sent.reduction), unpack
 
-    def all_gather(self, x: torch.Tensor) -> Sent:
-        dim, size = self.sent.dim, self.sent.size
-        piece = _padded(x.movedim(dim, 0), -(-size // self.count))
-        whole = piece.new_empty((self.count * piece.shape[0], *piece.shape[1:]))
-        work = dist.all_gather_single(whole, piece, self.group, async_op=True)
-        return Sent(work, lambda: [_dense(whole[:size].movedim(0, dim))])
+    def all_gather(self, members: Members) -> tuple[Message, Unpack]:
+        mine = [self._front(at) for at in members]
+        sizes = [self._sizes(at) for at in members]
+        whole: torch.Tensor | None = None
+        if len(members) == 1 and self.into and self._leads(members[0]):
+            whole = self.into[members[0]].view(-1)
+        message = self.line.gather(_together(mine), [sum(each) for each in zip(*sizes, strict=True)], whole)
 
-    def reduce_scatter(self, x: torch.Tensor) -> Sent:
-        dim, size = self.sent.dim, self.sent.size
-        each = -(-size // self.count)
-        whole = _padded(x.movedim(dim, 0), self.count * each)
-        piece = whole.new_empty((each, *whole.shape[1:]))
-        work = dist.reduce_scatter_single(piece, whole, OPS[self.sent.reduction], self.group, async_op=True)
-        mine = chunk(size, self.count, self.at)[1]
-        # `whole` is read until the work is done
-        return Sent(work, lambda: [_dense(piece[:mine].movedim(0, dim))] if whole.numel() + 1 else [])
+        def unpack(found: torch.Tensor) -> Tensors:
+            ranks = found.split([sum(each) for each in zip(*sizes, strict=True)])
+            pieces = [rank.split([each[i] for each in sizes]) for i, rank in enumerate(ranks)]
+            columns = zip(members, zip(*pieces, strict=True), strict=True)
+            return [self._gathered(at, found if len(members) == 1 else torch.cat(column)) for at, column in columns]
 
-    def rows(self, operands: Sequence[torch.Tensor]) -> Sent:
-        rows = begun(self.sent, self.at, self.count, operands)
-        outgoing = torch.cat(rows.pieces)
-        incoming = outgoing.new_empty(sum(rows.expected))
-        cut = [piece.numel() for piece in rows.pieces]
-        work = dist.all_to_all_single(incoming, outgoing, rows.expected, cut, self.group, async_op=True)
+        return message, unpack
 
-        def finish() -> Sequence[torch.Tensor]:
-            assert sum(cut) == outgoing.numel(), "what is sent is kept until here"
-            return [rows.arrived(incoming.split(rows.expected))]
+    def _gathered(self, at: int, flat: torch.Tensor) -> torch.Tensor:
+        """A member from its rows, one behind another."""
+        whole = self._back(at, flat, self.sent.sizes[at])
+        if not self.into:
+            return whole
+        target = self.into[at]
+        return target if target.data_ptr() == whole.data_ptr() else target.copy_(whole)
 
-        return Sent(work, finish)
+    def reduce_scatter(self, members: Members) -> tuple[Message, Unpack]:
+        sizes = [self._sizes(at) for at in members]
+        parts = [self._front(at).split(each) for at, each in zip(members, sizes, strict=True)]
+        by_rank = [part for rank in zip(*parts, strict=True) for part in rank]
+        flat = self._front(members[0]) if len(members) == 1 else torch.cat(by_rank)
+        message = self.line.scatter(flat, [sum(each) for each in zip(*sizes, strict=True)], self.sent.reduction)
+        own = self.line.at
 
-    def all_to_all(self, x: torch.Tensor) -> Sent:
-        dim, join = self.sent.dim, self.sent.join
-        parts = [x.narrow(dim, *chunk(self.sent.size, self.count, i)) for i in range(self.count)]
-        outgoing = torch.cat([part.reshape(-1) for part in parts])
-        mine, theirs = (
-            chunk(self.sent.size, self.count, self.at)[1],
-            [chunk(self.sent.join_size, self.count, i)[1] for i in range(self.count)],
-        )
+        def unpack(found: torch.Tensor) -> Tensors:
+            pieces = [found] if len(members) == 1 else [p.clone() for p in found.split([each[own] for each in sizes])]
+            return [self._back(at, piece, self._rows(at)[own]) for at, piece in zip(members, pieces, strict=True)]
+
+        return message, unpack
+
+    def all_to_all(self, members: Members) -> tuple[Message, Unpack]:
+        (x,), (dim,), join = self.operands, self.sent.dims, self.sent.join
+        assert members == (0,), "an all-to-all has one member"
+        ours, theirs = self._rows(0), _chunks(self.sent.join_size, len(self.line.ranks))
+        parts = [part.reshape(-1) for part in x.split(ours, dim)]
         shapes: list[list[int]] = []
         for other in theirs:
             shape = list(x.shape)
-            shape[dim], shape[join] = mine, other
+            shape[dim], shape[join] = ours[self.line.at], other
             shapes.append(shape)
         sizes = [math.prod(shape) for shape in shapes]
-        incoming = outgoing.new_empty(sum(sizes))
-        cut = [part.numel() for part in parts]
-        work = dist.all_to_all_single(incoming, outgoing, sizes, cut, self.group, async_op=True)
+        message = self.line.swap(torch.cat(parts), [part.numel() for part in parts], sizes)
 
-        def finish() -> Sequence[torch.Tensor]:
+        def unpack(incoming: torch.Tensor) -> Tensors:
             pieces = zip(incoming.split(sizes), shapes, strict=True)
-            assert len(cut) == self.count, f"{outgoing.numel()} elements were sent"  # and kept until here
             return [torch.cat([piece.view(shape) for piece, shape in pieces], join)]
 
-        return Sent(work, finish)
+        return message, unpack
+
+    def sorted_rows(self, members: Members) -> tuple[Message, Unpack]:
+        """An all-to-all of rows that go to the devices which have their groups, or come back."""
+        assert members == (0,), "what else it is given says where its rows go"
+        rows = begun(self.sent, self.line.at, len(self.line.ranks), self.operands)
+        cut = [piece.numel() for piece in rows.pieces]
+        message = self.line.swap(torch.cat(rows.pieces), cut, rows.expected)
+        return message, lambda incoming: [rows.arrived(incoming.split(rows.expected))]
+
+    # ---- a member's cut axis
+
+    def _rows(self, at: int) -> list[int]:
+        """How much of it each device has."""
+        return _chunks(self.sent.sizes[at], len(self.line.ranks))
+
+    def _sizes(self, at: int) -> list[int]:
+        """How many elements that is."""
+        shape, dim = self.operands[at].shape, self.sent.dims[at]
+        rest = math.prod(size for i, size in enumerate(shape) if i != dim)
+        return [rows * rest for rows in self._rows(at)]
+
+    def _leads(self, at: int) -> bool:
+        """Whether the parts of the tensor lie one behind another."""
+        return math.prod(self.operands[at].shape[: self.sent.dims[at]]) == 1
+
+    def _front(self, at: int) -> torch.Tensor:
+        """The operand in one piece, its cut axis in front."""
+        return self.operands[at].movedim(self.sent.dims[at], 0).reshape(-1)
+
+    def _back(self, at: int, flat: torch.Tensor, rows: int) -> torch.Tensor:
+        """The cut axis, of so many rows, where it was."""
+        dim = self.sent.dims[at]
+        rest = [size for i, size in enumerate(self.operands[at].shape) if i != dim]
+        return flat.view(rows, *rest).movedim(0, dim).contiguous()
+
+
+def _chunks(size: int, parts: int) -> list[int]:
+    return [chunk(size, parts, i)[1] for i in range(parts)]
+
+
+def _together(flat: Tensors) -> torch.Tensor:
+    return flat[0] if len(flat) == 1 else torch.cat(list(flat))
 
 
 def _flat(tensor: torch.Tensor) -> torch.Tensor:
@@ -150,14 +197,3 @@ def _flat(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.is_contiguous():
         return tensor.view(-1)
     return tensor.as_strided((tensor.numel(),), (1,), tensor.storage_offset())
-
-
-def _padded(tensor: torch.Tensor, rows: int) -> torch.Tensor:
-    """Contiguous, with `rows` rows; itself where it is that."""
-    if tensor.shape[0] == rows:
-        return tensor.contiguous()
-    return torch.cat([tensor, tensor.new_zeros((rows - tensor.shape[0], *tensor.shape[1:]))])
-
-
-def _dense(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.contiguous()

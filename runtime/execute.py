@@ -167,8 +167,10 @@ class Communicator(Protocol):
         """Which device this is."""
         ...
 
-    def begin(self, collective: Collective, operands: Sequence[torch.Tensor]) -> Pending:
-        """Begin a collective; its operands must not be written until it is waited for."""
+    def begin(
+        self, collective: Collective, operands: Sequence[torch.Tensor], into: Sequence[torch.Tensor] = ()
+    ) -> Pending:
+        """Begin a collective; its operands, and what it gathers `into`, must not be written until it is waited for."""
         ...
 
 
@@ -299,10 +301,11 @@ class Executable:
                     _take(buffers, (), names)
                 case Collective():
                     assert self.communicator is not None, f"a lone device has no axis {instruction.axis}"
+                    into = _take(buffers, instruction.into, ())
                     operands = _take(buffers, instruction.inputs, instruction.frees)
-                    flight = _Flight(self.communicator.begin(instruction, operands), instruction.outputs)
+                    flight = _Flight(self.communicator.begin(instruction, operands, into), instruction.outputs)
                     flying.update(dict.fromkeys(instruction.outputs, flight))
-                    del operands, flight
+                    del operands, flight, into
                 case Wait(names):
                     while landing := [flying[name] for name in names if name in flying]:
                         while not landing[0].pending.ready():
@@ -318,7 +321,7 @@ class Executable:
         (whole,) = _take(buffers, (shard.input,), shard.frees)
         begin, size = chunk(shard.size, len(peers), at)
         mine = whole.narrow(shard.dim, begin, size)
-        buffers[shard.output] = mine.clone(memory_format=torch.contiguous_format)
+        buffers[shard.output] = mine if shard.view else mine.clone(memory_format=torch.contiguous_format)
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ def join_mesh(mesh: Mesh, device: torch.device) -> Place | None:
     made = init_device_mesh(device.type, mesh.sizes, mesh_dim_names=mesh.names)
     groups = {name: made.get_group(name) for name in mesh.names}
     groups |= {name: _group(mesh, name) for name in mesh.lengths if name not in groups}
-    return Place(Processes(mesh, dist.get_rank(), groups), made)
+    return Place(Processes(mesh, dist.get_rank(), groups, gloo=device.type == "cpu"), made)
 
 
 def _group(mesh: Mesh, axis: str) -> dist.ProcessGroup:

@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 
 from .layout import ONE_DEVICE, Layout, Mesh, part
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +122,17 @@ Reduction = Literal["sum", "max"]
 class Collective:
     """Begin a collective among the devices that differ along `axis` alone; its outputs are there after a `Wait`.
 
-    all_reduce      every device gets the sum or maximum over all (`reduction`); several make a bucket
-    all_gather      parts are joined along position `dim`, which then has `size`, in the order of the axis
-    reduce_scatter  the sum or maximum over all, of which each device keeps its chunk along `dim`, of `size` in all
-    all_to_all      cut along `dim`, of `size`; each device gets its chunk from all, joined along `join`, of `join_size`
-                    With `groups`, the later of both holds sorted rows, which go to the devices that have their groups
+    all_reduce      every device gets the sum or maximum over all (`reduction`)
+    all_gather      parts are joined along position `dims[i]`, which then has `sizes[i]`, in the order of the axis
+    reduce_scatter  the sum or maximum over all, of which each device keeps its chunk along `dims[i]`, of `sizes[i]`
+    all_to_all      cut along `dims[0]`, of `sizes[0]`; each device gets its chunk from all, joined along `join`, of
+                    `join_size`. With `groups`, the later of both holds sorted rows, which go to the devices that have
+                    their groups
 
-    `shapes` are those of the outputs here. Buffers in `frees` are dropped from the store; the memory of an input that
-    is reduced `in_place` becomes its output.
+    Several inputs, each with an output, make a bucket: they are sent together, an all_to_all never. `shapes` are those
+    of the outputs here. Buffers in `frees` are dropped from the store; the memory of an input that is reduced
+    `in_place` becomes its output. What is gathered `into` buffers, one for each input, fills their memory, of which
+    the inputs are the own parts, and has no other.
     """
 
     kind: CollectiveKind
@@ -139,13 +142,14 @@ class Collective:
     shapes: tuple[tuple[int, ...], ...]
     dtype: str
     reduction: Reduction = "sum"
-    dim: int = 0
-    size: int = 0
+    dims: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = ()
     join: int = 0
     join_size: int = 0
     groups: int = 0
     frees: tuple[str, ...] = ()
     in_place: tuple[str, ...] = ()
+    into: tuple[str, ...] = ()
     op: Literal["collective"] = "collective"
 
 
@@ -159,7 +163,10 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Copy the own chunk of a replicated buffer: along position `dim`, of `size` in all, by the place on `axis`."""
+    """The own chunk of a replicated buffer: along position `dim`, of `size` in all, by the place on `axis`.
+
+    A copy, or, as a `view`, a part of the buffer's own memory, which stays: what is written to it is written there.
+    """
 
     axis: str
     input: str
@@ -169,6 +176,7 @@ class Shard:
     dim: int
     size: int
     frees: tuple[str, ...] = ()
+    view: bool = False
     op: Literal["shard"] = "shard"
 
 

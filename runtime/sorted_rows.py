@@ -37,7 +37,7 @@ class Rows:
 
     def arrived(self, pieces: Sequence[torch.Tensor]) -> torch.Tensor:
         """The result of what came, in the order of the axis."""
-        lists = self.sent.join if away(self.sent) else self.sent.dim
+        lists = self.sent.join if away(self.sent) else self.sent.dims[0]
         shape = self.sent.shapes[0]
         front = [shape[lists], *shape[:lists], *shape[lists + 1 :]]
         if len(self.sent.inputs) == 1:
@@ -65,12 +65,12 @@ class Rows:
 
 def away(sent: Collective) -> bool:
     """Whether rows go to their groups, or come back from them."""
-    return sent.dim > sent.join
+    return sent.dims[0] > sent.join
 
 
 def begun(sent: Collective, at: int, count: int, operands: Sequence[torch.Tensor]) -> Rows:
     """What a device sends and expects. Operands: ids alone; or what is sent, with its ids before and after."""
-    lists = sent.join if away(sent) else sent.dim
+    lists = sent.join if away(sent) else sent.dims[0]
     x, *ids = (operand.movedim(lists, 0) for operand in operands)
     owners = [chunk(sent.groups, count, i) for i in range(count)]
     if not ids:
@@ -82,7 +82,7 @@ def begun(sent: Collective, at: int, count: int, operands: Sequence[torch.Tensor
     whole, part = ids if away(sent) else reversed(ids)
     mine = [(whole >= low) & (whole < low + size) for low, size in owners]
     here = part < sent.groups
-    cuts = [chunk(sent.join_size if away(sent) else sent.size, count, i) for i in range(count)]
+    cuts = [chunk(sent.join_size if away(sent) else sent.sizes[0], count, i) for i in range(count)]
     among = [here[low : low + size] for low, size in cuts]
     width = math.prod(x.shape[whole.dim() :])
     if away(sent):

@@ -50,7 +50,9 @@ class _Hall:
         default_factory=dict[tuple[tuple[int, ...], str, int], _Meeting]
     )
 
-    def come(self, rank: int, number: int, sent: Collective, operands: Sequence[torch.Tensor]) -> _Attendance:
+    def come(
+        self, rank: int, number: int, sent: Collective, operands: Sequence[torch.Tensor], into: Sequence[torch.Tensor]
+    ) -> _Attendance:
         at, peers = self.build.mesh.along(rank, sent.axis)
         self.comings += 1
         meeting = self.meetings.setdefault((peers, sent.axis, number), _Meeting(sent))
@@ -64,40 +66,33 @@ class _Hall:
             rows = [meeting.rows[i] for i in sorted(meeting.rows)]
             meeting.results = dict(enumerate(exchanged(rows) if rows else combined(sent, together)))
             del self.meetings[peers, sent.axis, number]
-        return _Attendance(meeting, at)
+        return _Attendance(meeting, at, into)
 
 
 def _asked(sent: Collective) -> tuple[object, ...]:
     """What all devices of a group must agree in."""
-    return (
-        sent.kind,
-        sent.axis,
-        sent.dtype,
-        sent.reduction,
-        sent.dim,
-        sent.size,
-        sent.join,
-        sent.groups,
-        len(sent.inputs),
-    )
+    how = (sent.kind, sent.axis, sent.dtype, sent.reduction)
+    return (*how, sent.dims, sent.sizes, sent.join, sent.groups, len(sent.inputs))
 
 
 @dataclass(frozen=True, slots=True)
 class _Attendance:
     meeting: _Meeting
     at: int
+    into: Sequence[torch.Tensor]
 
     def ready(self) -> bool:
         return bool(self.meeting.results)
 
     def results(self) -> Sequence[torch.Tensor]:
         assert self.meeting.results, "not all devices have come"
-        return self.meeting.results.pop(self.at)
+        results = self.meeting.results.pop(self.at)
+        return [whole.copy_(result) for whole, result in zip(self.into, results, strict=True)] if self.into else results
 
 
 def combined(sent: Collective, operands: Sequence[Sequence[torch.Tensor]]) -> list[list[torch.Tensor]]:
     """What each device gets, given what all sent, in the order of the axis."""
-    results = [_combined(sent, one) for one in zip(*operands, strict=True)]
+    results = [_combined(sent, at, one) for at, one in enumerate(zip(*operands, strict=True))]
     return [list(mine) for mine in zip(*results, strict=True)]
 
 
@@ -110,20 +105,20 @@ def exchanged(devices: Sequence[Rows]) -> list[list[torch.Tensor]]:
     return [[mine.arrived([other.pieces[mine.at] for other in devices])] for mine in devices]
 
 
-def _combined(sent: Collective, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    count = len(parts)
+def _combined(sent: Collective, at: int, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    count, dim, size = len(parts), sent.dims[at] if sent.dims else 0, sent.sizes[at] if sent.sizes else 0
     if sent.kind == "all_gather":
-        whole = torch.cat(list(parts), sent.dim)
+        whole = torch.cat(list(parts), dim)
         return [whole.clone(memory_format=torch.contiguous_format) for _ in parts]
     if sent.kind == "all_to_all":
-        cut = [_chunks(tensor, sent.dim, sent.size, count) for tensor in parts]
+        cut = [_chunks(tensor, dim, size, count) for tensor in parts]
         return [torch.cat([cut[i][j] for i in range(count)], sent.join).contiguous() for j in range(count)]
     total = parts[0].clone()
     for other in parts[1:]:
         total = JOINED[sent.reduction](total, other)
     if sent.kind == "all_reduce":
         return [torch.empty_like(tensor).copy_(total) for tensor in parts]
-    return [one.clone(memory_format=torch.contiguous_format) for one in _chunks(total, sent.dim, sent.size, count)]
+    return [one.clone(memory_format=torch.contiguous_format) for one in _chunks(total, dim, size, count)]
 
 
 def _chunks(tensor: torch.Tensor, dim: int, size: int, count: int) -> list[torch.Tensor]:
@@ -138,10 +133,12 @@ class _Device:
     hall: _Hall
     begun: dict[str, int] = field(default_factory=dict[str, int])
 
-    def begin(self, collective: Collective, operands: Sequence[torch.Tensor]) -> _Attendance:
+    def begin(
+        self, collective: Collective, operands: Sequence[torch.Tensor], into: Sequence[torch.Tensor] = ()
+    ) -> _Attendance:
         number = self.begun.get(collective.axis, 0)
         self.begun[collective.axis] = number + 1
-        return self.hall.come(self.rank, number, collective, operands)
+        return self.hall.come(self.rank, number, collective, operands, into)
 
 
 # ---- the cluster

@@ -24,7 +24,7 @@ PASSES = MIDDLE | {
     "compiler.schedule",
     "compiler.recompute",
 }
-LOWER = PASSES | {"compiler.passes", "compiler.plan", "runtime.program", "runtime.layout"}
+LOWER = PASSES | {"compiler.passes", "compiler.plan", "runtime.program", "runtime.layout", "runtime.parcels"}
 TOP = {"compiler.clusters", "compiler.interpret_mesh", "compiler.lower", "compiler.pipeline", "compiler.api", "runtime"}
 EVERYTHING = LOWER | TOP
 ALLOWED: dict[str, set[str]] = {

@@ -82,7 +82,9 @@ def messages(device: str, processes: int) -> tuple[Message, ...]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "messages.json"
         try:
-            launch_module("partita.runtime.messages", processes, [str(out), device.partition(":")[0], str(MOST_BYTES)])
+            launch_module(
+                "partita.runtime.calibrate_messages", processes, [str(out), device.partition(":")[0], str(MOST_BYTES)]
+            )
         except RuntimeFault as fault:
             raise CommandFault(f"no messages could be timed: {fault}", exit_code=1) from fault
         return tuple(Message(*row) for row in json.loads(out.read_text()))

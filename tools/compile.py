@@ -57,7 +57,7 @@ def recipe_for(options: argparse.Namespace) -> tuple[Spec, Recipe]:
         raise CommandFault(
             f"{options.spec} has no recipe", "declare `train NAME { … }`, or name a file in specs/recipes"
         )
-    return spec, replace(recipe, kernels=kernels_of(options), plan=plan_of(options, recipe))
+    return spec, replace(recipe, kernels=kernels_of(options), plan=plan_of(options, recipe) or recipe.plan)
 
 
 def compile_recipe(

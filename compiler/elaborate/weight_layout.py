@@ -145,7 +145,8 @@ def _named(frame: Frame, atom: s.DimRef, one: Parameter) -> list[tuple[Dim | Non
         (axes,) = choices
         return [(axis[0], _size(axis[0])) for axis in axes]
     if not known:
-        names = ", ".join(dict.fromkeys(dim.name.rsplit(".", 1)[-1] for dim in one.dims))
+        called = [name for dim in one.dims for name, dims in one.scopes[0].items() if dim in dims]
+        names = ", ".join(dict.fromkeys(called or [dim.name.rsplit(".", 1)[-1] for dim in one.dims]))
         raise frame.fault("E0802", f"{one.name} knows no dim `{atom.name}`", atom.span, expected=names)
     return [(None, _extent(frame, atom, known[0]))]
 

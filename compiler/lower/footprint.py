@@ -314,7 +314,7 @@ class _Walk:
             elif isinstance(instruction, Wait):
                 what = "wait"
                 for name in instruction.buffers:
-                    self._hold(self.flying.pop(name, ()), -1)
+                    self._hold(self._landed(name), -1)
             elif isinstance(instruction, Check):
                 what = "check"
                 self._mark(what, workspace=2 * 8 * len(instruction.buffers))  # in float64, and together
@@ -329,6 +329,9 @@ class _Walk:
     def _cut(self, shard: Shard) -> None:
         """The whole lives until its part is copied."""
         memories = [self.buffers[shard.input]]
+        if shard.view:
+            self._bind(shard.output, memories[0])
+            return
         self._hold(memories, 1)
         for name in shard.frees:
             self._unbind(name)
@@ -344,10 +347,20 @@ class _Walk:
         self._hold((*memories, *staging), 1)
         for name in sent.frees:
             self._unbind(name)
-        for name, shape, memory, given in zip(sent.outputs, sent.shapes, memories, sent.inputs, strict=not sent.groups):
-            self._bind(name, memory if given in sent.in_place else self._made(name, shape, sent.dtype))
+        into = [self.buffers[name] for name in sent.into] or [None] * len(memories)
+        for name, shape, memory, given, whole in zip(
+            sent.outputs, sent.shapes, memories, sent.inputs, into, strict=not sent.groups
+        ):
+            there = memory if given in sent.in_place else whole
+            self._bind(name, self._made(name, shape, sent.dtype) if there is None else there)
         self._mark(sent.outputs[0])
-        self.flying[sent.outputs[-1]] = (*memories, *staging)
+        self.flying.update(dict.fromkeys(sent.outputs, (*memories, *staging)))
+
+    def _landed(self, name: str) -> tuple[int, ...]:
+        """What a collective has held: all of its bucket has come with the first that is waited for."""
+        held = self.flying.pop(name, ())
+        self.flying = {other: memories for other, memories in self.flying.items() if memories is not held}
+        return held
 
     def _made(self, name: str, shape: tuple[int, ...], dtype: str) -> int:
         """The new memory of a buffer that an instruction makes."""

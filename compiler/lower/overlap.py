@@ -1,15 +1,16 @@
 """Communication beside computation: what is sent early, together, and waited for late.
 
 In: a listing, or instructions in order. Out: the same work in another order. Within a layer collectives go as early as
-what they send is there; neighbouring all-reduces share a bucket; a gather of something that was there before (a sharded
-parameter) begins one layer ahead of its reader. Waits already stand as late as the first use.
+what they send is there; neighbours of a kind share a bucket; a gather of something that was there before (a sharded
+parameter) begins one layer ahead of its reader. Waits stand as late as the first use; only what is scattered is taken
+in when the next is sent, for until then the whole that it was made from is kept.
 The order depends on nothing that differs among the devices of a collective, so all of them begin theirs in one order.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -71,38 +72,91 @@ def _levels(nodes: Sequence[Node], axes: Sequence[str]) -> tuple[dict[str, int],
 # ---- instructions
 
 
-def overlapped(instructions: Iterable[Instruction]) -> tuple[Instruction, ...]:
-    """Instructions with buckets, and gathers one layer ahead."""
-    return tuple(ahead(bucketed(list(instructions))))
+def overlapped(lists: Sequence[Sequence[Instruction]]) -> list[tuple[Instruction, ...]]:
+    """Instructions of a step's phases with buckets, gathers one layer ahead, and scatters one at a time."""
+    found: list[tuple[Instruction, ...]] = []
+    landed: set[str] = set()
+    for instructions in lists:
+        found.append(tuple(_in_turn(ahead(bucketed(instructions)), landed)))
+    return found
 
 
 def bucketed(instructions: Sequence[Instruction]) -> list[Instruction]:
-    """All-reduces that nothing waits for yet join the next of their kind, up to `BUCKET_BYTES`."""
+    """Collectives that nothing waits for yet join the next of their kind, up to `BUCKET_BYTES`.
+
+    Gathers and scatters join their neighbours alone: a gathered layer is not kept before its time, nor are the whole
+    gradients of one.
+    """
     found: list[Instruction] = []
     open_: dict[tuple[object, ...], Collective] = {}
+    made = _made(instructions)
     for instruction in instructions:
         touched = _touched(instruction)
-        if isinstance(instruction, Collective) and instruction.kind == "all_reduce":
-            key = (instruction.axis, instruction.reduction, instruction.dtype)
-            open_ = {k: one for k, one in open_.items() if k == key or not touched & {*one.inputs, *one.outputs}}
+        if isinstance(instruction, Collective) and instruction.kind != "all_to_all":
+            early = _goes_ahead(instruction, made)
+            key = (instruction.kind, instruction.axis, instruction.reduction, instruction.dtype, early)
+            open_ = {k: one for k, one in open_.items() if k == key or not touched & _names(one)}
             before = open_.get(key)
             if before is not None and _bytes(before) + _bytes(instruction) <= BUCKET_BYTES:
-                found.remove(before)
+                at = next(i for i, one in enumerate(found) if one is before)
+                del found[at]
                 open_[key] = _joined(before, instruction)
             else:
                 open_[key] = instruction
             found.append(open_[key])
             continue
-        open_ = {key: one for key, one in open_.items() if not touched & {*one.inputs, *one.outputs}}
+        runs = isinstance(instruction, Run)
+        open_ = {
+            key: one
+            for key, one in open_.items()
+            if not touched & _names(one) and not (runs and one.kind != "all_reduce")
+        }
         found.append(instruction)
     return found
+
+
+def _names(collective: Collective) -> set[str]:
+    return {*collective.inputs, *collective.outputs, *collective.into}
+
+
+def _made(instructions: Iterable[Instruction]) -> frozenset[str]:
+    """The buffers that instructions make."""
+    several = [i.outputs for i in instructions if isinstance(i, Run | Collective)]
+    single = [(i.output,) for i in instructions if isinstance(i, Shard)]
+    return frozenset(name for names in (*several, *single) for name in names)
+
+
+def _goes_ahead(collective: Collective, made: frozenset[str]) -> bool:
+    """Whether it gathers what was there before, and will be there after."""
+    return collective.kind == "all_gather" and not collective.frees and not made & {*collective.inputs}
+
+
+def _in_turn(instructions: Iterable[Instruction], landed: set[str]) -> Iterator[Instruction]:
+    """What is scattered is waited for before the next scatter along its axis begins. `landed`: what was so."""
+    flying: dict[str, tuple[str, ...]] = {}
+    for instruction in instructions:
+        if isinstance(instruction, Wait):
+            left = tuple(name for name in instruction.buffers if name not in landed)
+            flying = {axis: names for axis, names in flying.items() if not {*names} & {*left}}
+            if left:
+                yield replace(instruction, buffers=left)
+            continue
+        if isinstance(instruction, Collective) and instruction.kind == "reduce_scatter":
+            before = flying.get(instruction.axis)
+            if before:
+                landed.update(before)
+                yield Wait(before)
+            flying[instruction.axis] = instruction.outputs
+        yield instruction
 
 
 def _touched(instruction: Instruction) -> set[str]:
     """The buffers that an instruction reads, frees or waits for."""
     match instruction:
-        case Run() | Collective():
+        case Run():
             return {*instruction.inputs}
+        case Collective():
+            return {*instruction.inputs, *instruction.into}
         case Shard():
             return {instruction.input}
         case Wait() | Free() | Check():
@@ -123,17 +177,18 @@ def _joined(one: Collective, other: Collective) -> Collective:
         shapes=(*one.shapes, *other.shapes),
         frees=(*one.frees, *other.frees),
         in_place=(*one.in_place, *other.in_place),
+        into=(*one.into, *other.into),
+        dims=(*one.dims, *other.dims),
+        sizes=(*one.sizes, *other.sizes),
     )
 
 
 def ahead(instructions: Sequence[Instruction]) -> list[Instruction]:
     """Each gather of what no instruction here makes begins before the layer in front of its reader's."""
     found = list(instructions)
-    made = {name for i in instructions if isinstance(i, Run | Collective) for name in i.outputs}
+    made = _made(instructions)
     for position, gather in enumerate(instructions):
-        if not isinstance(gather, Collective) or gather.kind != "all_gather":
-            continue
-        if gather.frees or made & {*gather.inputs}:
+        if not isinstance(gather, Collective) or not _goes_ahead(gather, made):
             continue
         reader = _reader(instructions[position:], gather.outputs)
         if reader is not None and reader.layer:

@@ -147,11 +147,15 @@ class _Walk:
             else:
                 self._instruct(position, segment, segment.alone)
         self._land(list(self.flying), phase)
+        forward, backward = self.lists[Phase.FORWARD], self.lists[Phase.BACKWARD]
+        prepare, microbatch, update = overlapped(
+            (self.lists[Phase.PREPARE], (*forward, *backward), self.lists[Phase.UPDATE])
+        )
         return Program(
             inputs=tuple(inputs_of(self.listing, self.wholes)),
-            prepare=overlapped(self.lists[Phase.PREPARE]),
-            microbatch=overlapped((*self.lists[Phase.FORWARD], *self.lists[Phase.BACKWARD])),
-            update=overlapped(self.lists[Phase.UPDATE]),
+            prepare=prepare,
+            microbatch=microbatch,
+            update=update,
             outputs={name: self.buffer(use.value) for name, use in self.listing.outputs.items()},
             microbatches=self.listing.microbatches,
         )
@@ -214,10 +218,12 @@ class _Walk:
             made: Instruction = Shard(axis, given[0], target, sizes, dtype, at, size, freed)
         else:
             join, join_size = _position(node, "join")
+            cuts = node.op != "all_reduce"
             reduction = cast(Reduction, node.attrs.get("reduction", "sum"))
             made = Collective(
                 cast(CollectiveKind, node.op), axis, given, (target,), (sizes,), dtype,
-                reduction, at, size, join, join_size, _groups(node), freed, given if in_place else (),
+                reduction, (at,) if cuts else (), (size,) if cuts else (), join, join_size, _groups(node), freed,
+                given if in_place else (),
             )  # fmt: skip
             self.flying[node.id, 0] = tensor
         if in_place:

@@ -18,6 +18,7 @@ from torch import fx
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ...runtime.parcels import parcels, whole_bytes
 from ...runtime.program import Collective
 from ..ir.types import DType
 from .emit import storage
@@ -41,27 +42,37 @@ def workspace_bytes(node: fx.Node, threads: int) -> int:
 def staging_bytes(sent: Collective, devices: int, gloo: bool) -> int:
     """Bytes beside operands and results that a collective over an axis of `devices` holds until it is waited for.
 
-    `runtime/collectives.py` sends memory in one piece, its cut axis in front, padded to equal parts: what lies
-    otherwise is copied. A bucket is sent as one piece. gloo gathers into, and scatters from, a copy of the whole that
-    is its own (measured by allocator events, torch 2.13).
+    `runtime/collectives.py` sends memory in one piece, its cut axis in front: what lies otherwise is copied, and so are
+    the members of a bucket that share a message.
     """
     item = DType(sent.dtype).itemsize_bytes
+    return sum(_staged(sent, members, devices, gloo, item) for members in parcels(sent, item, gloo))
+
+
+def _staged(sent: Collective, members: Sequence[int], devices: int, gloo: bool, item: int) -> int:
+    """The staging of one message."""
+    whole = sum(whole_bytes(sent, at, item) for at in members)
     if sent.kind == "all_reduce":
-        return sum(map(math.prod, sent.shapes)) * item if len(sent.shapes) > 1 else 0
-    (shape,) = sent.shapes
+        return whole if len(members) > 1 else 0
     if sent.kind == "all_to_all":
-        rest = math.prod(n for i, n in enumerate(shape) if i not in (sent.dim, sent.join))
+        (shape,), (dim,), (size,) = sent.shapes, sent.dims, sent.sizes
+        rest = math.prod(n for i, n in enumerate(shape) if i not in (dim, sent.join))
         if sent.groups:
             return 2 * math.prod(shape) * item  # at most: how much is sent and comes only the data says
-        mine = shape[sent.join] and rest * sent.size * -(-sent.join_size // devices)
+        mine = shape[sent.join] and rest * size * -(-sent.join_size // devices)
         return (mine + math.prod(shape)) * item
-    rest = math.prod(n for i, n in enumerate(shape) if i != sent.dim)
-    each = -(-sent.size // devices)
-    piece, whole, padded = each * rest * item, sent.size * rest * item, devices * each * rest * item
-    own = padded if gloo else 0
-    if sent.dim == 0 and whole == padded:
-        return own
-    return own + (padded + piece if sent.dim else padded - whole + (piece if sent.kind == "all_gather" else whole))
+    piece = sum(_piece_bytes(sent, at, devices, item) for at in members)
+    even = all(size % devices == 0 for size in sent.sizes) or gloo
+    copied = len(members) > 1 or any(math.prod(sent.shapes[at][: sent.dims[at]]) > 1 for at in members)
+    if sent.kind == "all_gather":  # what is sent, and what comes where it cannot come to its place
+        return (piece + whole if copied else 0) + (0 if even else devices * piece)
+    terms = (devices - 1) * piece if gloo else piece if copied or not even else 0
+    return (whole if copied else 0) + terms + (0 if even else devices * piece)
+
+
+def _piece_bytes(sent: Collective, at: int, devices: int, item: int) -> int:
+    """The largest part of a member."""
+    return whole_bytes(sent, at, item) // max(sent.sizes[at], 1) * -(-sent.sizes[at] // devices)
 
 
 def _bytes(op: OpOverload, args: Sequence[Any], threads: int) -> int:

@@ -21,11 +21,12 @@ from typing import ClassVar, NoReturn
 from ..base.diagnostic import Diagnostic, SpecError
 from ..ir.graph import Graph, GraphBuilder
 from ..ir.levels import LOSS, MODEL, Level
+from ..ir.slices import MARK, dims_of, own, up_to
 from ..ir.types import Attr, Dim, Dims, DType, Node, TensorType, Use, dims_in, with_dims
 from ..ops import attributes
 from ..ops.definition import Role
 from ..ops.registry import REGISTRY
-from ..ops.shapes import elements, named
+from ..ops.shapes import elements
 from ..ops.structure import axis_pair
 from .hindsight import Hindsight
 
@@ -52,20 +53,6 @@ class TokenSlices:
             title = f"slices of {sum(self.lengths)} tokens do not make up {self.dim} = {tokens.size}"
             raise SpecError(Diagnostic("E0917", title, hint="lengths from 1 on that add up"))
         return _Slicing(graph, tokens, self.lengths).rewrite()
-
-
-def slice_of(node: Node, dim: str = "T") -> int | None:
-    """The slice that a node of a sliced graph computes for: the last that its dims are of; None where it is of none."""
-    found = [
-        int(end.removeprefix("to"))
-        for dim_ in (*named(node), *(d for value in node.attrs.values() for d in dims_in(value)))
-        for _, mark, end in [dim_.name.rpartition(MARK)]
-        if mark
-    ]
-    return max(found, default=None)
-
-
-MARK = "/slice."  # between a dim's or a node's own name and its slice's number
 
 
 def _refuse(node: Node, why: str) -> NoReturn:
@@ -105,17 +92,18 @@ class _Slicing:
         self.facts = Hindsight(self.graph)
         self.builder = GraphBuilder(self.graph.name, self.graph.microbatches)
 
-    # ---- the new graph: first what has no positions, then slice after slice, then what waits for all of them
+    # ---- the new graph: the first slice with what has no positions, the others, then what waits for all of them
 
     def rewrite(self) -> Graph:
         early, sliced, late = self._sorted()
-        for node in early:
-            self.builder.add(_whole_extent(node))
-        for node in sliced:
-            if node.op == "input":
-                self._cut(node)
-        for at in range(len(self.lengths)):
-            for node in sliced:
+        first = {node.id for node in early}
+        for node in self.graph:
+            if node.id in first:
+                self.builder.add(_whole_extent(node))
+            elif node.id in sliced:
+                self._first(node)
+        for at in range(1, len(self.lengths)):
+            for node in sliced.values():
                 if node.op not in ("input", "start"):
                     self._one(node, at)
         for node in late:
@@ -126,10 +114,16 @@ class _Slicing:
             self.builder.body(key, body)
         return self.builder.finish()
 
-    def _sorted(self) -> tuple[list[Node], list[Node], list[Node]]:
+    def _first(self, node: Node) -> None:
+        if node.op == "input":
+            self._cut(node)
+        elif node.op != "start":
+            self._one(node, 0)
+
+    def _sorted(self) -> tuple[list[Node], dict[str, Node], list[Node]]:
         """Nodes without positions that depend on no slice, those with positions, and the rest."""
         early: list[Node] = []
-        sliced: list[Node] = []
+        sliced: dict[str, Node] = {}
         late: list[Node] = []
         after: set[str] = set()
         for node in self.graph:
@@ -141,7 +135,7 @@ class _Slicing:
             if behind is not None:
                 _refuse(node, f"it brings `{behind}`, which all tokens made, back to single ones")
             self._check(node)
-            sliced.append(node)
+            sliced[node.id] = node
             if self._total(node):
                 late.append(node)
                 after.add(node.id)
@@ -149,8 +143,7 @@ class _Slicing:
 
     def _dims(self, node: Node) -> Dims:
         """The dims of positions that a node names, the queries' first."""
-        every = (*named(node), *(dim for value in node.attrs.values() for dim in dims_in(value)))
-        found = dict.fromkeys(dim for dim in every if dim in self.positions)
+        found = dict.fromkeys(dim for dim in dims_of(node) if dim in self.positions)
         return tuple(sorted(found, key=lambda dim: dim != self.tokens))
 
     def _is_start(self, node: Node) -> bool:
@@ -220,17 +213,17 @@ class _Slicing:
         outs = tuple(TensorType(tuple(names.get(d, d) for d in out.dims), out.dtype) for out in node.outs)
         attrs = {key: with_dims(value, names) for key, value in node.attrs.items()}
         body = None if node.body is None else self._body(node.body, names, at)
-        made = replace(node, id=f"{node.id}{MARK}{at}", uses=uses, outs=outs, attrs=attrs, body=body)
+        made = replace(node, id=own(node.id, at), uses=uses, outs=outs, attrs=attrs, body=body)
         self.builder.add(made)
         for index in range(len(outs)):
             self.own.setdefault((node.id, index), []).append(made.out(index))
 
     def _dim(self, dim: Dim, at: int) -> Dim:
-        return Dim(f"{dim.name}{MARK}{at}", self.lengths[at])
+        return Dim(own(dim.name, at), self.lengths[at])
 
     def _prefix(self, dim: Dim, at: int) -> Dim:
         """Everything up to the slice's end."""
-        return Dim(f"{dim.name}{MARK}to{at}", self.begins[at + 1])
+        return Dim(up_to(dim.name, at), self.begins[at + 1])
 
     def _use(self, node: Node, use: Use, names: Mapping[Dim, Dim], keys: Dims, at: int) -> Use:
         source = self.graph[use.node]

@@ -28,7 +28,7 @@ NO_VALUES = GIVEN | STORED | LITERALS  # what no device sends to another: each h
 
 def blocks_of(step: Graph, machine: Machine, link: Link) -> list[Block]:
     """The chain. Every dim must have a size."""
-    chain = _Sorted(step)
+    chain = Chain(step)
     kept, held = chain.kept(), chain.held()
     static, crossing = chain.static(), chain.crossing()
     seconds: defaultdict[tuple[int, str], float] = defaultdict(float)
@@ -66,8 +66,11 @@ def device_bytes(blocks: Sequence[Block], cuts: Sequence[tuple[int, int]], place
 
 
 @dataclass
-class _Sorted:
-    """Which block each forward and backward node belongs to, and what follows from it."""
+class Chain:
+    """Which block each forward and backward node belongs to, and what follows from it.
+
+    names  of the blocks, in order; `block` the number of each node's; `weights` the nodes of the weights' half
+    """
 
     step: Graph
     names: list[str] = field(init=False)
@@ -135,23 +138,35 @@ class _Sorted:
         outs = (self.step[name].outs[index] for name, index in values)
         return sum(elements(out.dims) * out.dtype.itemsize_bytes for out in outs)
 
-    def _read(self, wanted: Phase, readers: Iterable[Node]) -> list[int]:
-        """For each block, the bytes that these readers of it read of a phase's values."""
+    def _read(self, wanted: Phase, readers: Iterable[Node]) -> list[set[Value]]:
+        """For each block, what these readers of it read of a phase's values."""
         found: list[set[Value]] = [set() for _ in self.names]
         for node in readers:
             roots = (self.root[use.value] for use in node.uses)
             here = (root for root in roots if self.step[root[0]].phase is wanted and self._is_sent(root))
             found[self.block[node.id]].update(here)
-        return [self._bytes(values) for values in found]
+        return found
 
     def _is_sent(self, root: Value) -> bool:
         return self.step[root[0]].op not in NO_VALUES
 
     def kept(self) -> list[int]:
+        """The bytes that each block's backward reads of the forward."""
+        return [self._bytes(values) for values in self.kept_values()]
+
+    def held(self) -> list[int]:
+        """The bytes that the weights' half reads of the forward and of the input's half."""
+        return [self._bytes(values) for values in self.held_values()]
+
+    def crossing(self) -> list[int]:
+        """For each block, the bytes that go over its end."""
+        return [self._bytes(values) for values in self.crossing_values()]
+
+    def kept_values(self) -> list[set[Value]]:
         """What each block's backward reads of the forward."""
         return self._read(Phase.FORWARD, (node for node in self.step if node.phase is Phase.BACKWARD))
 
-    def held(self) -> list[int]:
+    def held_values(self) -> list[set[Value]]:
         """What the weights' half reads of the forward and of the input's half."""
         late = [self.step[name] for name in self.block if name in self.weights]
         own = self._read(Phase.FORWARD, late)
@@ -159,13 +174,13 @@ class _Sorted:
         for node in late:
             roots = (self.root[use.value] for use in node.uses)
             gradients[self.block[node.id]].update(r for r in roots if r[0] in self.block and self._from_input(r[0]))
-        return [kept + self._bytes(values) for kept, values in zip(own, gradients, strict=True)]
+        return [one | other for one, other in zip(own, gradients, strict=True)]
 
     def _from_input(self, name: str) -> bool:
         return self.step[name].phase is Phase.BACKWARD and name not in self.weights
 
-    def crossing(self) -> list[int]:
-        """For each block, the bytes that are read behind it and made in it or before, from the data."""
+    def crossing_values(self) -> list[set[Value]]:
+        """For each block, what is read behind it and made in it or before, from the data."""
         varies = self._varies()
         found: list[set[Value]] = [set() for _ in self.names]
         for node in self.step:
@@ -174,7 +189,7 @@ class _Sorted:
                     if root[0] in varies and self._is_sent(root):
                         for at in range(self.block[root[0]], self.block[node.id]):
                             found[at].add(root)
-        return [self._bytes(values) for values in found]
+        return found
 
     def _varies(self) -> frozenset[str]:
         """Forward nodes that depend on the data: what depends on positions alone, each device makes itself."""

@@ -7,8 +7,9 @@ rows puts microbatches together:
 
     sum(i) = min over k of sum(i - k) + t(k, i - k) where t(k, i - k) ≤ t_max          (equation 5)
 
-Later slices attend to more tokens, so they are shorter. Exact for slices in multiples of `step` with `tolerance_s` 0;
-else bounds closer together than that are tried once, and the answer is within K · tolerance_s of the best.
+Later slices attend to more tokens, so they are shorter. The larger the bound, the less the sum: between two bounds no
+answer is better than the sum of the larger with the smaller as its slowest slice, so most bounds need not be tried.
+Exact for slices in multiples of `step` with `tolerance_s` 0; else the answer is within K · tolerance_s of the best.
 """
 
 from __future__ import annotations
@@ -56,23 +57,55 @@ def cut(
     assert counts, "a microbatch has at least a row, and at most all"
     units = length // step
     tables = {n: _table(n, units, step, slice_s) for n in counts}
-    best: Cut | None = None
-    last = -1.0
-    for bound in sorted({time for table in tables.values() for row in table for time in row}):
-        if best is not None and (stages - 1) * bound >= best.seconds:
-            break
-        if bound - last < tolerance_s:
-            continue
-        last = bound
-        found = _bounded(rows, step, tables, bound)
-        if found is not None:
-            seconds = pipeline_s(found, stages, slice_s)
-            best = Cut(found, seconds) if best is None or seconds < best.seconds else best
-    assert best is not None, "some bound admits a whole row"
-    return best
+    bounds = sorted({time for table in tables.values() for row in table for time in row})
+    search = _Search(rows, step, stages, slice_s, tables, bounds, tolerance_s * stages)
+    return search.best()
 
 
 Table = list[list[float]]  # [context][length - 1], both in steps
+
+
+@dataclass
+class _Search:
+    """Over all bounds on a slice, in ascending order, by halves; `spare` is what an answer may lack to the best."""
+
+    rows: int
+    step: int
+    stages: int
+    slice_s: SliceTime
+    tables: Mapping[int, Table]
+    bounds: Sequence[float]
+    spare: float
+    found: Cut | None = None
+
+    def best(self) -> Cut:
+        """The best answer. Asserts that there is one, as with a bound that admits a whole row there is."""
+        last = len(self.bounds) - 1
+        self._between(-1, last, self._sum(last))
+        assert self.found is not None, "some bound admits a whole row"
+        return self.found
+
+    def _between(self, low: int, high: int, least: float | None) -> None:
+        """Tries the bounds above `low` and below `high`, whose sum is `least` (None: no slices keep to it)."""
+        if least is None or high - low < 2:
+            return
+        hope = least + (self.stages - 1) * self.bounds[low + 1]
+        if self.found is not None and hope > self.found.seconds - self.spare:
+            return
+        middle = (low + high) // 2
+        here = self._sum(middle)
+        self._between(low, middle, here)
+        self._between(middle, high, least)
+
+    def _sum(self, at: int) -> float | None:
+        """The least sum with no slice above a bound; the answer that has it is kept, if none before was better."""
+        made = _bounded(self.rows, self.step, self.tables, self.bounds[at])
+        if made is None:
+            return None
+        whole, slowest = (pipeline_s(made, stages, self.slice_s) for stages in (1, self.stages))
+        if self.found is None or slowest < self.found.seconds:
+            self.found = Cut(made, slowest)
+        return whole
 
 
 def _table(rows: int, units: int, step: int, slice_s: SliceTime) -> Table:

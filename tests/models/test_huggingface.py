@@ -150,6 +150,7 @@ def test_other_models(model: str, width: str) -> None:
     OTHERS[model].given(values)
     assert {node.id for node in graph.nodes("parameter")} == other.weights().keys()
     inputs = {name: torch.from_numpy(values[name]) for name in OTHERS[model].inputs}
+    inputs = {name: one.to(single) if one.is_floating_point() else one for name, one in inputs.items()}
     probes = {name: torch.from_numpy(values[f"probe/{name}"]) for name in OTHERS[model].outputs}
 
     def loss_of(outputs: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -22,6 +22,9 @@ def _called(name: str) -> Output:
     return lambda net, result: getattr(result, name)
 
 
+ENCODED: Mapping[str, Output] = MappingProxyType(
+    {"hidden": _called("last_hidden_state"), "pooled": _called("pooler_output")}
+)
 LOGITS: Mapping[str, Output] = MappingProxyType({"logits": _called("logits")})
 
 
@@ -75,6 +78,8 @@ DECODERS: Mapping[str, Other] = MappingProxyType(
         "Gemma2": Other("gemma2", ready=lambda net: net.set_attn_implementation("eager")),  # the one that caps scores
         "Mixtral": Other("mixtral", ready=lambda net: net.set_experts_implementation("eager")),  # it knows float64
         "BLOOM": Other("bloom"),
+        "Falcon": Other("falcon"),
+        "Falcon.40B": Other("falcon"),
         "DeepSeek": Other("deepseek", ready=lambda net: net.set_experts_implementation("eager")),
         "DeepSeek.V2": Other("deepseek", ready=lambda net: net.set_experts_implementation("eager")),
         "DeepSeek.V3": Other("deepseek", ready=lambda net: net.set_experts_implementation("eager")),
@@ -94,7 +99,10 @@ DECODERS: Mapping[str, Other] = MappingProxyType(
 OTHERS: Mapping[str, Other] = MappingProxyType(
     {
         "BERT": Other("bert", {"tokens": "input_ids", "segments": "token_type_ids"}),
+        "BERTEncoder": Other("bert", {"tokens": "input_ids", "segments": "token_type_ids"}, ENCODED),
         "RoBERTa": Other("roberta", given=_unpadded),
+        "RoBERTaEncoder": Other("roberta", outputs=ENCODED, given=_unpadded),
+        "ConvNeXt": Other("convnext", {"image": "pixel_values"}),
         "T5": Other("t5", {"source": "input_ids", "tokens": "decoder_input_ids"}),
         "ViT": Other("vit", {"image": "pixel_values"}),
         "DeiT": Other(

@@ -99,3 +99,14 @@ def test_a_build_explains_itself_as_its_spec_does(tmp_path: Path, capsys: pytest
 def test_words_that_are_no_mesh(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", TOUR, *words]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", [[], ["--mesh", "data=2"]])
+def test_what_is_computed_again_reaches_the_build(tmp_path: Path, where: list[str]) -> None:
+    clones: list[int] = []
+    spec = str(ROOT / "specs/recipes/bench_step.partita")
+    for choice in ("none", "full"):
+        words = ["compile", spec, "--recipe", "tiny", "--recompute", choice, *where, "-o", str(tmp_path / choice)]
+        assert main(words) == 0
+        clones.append(sum(text.read_text().count("again/") for text in (tmp_path / choice / "modules").glob("*.py")))
+    assert clones[0] == 0 < clones[1]

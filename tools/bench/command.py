@@ -19,18 +19,21 @@ from .parallel import summary as parallel_summary
 from .predict import bench_predict
 from .predict import summary as errors
 from .step import CASES, bench_step
+from .terapipe import as_json, bench_terapipe
+from .terapipe import table as both_tables
 
 EXAMPLE = "partita bench step --json"
 WHAT = (
     "step: a training step of a GPT against plain PyTorch; precision: the same in bfloat16, against autocast; "
     "parallel: the same on two processes, against DDP, FSDP2 and DTensor; "
+    "terapipe: token slices simulated against the paper's seconds; "
     "predict: foretold seconds and bytes of steps against measured ones, on a CPU"
 )
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("what", choices=("step", "precision", "parallel", "predict"), help=WHAT)
+    parser.add_argument("what", choices=("step", "precision", "parallel", "terapipe", "predict"), help=WHAT)
     parser.add_argument("--case", choices=CASES, action="append", help="which size; may be repeated (default: all)")
     parser.add_argument("--plan", choices=tuple(PLANS), action="append", help="of `parallel`: which (default: all)")
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="timed steps of each side (default 10)")
@@ -47,6 +50,10 @@ def run(options: argparse.Namespace) -> int:
         raise CommandFault(f"there is no device `{options.device}` here", exit_code=1)
     if options.plan and options.what != "parallel":
         raise CommandFault("--plan is of `bench parallel`")
+    if options.what == "terapipe":
+        simulated = bench_terapipe()
+        print(json.dumps(as_json(simulated), indent=1) if options.json else both_tables(simulated))
+        return 0
     if options.what == "predict":
         return predict(options)
     if options.what == "parallel":

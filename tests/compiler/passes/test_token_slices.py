@@ -18,12 +18,13 @@ from partita.compiler.base.diagnostic import SpecError
 from partita.compiler.elaborate.recipe import Plan, Recipe, Rows
 from partita.compiler.ir.graph import Graph, GraphBuilder
 from partita.compiler.ir.levels import GRADIENT, LOSS, MODEL
+from partita.compiler.ir.slices import slice_of
 from partita.compiler.ir.text import parse_graph, print_graph
 from partita.compiler.ir.types import Dim, DType, Use
 from partita.compiler.ops.build import Builder
 from partita.compiler.passes import check, run_passes
 from partita.compiler.passes.inline import Inline
-from partita.compiler.passes.token_slices import TokenSlices, slice_of
+from partita.compiler.passes.token_slices import TokenSlices
 from partita.compiler.pipeline import slice_passes, step_graph
 from samples.recipes import recipe_over
 from samples.zoo import DIMS, tiny_model
