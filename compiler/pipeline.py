@@ -26,11 +26,10 @@ from .elaborate.load import Spec, load
 from .elaborate.loss import elaborate_loss
 from .elaborate.models import BATCH, elaborate_model
 from .elaborate.plain import plain
-from .elaborate.plan import PIPE
 from .elaborate.recipe import Plan, Recipe, Recompute
 from .elaborate.weights import weight_map
 from .ir.graph import Graph
-from .ir.layout import Layout, Mesh
+from .ir.layout import PIPE, Layout, Mesh
 from .ir.levels import GRADIENT, LOSS, MODEL, PARTITIONED
 from .ir.slices import MARK
 from .ir.types import DType, Phase
@@ -235,7 +234,7 @@ def partitioned_step(
     turn = recipe.turns[0]
     steps = [step_graph(spec, turn, device=device), unfused_step(spec, turn, device)]
     priced, limit = machines(Mesh(plan.mesh), plan, cluster or recipe_cluster(spec, recipe))
-    return partitioned(steps, Mesh(plan.mesh), wishes_of(plan), priced, limit)
+    return partitioned(steps, Mesh(plan.mesh).without(PIPE), wishes_of(plan), priced, limit)
 
 
 def recipe_cluster(spec: Spec, recipe: Recipe) -> Cluster | None:
@@ -414,6 +413,7 @@ def compile_recipe(
     from .lower.build import lower
     from .lower.outside import ALONE
     from .lower.spread import spread
+    from .lower.stages import Pipeline, piped
 
     steps = step_graphs(spec, recipe, device, dump)
     graphs = {**steps, "evaluate": evaluate_graph(spec, recipe), PREDICT: predict_graph(spec, recipe)}
@@ -423,15 +423,21 @@ def compile_recipe(
     lying, files = ALONE, dict[str, str]()
     plan = recipe.plan or Plan()
     mesh, wishes = mesh or Mesh(plan.mesh), wishes or wishes_of(plan)
-    if mesh.devices > 1:
+    inner, stages = mesh.without(PIPE), dict(mesh.axes).get(PIPE, 1)
+    priced = machines(mesh, plan, cluster or recipe_cluster(spec, recipe))
+    if inner.devices > 1:
         ways = {name: [graph] for name, graph in graphs.items() if name != PREDICT}
         for turn in recipe.turns:
             ways[turn.program].append(unfused_step(spec, turn, device, dump))
-        mesh, wishes = factored(next(iter(steps.values())), mesh, wishes)
-        chosen = laid_out(ways, mesh, wishes, *machines(mesh, plan, cluster or recipe_cluster(spec, recipe)))
+        inner, wishes = factored(next(iter(steps.values())), inner, wishes)
+        chosen = laid_out(ways, inner, wishes, *priced)
         laid = {name: decision.graph for name, decision in chosen.items()}
-        graphs, lying = spread({**laid, PREDICT: graphs[PREDICT]}, mesh)
+        graphs, lying = spread({**laid, PREDICT: graphs[PREDICT]}, inner)
         files = kept.files(next(iter(chosen.values())))
+    if stages > 1:
+        trained = {name: graph for name, graph in graphs.items() if name != PREDICT}
+        wanted = Pipeline(plan.schedule, plan.balance, *priced)
+        lying = piped(trained, lying, inner.across(PIPE, mesh), wanted)
     return lower(
         graphs, record, foretold, folder, device=device, dump=dump, files=files, kernels=packages, spread=lying,
         table=table,

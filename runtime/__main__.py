@@ -36,6 +36,7 @@ def main(words: Sequence[str] | None = None) -> int:
         device=given.device,
         dump=tuple(given.dump),
         kernels=tuple(given.kernels),
+        timeout_s=given.timeout,
         on_step=say_step,
         on_evaluate=say_evaluation,
         on_warning=lambda words: print(f"warning: {words}", flush=True),
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="begin anew in a folder that holds a run")
     parser.add_argument("--data-root", metavar="DIR", help="where the data's paths begin")
     parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: cuda if there is one)")
+    parser.add_argument("--timeout", metavar="S", type=float, help="seconds that a process waits for another")
     parser.add_argument("--dump", metavar="NAME", action="append", default=[], help="write an output of the first step")
     parser.add_argument("--kernels", metavar="NAME", action="append", default=[], help="allow a foreign kernel")
     return parser

@@ -75,7 +75,7 @@ def save(
     """
     shapes = {name: list(item.shape) for name, item in tensors_of(build).items()}
     scalars = Scalars(build.name, step, seed, shapes, losses=list(losses))
-    tensors = store_of(place, build, {name: store[name] for name in shapes})
+    tensors = store_of(place, build, {name: store[name] for name in shapes if name in store})
     return _save(folder, scalars, lambda partial: _write_tensors(partial, tensors), keep)
 
 

@@ -18,7 +18,8 @@ import torch.distributed as dist
 from .layout import Mesh, chunk
 from .messages import Line, Message
 from .parcels import parcels
-from .program import Collective
+from .post import Arriving, Post
+from .program import Collective, Receive, Send
 from .sorted_rows import begun
 
 Tensors = Sequence[torch.Tensor]
@@ -53,6 +54,7 @@ class Processes:
     groups: Mapping[str, dist.ProcessGroup]
     gloo: bool = True
     tags: Mapping[str, count[int]] = field(init=False)
+    post: Post = field(default_factory=Post)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tags", {axis: count() for axis in self.groups})
@@ -66,6 +68,18 @@ class Processes:
         rules["all_to_all"] = sent.sorted_rows if collective.groups else sent.all_to_all
         rule, itemsize = rules[collective.kind], operands[0].dtype.itemsize
         return Sent([(members, *rule(members)) for members in parcels(collective, itemsize, self.gloo)])
+
+    def send(self, message: Send, number: int, tensor: torch.Tensor) -> None:
+        """Begin to send; first wait for earlier ones of its tag where too many are on their way."""
+        self.post.send(self.groups[message.axis], message, number, tensor)
+
+    def receive(self, message: Receive, number: int, into: torch.Tensor) -> Arriving:
+        """Begin to receive."""
+        return self.post.receive(self.groups[message.axis], message, number, into)
+
+    def finish(self) -> None:
+        """Wait until all that was sent has left."""
+        self.post.finish()
 
 
 @dataclass(frozen=True, slots=True)

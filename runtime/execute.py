@@ -14,7 +14,8 @@ import importlib.util
 import json
 import math
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import CodeType, MappingProxyType
 from typing import Any, Protocol, cast
@@ -32,7 +33,9 @@ from .program import (
     Input,
     Instruction,
     Program,
+    Receive,
     Run,
+    Send,
     Shard,
     Wait,
     from_json,
@@ -42,6 +45,7 @@ Module = Callable[[list[Any]], list[torch.Tensor]]
 Store = dict[str, torch.Tensor]
 
 MANIFEST = "manifest.json"
+NO_MICROBATCH = -1
 BATCH = "batch"  # the dim that microbatches divide
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {
@@ -110,10 +114,11 @@ def executable(
     modules = {name: import_source(name, text, (places or {}).get(name)) for name, text in sources.items()}
     if compiled:
         # Forward and backward; the update is fused calls already, and the compiler knows no shapes of theirs.
-        hot = {i.module for p in _programs(build) for i in p.microbatch if isinstance(i, Run)} & set(modules)
-        modules = {**modules, **{n: torch.compile(modules[n], dynamic=False) for n in hot}}
+        once = {i for p in _programs(build) for i in (*p.prepare, *p.update)}
+        hot = {i.module for p in _programs(build) for i in p.instructions() if isinstance(i, Run) and i not in once}
+        modules |= {name: torch.compile(modules[name], dynamic=False) for name in hot & set(modules)}
     for program in _programs(build):
-        for instruction in (*program.prepare, *program.microbatch, *program.update):
+        for instruction in program.instructions():
             if isinstance(instruction, Run) and instruction.module not in modules:
                 raise BuildError(f"the program calls a module {instruction.module} that the build does not hold")
     return Executable(build, modules, torch.device(device))
@@ -171,6 +176,18 @@ class Communicator(Protocol):
         self, collective: Collective, operands: Sequence[torch.Tensor], into: Sequence[torch.Tensor] = ()
     ) -> Pending:
         """Begin a collective; its operands, and what it gathers `into`, must not be written until it is waited for."""
+        ...
+
+    def send(self, message: Send, number: int, tensor: torch.Tensor) -> None:
+        """Begin to send a microbatch's tensor, which nobody writes any more. Number -1 is of no microbatch."""
+        ...
+
+    def receive(self, message: Receive, number: int, into: torch.Tensor) -> Pending:
+        """Begin to receive a microbatch's tensor."""
+        ...
+
+    def finish(self) -> None:
+        """Wait until all that was sent has left."""
         ...
 
 
@@ -231,34 +248,43 @@ class Executable:
         """The same as a coroutine that yields where it must wait for other devices. Autograd is to be off around it."""
         program = self.programs[name]
         assert len(data) == program.microbatches, f"{program.microbatches} microbatches, data for {len(data)}"
-        buffers: Store = {**store, **self._scalars(program, step, seed, starts or {})}
-        flying: dict[str, _Flight] = {}
+        scalars = self._scalars(program, step, seed, starts or {})
+        whole = _Frame({**store, **scalars})
         check = next((one for one in program.update if isinstance(one, Check)), None)
-        before = {state: store[state].clone() for state in check.states} if check else {}
-        yield from self._run(program.prepare, buffers, flying)
-        for number, microbatch in enumerate(data):
-            buffers.update(self._data(program, microbatch))
-            self._advance(program, buffers, number)
-            yield from self._run(program.microbatch, buffers, flying)
+        before = {state: store[state].clone() for state in check.states if state in store} if check else {}
+        yield from self._run(program.prepare, whole)
+        frames: dict[int, _Frame] = {}
+        ends = {number: place for place, (_, number, _) in enumerate(program.turns())}
+        for place, (turn, number, instructions) in enumerate(program.turns()):
+            if number not in frames:
+                frames[number] = whole.of(number) if program.order else whole
+                frames[number].buffers.update(self._data(program, data[number]))
+                frames[number].buffers.update(self._later(program, scalars, number))
+            frame = frames[number]
+            frame.part, frame.number = turn, number
+            yield from self._run(instructions, frame)
+            if ends[number] == place and program.microbatches > 1:
+                del frames[number]
+        last = frames.get(0, whole)
+        last.part, last.number = "update", NO_MICROBATCH
         at = len(program.update) if check is None else program.update.index(check)
-        yield from self._run(program.update[:at], buffers, flying)
-        if check is not None and not _goes_on(check, buffers, bound):
-            yield from self._run([Wait(tuple(flying))], buffers, flying)  # others may still read what was sent
-            for state, value in before.items():
-                store[state].copy_(value)
-            there = {key: buffers[buffer] for key, buffer in program.outputs.items() if buffer in buffers}
-            return {**there, "skipped": torch.ones(())}
-        yield from self._run(program.update[at:], buffers, flying)
-        assert not flying, f"nobody waited for {', '.join(flying)}"
-        return {key: buffers[buffer] for key, buffer in program.outputs.items()}
+        yield from self._run(program.update[:at], last)
+        goes_on = check is None or _goes_on(check, last.buffers, bound)
+        yield from self._run(program.update[at:] if goes_on else [Wait(tuple(last.flying))], last)
+        assert not last.flying, f"nobody waited for {', '.join(last.flying)}"
+        if self.communicator is not None and program.order:
+            self._blocking(self.communicator.finish, last, "what it has sent to leave")
+        if goes_on:
+            return {key: last.buffers[buffer] for key, buffer in program.outputs.items()}
+        for state, value in before.items():
+            store[state].copy_(value)
+        there = {key: last.buffers[buffer] for key, buffer in program.outputs.items() if buffer in last.buffers}
+        return {**there, "skipped": torch.ones(())}
 
-    def _advance(self, program: Program, buffers: Store, number: int) -> None:
+    def _later(self, program: Program, scalars: Store, number: int) -> Store:
         """A later microbatch sees later rows: the start of the batch's dim moves by a whole microbatch's rows."""
-        if not number:
-            return
-        for given in program.inputs:
-            if _dim_of(given.source) == BATCH:
-                buffers[given.name] = buffers[given.name] + _rows(program)
+        moving = [given.name for given in program.inputs if _dim_of(given.source) == BATCH] if number else []
+        return {name: scalars[name] + number * _rows(program) for name in moving}
 
     def _scalars(self, program: Program, step: int, seed: int, starts: Mapping[str, int]) -> Store:
         values = {"step": step, "seed": seed}
@@ -285,9 +311,8 @@ class Executable:
                 found[given.name] = tensor.to(self.device, DTYPES[given.dtype]).contiguous()
         return found
 
-    def _run(
-        self, instructions: Sequence[Instruction], buffers: Store, flying: dict[str, _Flight]
-    ) -> Generator[None, None, None]:
+    def _run(self, instructions: Sequence[Instruction], frame: _Frame) -> Generator[None, None, None]:
+        buffers, flying = frame.buffers, frame.flying
         for instruction in instructions:
             match instruction:
                 case Run():
@@ -300,21 +325,45 @@ class Executable:
                 case Free(names):
                     _take(buffers, (), names)
                 case Collective():
-                    assert self.communicator is not None, f"a lone device has no axis {instruction.axis}"
                     into = _take(buffers, instruction.into, ())
                     operands = _take(buffers, instruction.inputs, instruction.frees)
-                    flight = _Flight(self.communicator.begin(instruction, operands, into), instruction.outputs)
+                    pending = self._peers(instruction.axis).begin(instruction, operands, into)
+                    flight = _Flight(pending, instruction.outputs, f"the {instruction.kind} along {instruction.axis}")
                     flying.update(dict.fromkeys(instruction.outputs, flight))
-                    del operands, flight, into
+                    del operands, pending, flight, into
                 case Wait(names):
                     while landing := [flying[name] for name in names if name in flying]:
                         while not landing[0].pending.ready():
                             yield
-                        landing[0].land(buffers, flying)
+                        self._blocking(partial(landing[0].land, buffers, flying), frame, landing[0].what)
                 case Shard():
                     self._cut(instruction, buffers)
+                case Send():
+                    (tensor,) = _take(buffers, (instruction.input,), instruction.frees)
+                    send = partial(self._peers(instruction.axis).send, instruction, frame.number, tensor)
+                    self._blocking(send, frame, f"place {instruction.to} of {instruction.axis} to take more")
+                    del tensor, send
+                case Receive():
+                    into = torch.empty(instruction.shape, dtype=DTYPES[instruction.dtype], device=self.device)
+                    pending = self._peers(instruction.axis).receive(instruction, frame.number, into)
+                    what = f"{instruction.output} from place {instruction.source} of {instruction.axis}"
+                    flying[instruction.output] = _Flight(pending, (instruction.output,), what)
+                    del into, pending
                 case Check():
                     pass  # the run itself stops there
+
+    def _peers(self, axis: str) -> Communicator:
+        assert self.communicator is not None, f"a lone device has no axis {axis}"
+        return self.communicator
+
+    def _blocking(self, call: Callable[[], None], frame: _Frame, what: str) -> None:
+        """Something that waits for other devices. Raises `RuntimeFault` E0533 where they are gone or too late."""
+        try:
+            call()
+        except RuntimeError as fault:
+            microbatch = "" if frame.number < 0 else f" of microbatch {frame.number}"
+            where = f"rank {self.rank}, in `{frame.part}`{microbatch}, waited for {what}"
+            raise RuntimeFault("E0533", f"{where}: {fault}", "go on with --resume") from fault
 
     def _cut(self, shard: Shard, buffers: Store) -> None:
         at, peers = self.build.mesh.along(self.rank, shard.axis)
@@ -326,15 +375,40 @@ class Executable:
 
 @dataclass(frozen=True, slots=True)
 class _Flight:
-    """A collective under way and the buffers that it will fill."""
+    """A collective or a message under way, the buffers that it will fill, and what it is in words."""
 
     pending: Pending
     outputs: tuple[str, ...]
+    what: str
 
     def land(self, buffers: Store, flying: dict[str, _Flight]) -> None:
         buffers.update(zip(self.outputs, self.pending.results(), strict=True))
         for name in self.outputs:
             del flying[name]
+
+
+class _Own(dict[str, torch.Tensor]):
+    """The buffers of one microbatch; what is not its own is the step's."""
+
+    def __init__(self, step: Store) -> None:
+        self.step = step
+
+    def __missing__(self, name: str) -> torch.Tensor:
+        return self.step[name]
+
+
+@dataclass(slots=True)
+class _Frame:
+    """The buffers that a part's instructions see, what is under way for them, and for whom they run."""
+
+    buffers: Store
+    flying: dict[str, _Flight] = field(default_factory=dict[str, _Flight])
+    part: str = "prepare"
+    number: int = NO_MICROBATCH
+
+    def of(self, number: int) -> _Frame:
+        """A microbatch's own, before the step's."""
+        return _Frame(_Own(self.buffers), number=number)
 
 
 def _goes_on(check: Check, buffers: Store, bound: float) -> bool:

@@ -34,6 +34,7 @@ CODES = MappingProxyType(
         "E0530": "an optional package is missing",
         "E0531": "there are more or fewer processes than the build's mesh has devices",
         "E0532": "a process of the mesh ended",
+        "E0533": "a process waited for another that is gone or too late",
         "E0540": "the prompt does not fit the model",
         "E0541": "the model sees what is still to come",
         "E0550": "a file of weights cannot be read",

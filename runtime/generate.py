@@ -117,6 +117,6 @@ def _ports(program: Program) -> tuple[Input, str]:
 
 def _names(program: Program) -> set[str]:
     """Every buffer that a program's modules read."""
-    instructions = (*program.prepare, *program.microbatch, *program.update)
+    instructions = tuple(program.instructions())
     read = {name for item in instructions if isinstance(item, Run) for name in item.inputs}
     return read | set(program.outputs.values())

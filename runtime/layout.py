@@ -1,20 +1,22 @@
 """Which part of a tensor lies on which device: the mesh, the chunk rule, and parts of shapes.
 
-In: a mesh, a layout (per mesh axis `replicate` or `shard:<position>`), a rank. Out: offsets and sizes. A dim of n over
-an axis of k is cut in chunks of ceil(n / k), as DTensor and `torch.chunk` cut it; the last shards may be empty.
-A dim that several axes cut is cut by one after another, in mesh order. Neither torch nor the compiler is imported.
+In: a mesh, a layout (per mesh axis `replicate`, `shard:<position>` or `at:<places>`), a rank. Out: offsets and
+sizes. A dim of n over an axis of k is cut in chunks of ceil(n / k), as DTensor and `torch.chunk` cut it; the last
+shards may be empty. A dim that several axes cut is cut by one after another, in mesh order.
+Neither torch nor the compiler is imported.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 REPLICATE = "replicate"
 SHARD = "shard:"
 FACTOR = "."  # between an axis and the number of its factor
+AT = "at:"
 
 Layout = tuple[str, ...]
 
@@ -93,11 +95,22 @@ def part(shape: Sequence[int], layout: Layout, mesh: Mesh, rank: int) -> tuple[t
     offsets, sizes = [0] * len(shape), list(shape)
     if layout:
         for (_, devices), at, cut in zip(mesh.axes, mesh.coordinate(rank), layout, strict=True):
-            if cut != REPLICATE:
+            if cut.startswith(SHARD):
                 position = shard_position(cut)
                 begin, sizes[position] = chunk(sizes[position], devices, at)
                 offsets[position] += begin
     return tuple(offsets), tuple(sizes)
+
+
+def at_places(places: Iterable[int]) -> str:
+    """The layout of what only the devices at these places of an axis have."""
+    return AT + ",".join(map(str, sorted(places)))
+
+
+def held(layout: Layout, mesh: Mesh, rank: int) -> bool:
+    """Whether a rank has any of a tensor that lies so."""
+    pairs = zip(mesh.coordinate(rank), layout, strict=True) if layout else ()
+    return all(str(at) in cut.removeprefix(AT).split(",") for at, cut in pairs if cut.startswith(AT))
 
 
 def shard_position(cut: str) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -17,7 +19,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from .collectives import Processes
 from .fault import RuntimeFault
-from .layout import REPLICATE, Layout, Mesh, shard_position
+from .layout import AT, REPLICATE, Layout, Mesh, shard_position
 from .program import Build
 from .state import Store, tensors_of
 
@@ -39,13 +41,17 @@ class Place:
         items = tensors_of(build)
         return {name: self._laid_out(tensor, items[name].shape, items[name].layout) for name, tensor in store.items()}
 
-    def _laid_out(self, mine: torch.Tensor, shape: tuple[int, ...], layout: Layout) -> DTensor:
-        cuts = layout or (REPLICATE,) * len(self.processes.mesh.axes)
-        placements = [Replicate() if cut == REPLICATE else Shard(shard_position(cut)) for cut in cuts]
+    def _laid_out(self, mine: torch.Tensor, shape: tuple[int, ...], layout: Layout) -> torch.Tensor:
+        """Among the devices that have any of it; a tensor that this device alone has stays as it is."""
+        names = self.processes.mesh.names
+        cuts = {name: cut for name, cut in zip(names, layout, strict=False) if not cut.startswith(AT)}
+        cuts = cuts if layout else dict.fromkeys(names, REPLICATE)
+        if not cuts:
+            return mine
+        among = self.device_mesh if len(cuts) == len(names) else self.device_mesh[tuple(cuts)]
+        placements = [Replicate() if cut == REPLICATE else Shard(shard_position(cut)) for cut in cuts.values()]
         strides = tuple(math.prod(shape[at + 1 :]) for at in range(len(shape)))
-        return DTensor.from_local(
-            mine, self.device_mesh, placements, run_check=False, shape=torch.Size(shape), stride=strides
-        )
+        return DTensor.from_local(mine, among, placements, run_check=False, shape=torch.Size(shape), stride=strides)
 
 
 def store_of(place: Place | None, build: Build, store: Store) -> dict[str, torch.Tensor]:
@@ -53,8 +59,10 @@ def store_of(place: Place | None, build: Build, store: Store) -> dict[str, torch
     return dict(store) if place is None else place.laid_out(build, store)
 
 
-def join_mesh(mesh: Mesh, device: torch.device) -> Place | None:
+def join_mesh(mesh: Mesh, device: torch.device, timeout_s: float | None = None) -> Place | None:
     """This process's place on a mesh; None where one device is all. Every process calls it.
+
+    `timeout_s`: how long a process waits for another, over gloo; None: as torch does.
 
     Raises `RuntimeFault` E0531 if there are more or fewer processes than the mesh has devices.
     """
@@ -67,10 +75,21 @@ def join_mesh(mesh: Mesh, device: torch.device) -> Place | None:
         )
     if mesh.size == 1:
         return None
-    made = init_device_mesh(device.type, mesh.sizes, mesh_dim_names=mesh.names)
+    made = init_device_mesh(
+        device.type, mesh.sizes, mesh_dim_names=mesh.names, backend_override=_patience(mesh, device, timeout_s)
+    )
     groups = {name: made.get_group(name) for name in mesh.names}
     groups |= {name: _group(mesh, name) for name in mesh.lengths if name not in groups}
     return Place(Processes(mesh, dist.get_rank(), groups, gloo=device.type == "cpu"), made)
+
+
+def _patience(mesh: Mesh, device: torch.device, timeout_s: float | None) -> dict[str, Any] | None:
+    """How long each axis waits: groups that a mesh makes have torch's own time, whatever the first one was told."""
+    if timeout_s is None or device.type != "cpu":
+        return None
+    options = dist.ProcessGroupGloo._Options()  # pyright: ignore[reportPrivateUsage]
+    options._timeout = timedelta(seconds=timeout_s)  # pyright: ignore[reportPrivateUsage]
+    return dict.fromkeys(mesh.names, ("gloo", options))
 
 
 def _group(mesh: Mesh, axis: str) -> dist.ProcessGroup:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from types import FrameType
 
 import torch
@@ -31,14 +32,14 @@ def own_device(name: str | None) -> torch.device:
 
 
 @contextmanager
-def process_group(device: torch.device) -> Generator[None]:
+def process_group(device: torch.device, timeout_s: float | None = None) -> Generator[None]:
     """A process group for the time of the block: the one that is there, torchrun's, or one of a single process."""
     if dist.is_initialized():
         yield
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     if "WORLD_SIZE" in os.environ and "RANK" in os.environ:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, timeout=None if timeout_s is None else timedelta(seconds=timeout_s))
     else:
         try:
             dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)

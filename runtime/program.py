@@ -8,12 +8,12 @@ of parameters and states are logical (the same under every plan), all others are
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
-from .layout import ONE_DEVICE, Layout, Mesh, part
+from .layout import ONE_DEVICE, Layout, Mesh, held, part
 
 FORMAT_VERSION = 4
 
@@ -30,7 +30,8 @@ class Initializer:
 class Parameter:
     """A trained tensor. `name` is its path in the model, `shape` its global shape, `dims` its dims' names.
 
-    `layout` says per mesh axis how it is cut: `"replicate"` or `"shard:<position>"`; empty on one device.
+    `layout` says per mesh axis how it is cut: `"replicate"`, `"shard:<position>"`, or `"at:<places>"` where only the
+    devices at these places of the axis have it (stages of a pipeline); empty on one device.
     """
 
     name: str
@@ -194,7 +195,45 @@ class Check:
     op: Literal["check"] = "check"
 
 
-Instruction = Run | Allocate | Free | Collective | Wait | Shard | Check
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Begin to send a buffer to the device at place `to` of `axis`, and go on.
+
+    `tag` tells the messages of one microbatch between two devices apart; both sides know it. At most `ahead` messages
+    of one tag may be on their way: a further one waits until the receiver has taken the oldest.
+    """
+
+    axis: str
+    to: int
+    input: str
+    tag: int
+    frees: tuple[str, ...] = ()
+    ahead: int = 1
+    op: Literal["send"] = "send"
+
+
+@dataclass(frozen=True, slots=True)
+class Receive:
+    """Begin to receive from the device at place `source` of `axis`; `output` is there after a `Wait`."""
+
+    axis: str
+    source: int
+    output: str
+    shape: tuple[int, ...]
+    dtype: str
+    tag: int
+    op: Literal["receive"] = "receive"
+
+
+Instruction = Run | Allocate | Free | Collective | Wait | Shard | Check | Send | Receive
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One part of a pipelined program for one microbatch."""
+
+    part: str
+    microbatch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +243,9 @@ class Program:
     Accumulated values keep their buffer over the microbatches. `outputs` maps what is asked for (`loss`, `logits`,
     taps, dumped values) to the buffer that holds it at the end. Where a `Check` says no, those that are there by then
     are all that the program gives, and `skipped`, which is 1.
+
+    A stage of a pipeline has `parts` (`forward 0`, `send activation 0`, `backward 0`, …) in place of `microbatch`, and
+    `order` says which of them is run when, for which microbatch: its schedule.
     """
 
     inputs: tuple[Input, ...]
@@ -212,6 +254,23 @@ class Program:
     update: tuple[Instruction, ...]
     outputs: dict[str, str]
     microbatches: int = 1
+    parts: dict[str, tuple[Instruction, ...]] = field(default_factory=dict[str, tuple[Instruction, ...]])
+    order: tuple[Turn, ...] = ()
+
+    def turns(self) -> Iterator[tuple[str, int, tuple[Instruction, ...]]]:
+        """What runs between `prepare` and `update`, in order: a part's name, the microbatch, the instructions."""
+        if not self.order:
+            yield from (("microbatch", number, self.microbatch) for number in range(self.microbatches))
+        for turn in self.order:
+            yield turn.part, turn.microbatch, self.parts[turn.part]
+
+    def instructions(self) -> Iterator[Instruction]:
+        """Each instruction that is written down, once."""
+        yield from self.prepare
+        yield from self.microbatch
+        for instructions in self.parts.values():
+            yield from instructions
+        yield from self.update
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +302,10 @@ class Build:
         """What a rank runs."""
         number = self.classes[rank] if self.classes else 0
         return {**self.programs, **(self.variants[number - 1] if number else {})}
+
+    def has(self, item: Parameter | State, rank: int) -> bool:
+        """Whether a rank holds any of a parameter or state."""
+        return held(item.layout, self.mesh, rank)
 
     def part_of(self, item: Parameter | State, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Offsets and sizes of what a rank holds of a parameter or state."""
@@ -322,6 +385,8 @@ _INSTRUCTIONS: Mapping[str, type[Instruction]] = MappingProxyType(
         "wait": Wait,
         "shard": Shard,
         "check": Check,
+        "send": Send,
+        "receive": Receive,
     }
 )
 
@@ -339,4 +404,6 @@ def _program(data: Any) -> Program:
         update=tuple(_instruction(i) for i in data["update"]),
         outputs=dict(data["outputs"]),
         microbatches=int(data["microbatches"]),
+        parts={str(name): tuple(map(_instruction, part)) for name, part in data["parts"].items()},
+        order=tuple(Turn(str(turn["part"]), int(turn["microbatch"])) for turn in data["order"]),
     )

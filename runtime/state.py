@@ -14,12 +14,13 @@ from .random import initial_values
 __all__ = ["Store", "empty_store", "initial_store", "initial_tensor", "parameter_count", "tensors_of"]
 
 
-def tensors_of(build: Build) -> dict[str, Parameter | State]:
-    """Every tensor that lives across steps, by name, in the build's order."""
+def tensors_of(build: Build, rank: int | None = None) -> dict[str, Parameter | State]:
+    """Every tensor that lives across steps (of a rank: that it has any of), by name, in the build's order."""
     found: dict[str, Parameter | State] = {}
     for item in (*build.parameters, *build.states):
         assert item.name not in found, f"two tensors named {item.name}"
-        found[item.name] = item
+        if rank is None or build.has(item, rank):
+            found[item.name] = item
     return found
 
 
@@ -28,7 +29,7 @@ def initial_store(build: Build, seed: int, device: torch.device | str = "cpu", r
 
     Raises E0522 for an unknown initializer.
     """
-    return {name: initial_tensor(build, item, seed, device, rank) for name, item in tensors_of(build).items()}
+    return {name: initial_tensor(build, item, seed, device, rank) for name, item in tensors_of(build, rank).items()}
 
 
 def initial_tensor(
@@ -44,7 +45,7 @@ def empty_store(build: Build, device: torch.device | str = "cpu", rank: int | No
     """The same names and shapes with whatever the memory holds: for a checkpoint to be read into."""
     return {
         name: torch.empty(part_of(build, item, rank)[1], dtype=DTYPES[item.dtype], device=device)
-        for name, item in tensors_of(build).items()
+        for name, item in tensors_of(build, rank).items()
     }
 
 

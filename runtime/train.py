@@ -54,8 +54,8 @@ def train(build_folder: Path, options: Options, executable: Executable | None = 
     training, build = from_plain(executable.build.recipe), executable.build
     check_build(executable, training, options)
     try:
-        with process_group(device), leave_on_signals() as leave:
-            place = join_mesh(build.mesh, device)
+        with process_group(device, options.timeout_s), leave_on_signals() as leave:
+            place = join_mesh(build.mesh, device, options.timeout_s)
             if place is not None:
                 assert isinstance(executable, Interpreter), "only the interpreter knows of a mesh"
                 executable = replace(executable, communicator=place.processes)

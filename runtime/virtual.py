@@ -16,7 +16,7 @@ import torch
 
 from .execute import Executable, Store
 from .layout import chunk, part
-from .program import Build, Collective, Input
+from .program import Build, Collective, Input, Receive, Send
 from .sorted_rows import Rows, begun
 from .state import tensors_of
 
@@ -50,6 +50,10 @@ class _Hall:
         default_factory=dict[tuple[tuple[int, ...], str, int], _Meeting]
     )
 
+    mail: dict[tuple[int, int, int, int], torch.Tensor] = field(
+        default_factory=dict[tuple[int, int, int, int], torch.Tensor]
+    )
+
     def come(
         self, rank: int, number: int, sent: Collective, operands: Sequence[torch.Tensor], into: Sequence[torch.Tensor]
     ) -> _Attendance:
@@ -67,6 +71,24 @@ class _Hall:
             meeting.results = dict(enumerate(exchanged(rows) if rows else combined(sent, together)))
             del self.meetings[peers, sent.axis, number]
         return _Attendance(meeting, at, into)
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """A message that is awaited: it is there when it has been sent."""
+
+    hall: _Hall
+    key: tuple[int, int, int, int]
+    into: torch.Tensor
+
+    def ready(self) -> bool:
+        return self.key in self.hall.mail
+
+    def results(self) -> Sequence[torch.Tensor]:
+        sent = self.hall.mail.pop(self.key)
+        if (sent.shape, sent.dtype) != (self.into.shape, self.into.dtype):
+            raise ClusterError(f"device {self.key[0]} sends {list(sent.shape)}, {self.key[1]} takes {self.into.shape}")
+        return [self.into.copy_(sent)]
 
 
 def _asked(sent: Collective) -> tuple[object, ...]:
@@ -140,6 +162,22 @@ class _Device:
         self.begun[collective.axis] = number + 1
         return self.hall.come(self.rank, number, collective, operands, into)
 
+    def send(self, message: Send, number: int, tensor: torch.Tensor) -> None:
+        key = (self.rank, self._peer(message.axis, message.to), message.tag, number)
+        if key in self.hall.mail:
+            raise ClusterError(f"device {self.rank} sends message {message.tag} of microbatch {number} twice")
+        self.hall.comings += 1
+        self.hall.mail[key] = tensor.clone()
+
+    def receive(self, message: Receive, number: int, into: torch.Tensor) -> _Letter:
+        return _Letter(self.hall, (self._peer(message.axis, message.source), self.rank, message.tag, number), into)
+
+    def finish(self) -> None:
+        """Letters lie in the hall."""
+
+    def _peer(self, axis: str, place: int) -> int:
+        return self.hall.build.mesh.along(self.rank, axis)[1][place]
+
 
 # ---- the cluster
 
@@ -188,6 +226,8 @@ class Cluster:
                     del running[rank]
             if running and before == hall.comings + len(found):
                 raise ClusterError(f"devices {sorted(running)} wait for one another")
+        if hall.mail:
+            raise ClusterError(f"{len(hall.mail)} messages were sent that nobody takes")
         if hall.meetings:
             raise ClusterError(f"{len(hall.meetings)} collectives were begun by some devices only")
         return [found[rank] for rank in range(len(stores))]
@@ -196,7 +236,11 @@ class Cluster:
         """Whole parameters and states cut for every device. Copies."""
         items = tensors_of(self.build)
         return [
-            {name: _cut(store[name], *self.build.part_of(item, rank)) for name, item in items.items() if name in store}
+            {
+                name: _cut(store[name], *self.build.part_of(item, rank))
+                for name, item in items.items()
+                if name in store and self.build.has(item, rank)
+            }
             for rank in range(self.build.mesh.size)
         ]
 
@@ -204,11 +248,13 @@ class Cluster:
         """The whole tensors again. Raises `ClusterError` where copies of one part differ."""
         found: Store = {}
         for name, item in tensors_of(self.build).items():
-            if name not in stores[0]:
+            having = [rank for rank, store in enumerate(stores) if name in store]
+            if not having:
                 continue
-            whole = torch.empty(item.shape, dtype=stores[0][name].dtype)
+            whole = torch.empty(item.shape, dtype=stores[having[0]][name].dtype)
             seen: dict[object, torch.Tensor] = {}
-            for rank, store in enumerate(stores):
+            for rank in having:
+                store = stores[rank]
                 offsets, sizes = self.build.part_of(item, rank)
                 first = seen.setdefault((offsets, sizes), store[name])
                 if not torch.equal(first, store[name]) and not bool(first.isnan().any()):

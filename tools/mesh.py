@@ -139,7 +139,8 @@ def decision_of(bound: Bound, plan: Plan, cluster: Cluster | None = None) -> Dec
     """The step of a spec laid out as planned, on a cluster, or on the recipe's."""
     if bound.recipe is None:
         mesh, wishes = Mesh(plan.mesh), pipeline.wishes_of(plan)
-        return pipeline.partitioned([step_of(bound)], mesh, wishes, *pipeline.machines(mesh, plan, cluster))
+        priced = pipeline.machines(mesh, plan, cluster)
+        return pipeline.partitioned([step_of(bound)], mesh.without(PIPE), wishes, *priced)
     return pipeline.partitioned_step(bound.spec, bound.recipe, plan, cluster=cluster)
 
 

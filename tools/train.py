@@ -42,6 +42,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_kernels(parser)
     add_mesh(parser)
     parser.add_argument(
+        "--timeout", metavar="S", type=float, help="seconds that a process waits for another before all leave"
+    )
+    parser.add_argument(
         "--dump", metavar="PATH", action="append", default=[], help="write a named value of the first step"
     )
 
@@ -116,6 +119,7 @@ def run_words(options: argparse.Namespace, folder: Path, kernels: tuple[str, ...
     words += ["--resume"] if options.resume else []
     words += ["--overwrite"] if options.overwrite else []
     words += ["--data-root", options.data_root] if options.data_root else []
+    words += ["--timeout", str(options.timeout)] if options.timeout else []
     words += [word for name in options.dump for word in ("--dump", f"dump/{name}")]
     return words + [word for name in kernels for word in ("--kernels", name)]
 

@@ -145,6 +145,12 @@ ENTRIES: tuple[Entry, ...] = (
         why="The message names the rank and what ended it. `--resume` goes on from the newest checkpoint.",
     ),
     Entry(
+        code="E0533",
+        title="a process that waited in vain",
+        what="A process waited for a message or a collective of another that is gone, or that did not come in time.",
+        why="The message names both, the part of the step and the microbatch. Then every process ends.",
+    ),
+    Entry(
         code="E0540",
         title="the prompt does not fit the model",
         what=(

@@ -92,6 +92,12 @@ ENTRIES: tuple[Entry, ...] = (
         why="A mesh is priced on the links that its axes run over, the last axis innermost; there are no more.",
     ),
     Entry(
+        code="E0946",
+        title="a pipeline that cannot be",
+        what="The model's chain of blocks cannot be cut into the stages that are asked for, or not so that it runs.",
+        why="A stage without work, or one that does not fit into memory, is none. The message says what would do.",
+    ),
+    Entry(
         code="E0951",
         title="a budget that cannot be met",
         what="However much is computed again, a step takes more memory than the budget.",

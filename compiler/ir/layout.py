@@ -22,6 +22,7 @@ from itertools import product
 from .types import Dim, Dims
 
 FACTOR = "."  # between an axis and the number of its factor; no name that a user gives has one
+PIPE = "pipe"  # the axis whose devices hold the stages of a pipeline: it cuts graphs, not values
 
 Coordinate = tuple[int, ...]
 Axes = tuple[str, ...]
@@ -60,6 +61,16 @@ class Mesh:
             base = name.partition(FACTOR)[0]
             found[base] = (*found.get(base, ()), name)
         return tuple(found.items())
+
+    def without(self, axis: str) -> Mesh:
+        """The mesh across one axis."""
+        return Mesh(tuple(one for one in self.axes if one[0] != axis))
+
+    def across(self, axis: str, whole: Mesh) -> Mesh:
+        """This mesh with an axis of `whole`, where that has it; axes here may be in factors."""
+        before = whole.names[: whole.names.index(axis)]
+        at = sum(name.partition(FACTOR)[0] in before for name in self.names)
+        return Mesh((*self.axes[:at], (axis, whole.size(axis)), *self.axes[at:]))
 
     def members(self, axis: str) -> Axes:
         """The factors of an axis, the outermost first; itself where it has none."""

@@ -21,9 +21,10 @@ from ...runtime.program import Build, Program, is_step, to_json
 from ..cost.memory import Owner
 from ..cost.table import Table
 from ..ir.graph import Graph
+from ..schedule.stages import Stage
 from .footprint import ROUNDING_BYTES, Footprint, footprint, held_of
 from .outside import ALONE, NO_WHOLES, Spread, parameters_of, states_of
-from .program import Library, lower_graph
+from .program import Library, lower_graph, lower_stage
 from .timing import StepTime, step_time
 
 MANIFEST = "manifest.json"
@@ -111,10 +112,15 @@ def _built(
     graphs: Mapping[str, Graph], recipe: Mapping[str, Any], device: str, dump: Sequence[str], spread: Spread
 ) -> tuple[Build, Library]:
     library = Library(device)
-    programs, *variants = [
-        {name: _program(name, graph, library, dump, spread) for name, graph in local.items()}
-        for local in (graphs, *spread.variants)
-    ]
+    if spread.stages:
+        programs, *variants = [_pipelined(stages, library, spread) for stages in spread.stages]
+        alone = {name: graph for name, graph in graphs.items() if name not in programs}
+        programs |= {name: _program(name, graph, library, dump, spread) for name, graph in alone.items()}
+    else:
+        programs, *variants = [
+            {name: _program(name, graph, library, dump, spread) for name, graph in local.items()}
+            for local in (graphs, *spread.variants)
+        ]
     name = next(iter(graphs.values())).name
     build = Build(
         name, parameters_of(graphs, spread), states_of(graphs, spread), programs, recipe=dict(recipe),
@@ -126,6 +132,12 @@ def _built(
 def _program(name: str, graph: Graph, library: Library, dump: Sequence[str], spread: Spread) -> Program:
     wanted = [one for one in dump if one in graph] if is_step(name) else []
     return lower_graph(graph, library, wanted, tuple(spread.mesh.lengths), spread.wholes.get(name, NO_WHOLES))
+
+
+def _pipelined(stages: Mapping[str, Stage], library: Library, spread: Spread) -> dict[str, Program]:
+    """One stage's programs."""
+    axes = spread.mesh.names
+    return {name: lower_stage(stage, library, axes, spread.wholes[name]) for name, stage in stages.items()}
 
 
 def _footprint(build: Build, name: str, library: Library, threads: int | None = None, rank: int = 0) -> Footprint:

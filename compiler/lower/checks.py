@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..ir.types import Node, Phase
-from .listing import Key, Listing
+from .listing import SEND, Key, Listing
 
 CHECKED = ("loss", "grad_norm")
 
@@ -23,7 +23,8 @@ def checked_first(found: Listing) -> Listing:
     updates = [node for node in found.nodes if node.phase is Phase.UPDATE]
     if not updates:
         return found
-    first = needed(found, keys)
+    # What other stages wait for is sent before this one waits for them.
+    first = needed(found, keys) | {node.id for node in updates if node.op == SEND}
     rest = [node for node in found.nodes if node.phase is not Phase.UPDATE]
     ahead = [node for node in updates if node.id in first]
     behind = [node for node in updates if node.id not in first]

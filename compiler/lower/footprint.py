@@ -11,7 +11,7 @@ count bytes as they are asked for.
 from __future__ import annotations
 
 import operator
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -28,7 +28,9 @@ from ...runtime.program import (
     Free,
     Instruction,
     Program,
+    Receive,
     Run,
+    Send,
     Shard,
     Wait,
 )
@@ -156,8 +158,7 @@ def footprint(
 
 
 def _called(program: Program) -> frozenset[str]:
-    instructions = (*program.prepare, *program.microbatch, *program.update)
-    return frozenset(i.module for i in instructions if isinstance(i, Run))
+    return frozenset(i.module for i in program.instructions() if isinstance(i, Run))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +190,16 @@ class _Block:
     path: str
 
 
+class _Own(dict[str, int]):
+    """The buffers of a microbatch; what is not its own is the step's."""
+
+    def __init__(self, step: dict[str, int]) -> None:
+        self.step = step
+
+    def __missing__(self, name: str) -> int:
+        return self.step[name]
+
+
 @dataclass(slots=True)
 class _Walk:
     """One run. Its moments are counted; at the one that is `wanted` it notes who is alive."""
@@ -203,6 +214,7 @@ class _Walk:
     named: Counter[int] = field(default_factory=Counter[int])
     alive: dict[int, _Block] = field(default_factory=dict[int, _Block])
     flying: dict[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+    leaving: dict[int, deque[int]] = field(default_factory=dict[int, deque[int]])
     total: int = 0
     shared: Counter[Owner] = field(default_factory=Counter[Owner])
     made: int = 0
@@ -219,7 +231,8 @@ class _Walk:
     def run(self, held: Mapping[str, Held]) -> None:
         """`Executable.run`, with sizes for tensors."""
         update = {name for i in self.program.update if isinstance(i, Run) for name in i.inputs}
-        made = {name for i in self.program.microbatch if isinstance(i, Run) for name in i.outputs}
+        hot = (i for instructions in (self.program.microbatch, *self.program.parts.values()) for i in instructions)
+        made = {name for i in hot if isinstance(i, Run) for name in i.outputs}
         self.gradients = frozenset((update & made) - set(self.program.outputs.values()))
         for name, tensor in held.items():
             self._bind(name, self._new(tensor.bytes, tensor.owner, name))
@@ -238,11 +251,26 @@ class _Walk:
             batches.append(batch)
         self._mark("")
         self._all("prepare", self.program.prepare)
-        for batch in batches:
-            for name, memory in batch.items():
-                self._bind(name, memory)
-            self._all("microbatch", self.program.microbatch)
+        self._turns(batches)
         self._all("update", self.program.update)
+
+    def _turns(self, batches: Sequence[Mapping[str, int]]) -> None:
+        """Part by part. In a pipeline each microbatch has buffers of its own; a lone one keeps them for the update."""
+        whole = (self.buffers, self.flying)
+        frames: dict[int, tuple[dict[str, int], dict[str, tuple[int, ...]]]] = {}
+        ends = {number: place for place, (_, number, _) in enumerate(self.program.turns())}
+        for place, (part, number, instructions) in enumerate(self.program.turns()):
+            first = number not in frames
+            if first:
+                frames[number] = (_Own(whole[0]), {}) if self.program.order else whole
+            self.buffers, self.flying = frames[number]
+            for name, memory in batches[number].items() if first else ():
+                self._bind(name, memory)
+            self._all(part, instructions)
+            if ends[number] == place and self.program.order and self.program.microbatches > 1:
+                for name in list(self.buffers):
+                    self._unbind(name)
+        self.buffers, self.flying = whole if self.program.microbatches > 1 else frames[0]
 
     # ---- memory
 
@@ -262,7 +290,8 @@ class _Walk:
 
     def _unbind(self, name: str) -> int:
         """Drop a name; the memory goes with the last one."""
-        memory = self.buffers.pop(name)
+        memory = self.buffers[name]
+        del self.buffers[name]
         self.named[memory] -= 1
         self._release((memory,))
         return memory
@@ -321,6 +350,13 @@ class _Walk:
             elif isinstance(instruction, Shard):
                 what = instruction.op
                 self._cut(instruction)
+            elif isinstance(instruction, Send):
+                what = instruction.op
+                self._post(instruction)
+            elif isinstance(instruction, Receive):
+                what = instruction.op
+                self._bind(instruction.output, self._made(instruction.output, instruction.shape, instruction.dtype))
+                self._mark(instruction.output)
             else:
                 what = instruction.kind
                 self._send(instruction)
@@ -338,6 +374,16 @@ class _Walk:
         self._bind(shard.output, self._made(shard.output, shard.shape, shard.dtype))
         self._mark(shard.output)
         self._hold(memories, -1)
+
+    def _post(self, sent: Send) -> None:
+        """What is sent is kept until it has left: at the latest when one more than `ahead` of its kind is sent."""
+        queue = self.leaving.setdefault(sent.tag, deque())
+        while len(queue) >= sent.ahead:
+            self._hold((queue.popleft(),), -1)
+        queue.append(self.buffers[sent.input])
+        self._hold((queue[-1],), 1)
+        for name in sent.frees:
+            self._unbind(name)
 
     def _send(self, sent: Collective) -> None:
         """A collective's operands and what it stages live until they are waited for."""

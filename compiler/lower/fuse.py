@@ -9,22 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import cast
 
 from ..ir.graph import Graph
 from ..ir.types import Dims, Node, Phase, TensorType, Use
-from .listing import PHASES, Key, Listing, frozen
+from .listing import PHASES, Key, Listing, frozen, of_stages
 from .sums import gather_sums
 from .unroll import unrolled
 from .updates import group_updates
 
+NO_PARTS: Mapping[str, int] = MappingProxyType({})
 
-def listing(graph: Graph, dump: Sequence[str] = ()) -> Listing:
+
+def listing(
+    graph: Graph, dump: Sequence[str] = (), parts: Mapping[str, int] = NO_PARTS, steady: bool = True
+) -> Listing:
     """The graph as it is to be emitted. The first result of each node in `dump` is asked for too, as `dump/<id>`."""
     asked = {**graph.outputs, **{f"dump/{name}": graph[name].out() for name in dump}}
     written, outputs = unrolled(graph, asked)
     nodes = sorted(written, key=lambda n: PHASES.index(n.phase))
-    found = Listing(tuple(nodes), outputs, graph.microbatches)
+    found = Listing(tuple(nodes), outputs, graph.microbatches, parts=parts, steady=steady)
     steps: tuple[Callable[[Listing], Listing], ...] = (
         drop_trivial_accumulators,
         sums_of_low_values,
@@ -38,15 +43,24 @@ def listing(graph: Graph, dump: Sequence[str] = ()) -> Listing:
     )
     for step in steps:
         found = step(found)
-    return _live(found)
+    return _live(_late_writes(found))
+
+
+def _late_writes(found: Listing) -> Listing:
+    """A model's own state is written in the last part of a microbatch's work, when all have read what it was."""
+    late = [n.id for n in found.nodes if n.op == "lower.assign" and n.phase is Phase.BACKWARD and n.id in found.parts]
+    return replace(found, parts={**found.parts, **dict.fromkeys(late, max(found.parts.values()))}) if late else found
 
 
 def _live(found: Listing) -> Listing:
-    """Without the nodes that nothing reads any more. A node without results is an effect and stays."""
+    """Without the nodes that nothing reads any more.
+
+    A node without results is an effect and stays; so does what all stages of a pipeline do together.
+    """
     needed = {key[0] for key in found.asked()}
     kept: list[Node] = []
     for node in reversed(found.nodes):
-        if node.id in needed or not node.outs:
+        if node.id in needed or not node.outs or of_stages(node):
             kept.append(node)
             needed.update(use.node for use in node.uses)
     return replace(found, nodes=tuple(reversed(kept)))

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from ..ir.layout import PIPE
 from ..ir.types import Attr, Node, Phase, TensorType, Use
 
 Key = tuple[str, int]
+NO_PART = -1
+SEND, RECEIVE = "lower.send", "lower.receive"  # messages between stages of a pipeline
 PHASES = (Phase.PREPARE, Phase.FORWARD, Phase.BACKWARD, Phase.UPDATE)
 
 
@@ -18,6 +21,8 @@ class Listing:
 
     accumulators   values that live in a buffer of their own, to which every microbatch adds
     checks         scalars, the loss first, that must be finite before anything is updated
+    parts          of a stage of a pipeline, which part of a microbatch's work a node is in; they run in order
+    steady         whether they do so for every microbatch: else nothing that two parts share is freed or written over
     """
 
     nodes: tuple[Node, ...]
@@ -25,6 +30,12 @@ class Listing:
     microbatches: int
     accumulators: Mapping[Key, TensorType] = field(default_factory=dict[Key, TensorType])
     checks: tuple[Key, ...] = ()
+    parts: Mapping[str, int] = field(default_factory=dict[str, int])
+    steady: bool = True
+
+    def part(self, node: Node) -> int:
+        """The part of a node; -1 of one that is in none."""
+        return self.parts.get(node.id, NO_PART)
 
     def index(self) -> dict[str, Node]:
         """The nodes by id."""
@@ -41,6 +52,11 @@ class Listing:
     def asked(self) -> frozenset[Key]:
         """The values that outlive the program."""
         return frozenset(use.value for use in self.outputs.values())
+
+
+def of_stages(node: Node) -> bool:
+    """Whether stages of a pipeline, whose graphs differ, begin this together: then in the order in which they stand."""
+    return node.attrs.get("axis") == PIPE and node.op not in (SEND, RECEIVE)
 
 
 def frozen(**attrs: Attr) -> Mapping[str, Attr]:

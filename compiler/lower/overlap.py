@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from ...runtime.program import Allocate, Check, Collective, Free, Instruction, Run, Shard, Wait
+from ...runtime.program import Allocate, Check, Collective, Free, Instruction, Receive, Run, Send, Shard, Wait
+from ..ir.layout import PIPE
 from ..ir.types import DType, Node
-from .listing import Key, Listing
+from .listing import SEND, Key, Listing, of_stages
 from .segment import stands_alone
 
 BUCKET_BYTES = 25 << 20  # as much as DistributedDataParallel sends at once (its bucket_cap_mb)
@@ -33,20 +34,20 @@ def issue_early(found: Listing, axes: Sequence[str]) -> Listing:
     readers of what was there.
     """
     levels, writers = _levels(found.nodes, axes)
-    if not any(stands_alone(node, axes) for node in found.nodes):
+    if not any(_is_waited_for(node, axes) for node in found.nodes):
         return found
     users, asked = found.users(), found.asked()
     nodes: list[Node] = []
-    for _, run in groupby(found.nodes, lambda node: (node.phase, node.layer)):
+    for _, run in groupby(found.nodes, lambda node: (node.phase, node.layer, found.part(node))):
         here = list(run)
-        order = {node.id: 2 * levels[node.id] - stands_alone(node, axes) for node in here}
+        order = {node.id: 2 * levels[node.id] - _is_waited_for(node, axes) for node in here}
         for node in reversed(here):
             keys = [(node.id, i) for i in range(len(node.outs))]
             readers = [reader for key in keys for reader in users.get(key, ())]
-            stays = not keys or stands_alone(node, axes) or not asked.isdisjoint(keys)
+            stays = not keys or _is_waited_for(node, axes) or not asked.isdisjoint(keys)
             if not stays and readers and all(reader.id in order for reader in readers):
                 behind = [*readers, *(w for use in node.uses for w in writers.get(use.value, ()) if w.id in order)]
-                latest = min(order[one.id] - stands_alone(one, axes) for one in behind)
+                latest = min(order[one.id] - _is_waited_for(one, axes) for one in behind)
                 order[node.id] = max(order[node.id], latest)
         nodes += sorted(here, key=lambda node: order[node.id])
     return replace(found, nodes=tuple(nodes))
@@ -57,16 +58,24 @@ def _levels(nodes: Sequence[Node], axes: Sequence[str]) -> tuple[dict[str, int],
     levels: dict[str, int] = {}
     read: dict[Key, int] = {}
     writers: dict[Key, list[Node]] = {}
+    together = 0  # of the latest collective of all stages
     for node in nodes:
         before = [levels.get(use.node, 0) for use in node.uses]
-        if not node.outs:
+        if not node.outs and node.op != SEND:
             before += [read.get(use.value, 0) for use in node.uses]
             for use in node.uses:
                 writers.setdefault(use.value, []).append(node)
-        levels[node.id] = max(before, default=0) + stands_alone(node, axes)
+        levels[node.id] = max(before, default=0) + _is_waited_for(node, axes)
+        if of_stages(node):
+            together = levels[node.id] = max(levels[node.id], together)
         for use in node.uses:
             read[use.value] = max(read.get(use.value, 0), levels[node.id])
     return levels, writers
+
+
+def _is_waited_for(node: Node, axes: Sequence[str]) -> bool:
+    """Whether a node begins something that its readers wait for."""
+    return node.op != SEND and stands_alone(node, axes)
 
 
 # ---- instructions
@@ -92,7 +101,7 @@ def bucketed(instructions: Sequence[Instruction]) -> list[Instruction]:
     made = _made(instructions)
     for instruction in instructions:
         touched = _touched(instruction)
-        if isinstance(instruction, Collective) and instruction.kind != "all_to_all":
+        if isinstance(instruction, Collective) and instruction.kind != "all_to_all" and instruction.axis != PIPE:
             early = _goes_ahead(instruction, made)
             key = (instruction.kind, instruction.axis, instruction.reduction, instruction.dtype, early)
             open_ = {k: one for k, one in open_.items() if k == key or not touched & _names(one)}
@@ -157,8 +166,10 @@ def _touched(instruction: Instruction) -> set[str]:
             return {*instruction.inputs}
         case Collective():
             return {*instruction.inputs, *instruction.into}
-        case Shard():
+        case Shard() | Send():
             return {instruction.input}
+        case Receive():
+            return {instruction.output}
         case Wait() | Free() | Check():
             return {*instruction.buffers}
         case Allocate():

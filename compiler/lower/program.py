@@ -8,7 +8,7 @@ over. Parameters, states, data, accumulators and what `prepare` leaves for the m
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
@@ -20,19 +20,24 @@ from ...runtime.program import (
     CollectiveKind,
     Instruction,
     Program,
+    Receive,
     Reduction,
     Run,
+    Send,
     Shard,
+    Turn,
     Wait,
 )
 from ..ir.graph import Graph
 from ..ir.types import Dim, Node, Phase, TensorType
 from ..ops.collectives import changes
+from ..schedule.actions import RECEIVES
+from ..schedule.stages import Part, Stage, part_name
 from .checks import checked_first, states_written_early
 from .emit import TORCH_DTYPES, Key, shape, storage
 from .fuse import listing
 from .kernels import ARGUMENTS
-from .listing import Listing
+from .listing import NO_PART, RECEIVE, SEND, Listing
 from .modules import Argument, Module, emit, finish, identifier
 from .outside import NO_WHOLES, Wholes, argument_name, inputs_of
 from .overlap import issue_early, overlapped
@@ -108,10 +113,43 @@ def lower_graph(
     return _Walk(checked_first(issue_early(listing(graph, dump), axes)), library, axes, wholes).program()
 
 
+def lower_stage(stage: Stage, library: Library, axes: Sequence[str], wholes: Wholes) -> Program:
+    """The program of one stage of a pipeline. Every stage is given all that the data brings."""
+    found = issue_early(listing(stage.graph, parts=stage.part, steady=stage.steady), axes)
+    found = checked_first(found) if stage.whole.nodes("assign") else found
+    walk = _Walk(found, library, axes, wholes, len(stage.parts))
+    made = walk.program()
+    names = tuple(map(part_name, stage.parts))
+    rows = [item for item in inputs_of(listing(stage.whole), wholes) if item.source == "data"]
+    return replace(
+        made,
+        inputs=(*rows, *(item for item in made.inputs if item.source != "data")),
+        parts={name: overlapped([part])[0] for name, part in zip(names, walk.parts, strict=True)},
+        order=early(stage.parts, tuple(Turn(names[part], number) for part, number in stage.order)),
+    )
+
+
+def early(parts: Sequence[Part], order: Sequence[Turn]) -> tuple[Turn, ...]:
+    """Each receive as soon as the one before it of its way has been waited for: where that receive stood at first."""
+    kinds = {part_name(part): part for part in parts}
+    found: list[Turn] = []
+    places: dict[Part, int] = {}
+    for turn in order:
+        part = kinds[turn.part]
+        if part[0] in RECEIVES:
+            at = places.get(part, 0)
+            found.insert(at, turn)
+            places = {other: place + (place >= at) for other, place in places.items()}
+            places[part] = len(found)
+        else:
+            found.append(turn)
+    return tuple(found)
+
+
 class _Walk:
     """One pass over the segments."""
 
-    def __init__(self, found: Listing, library: Library, axes: Sequence[str], wholes: Wholes) -> None:
+    def __init__(self, found: Listing, library: Library, axes: Sequence[str], wholes: Wholes, parts: int = 0) -> None:
         self.listing = found
         self.library = library
         self.axes, self.wholes = axes, wholes
@@ -121,6 +159,10 @@ class _Walk:
         self.lasting: set[int] = set()
         self.flying: dict[Key, torch.Tensor] = {}  # what collectives under way will give, and what they read
         self.lists: dict[Phase, list[Instruction]] = {phase: [] for phase in Phase}
+        self.parts: list[list[Instruction]] = [[] for _ in range(parts)]
+        self.here = self.lists[Phase.PREPARE]  # where instructions go
+        self.awaited: set[Key] = set()  # messages: whoever reads one first waits for it
+        self.seen_by: dict[Key, set[int]] = {}
 
     def program(self) -> Program:
         """The instructions and what they need from outside."""
@@ -132,21 +174,31 @@ class _Walk:
         for key, kind in self.listing.accumulators.items():
             self._lasting(key, kind)
             dtype = kind.dtype.value
-            self.lists[Phase.PREPARE].append(Allocate(self.buffer(key), tuple(shape(kind.dims)), dtype))
-        phase, checked = Phase.PREPARE, not self.listing.checks
+            self.here.append(Allocate(self.buffer(key), tuple(shape(kind.dims)), dtype))
+        for segment in segments:
+            for key in (*segment.inputs, *segment.outputs):
+                self.seen_by.setdefault(key, set()).add(segment.part)
+        phase, part = Phase.PREPARE, NO_PART
+        checked = not self.listing.checks
         for position, segment in enumerate(segments):
             if segment.phase is not phase:
                 self._enter(phase, segment.phase)
                 phase = segment.phase
+            if segment.part != part:
+                self._land([key for key in self.flying if key not in self.awaited])
+                part = segment.part
+            self.here = self.lists[phase] if part == NO_PART else self.parts[part]
             if phase is Phase.UPDATE and not checked and _written(segment):
                 self._check()
                 checked = True
-            self._land((key for key in segment.inputs if key in self.flying), phase)
+            self._land(key for key in segment.inputs if key in self.flying)
             if segment.alone is None:
                 self._call(position, segment)
             else:
                 self._instruct(position, segment, segment.alone)
-        self._land(list(self.flying), phase)
+        self._land(list(self.flying))
+        if not checked and self.parts:  # a stage without a parameter of its own
+            self._check()
         forward, backward = self.lists[Phase.FORWARD], self.lists[Phase.BACKWARD]
         prepare, microbatch, update = overlapped(
             (self.lists[Phase.PREPARE], (*forward, *backward), self.lists[Phase.UPDATE])
@@ -170,7 +222,7 @@ class _Walk:
         if old is Phase.PREPARE:
             self.lasting.update(storage(tensor) for tensor in self.live.values())
         if self.listing.microbatches > 1 and (old is Phase.PREPARE or new is Phase.UPDATE):
-            self._land(list(self.flying), old)  # once for all microbatches, or in each
+            self._land(list(self.flying))  # once for all microbatches, or in each
         if new is Phase.UPDATE:
             self.lasting -= {storage(self.live[key]) for key in self.listing.accumulators}
 
@@ -178,12 +230,12 @@ class _Walk:
         frees = [key for key in segment.inputs if self._ends(key, position, segment.phase)]
         staying = self._staying(frees)
         written = {storage(self.live[key]) for key in _written(segment)}
-        self._land([key for key, read in self.flying.items() if storage(read) in written], segment.phase)
+        self._land([key for key, read in self.flying.items() if storage(read) in written])
         arguments = [
             Argument(self.live[k], k in frees and storage(self.live[k]) not in staying) for k in segment.inputs
         ]
         module = self.library.get(segment, arguments)
-        self.lists[segment.phase].append(
+        self.here.append(
             Run(
                 module=module.name,
                 inputs=tuple(self.buffer(key) for key in segment.inputs),
@@ -205,6 +257,13 @@ class _Walk:
 
     def _instruct(self, position: int, segment: Segment, node: Node) -> None:
         """A node that is an instruction of its own. Collectives are begun here and waited for by `_land`."""
+        if node.op == RECEIVE:
+            self._receive(node)
+            return
+        if node.op == SEND:
+            (key,) = segment.inputs
+            self._send(node, key, self._ends(key, position, segment.phase))
+            return
         keys, use, out = [use.value for use in node.uses], node.uses[0], node.outs[0]
         frees = [key for key in dict.fromkeys(keys) if self._ends(key, position, segment.phase)]
         key = keys[0]
@@ -233,7 +292,7 @@ class _Walk:
         else:
             result = torch.empty(sizes, dtype=tensor.dtype, device="meta")
         assert use.dtype is out.dtype, f"{node.id} changes the type of what it sends"
-        self.lists[segment.phase].append(made)
+        self.here.append(made)
         for freed_key in frees:
             del self.live[freed_key]
         self.live[node.id, 0] = result
@@ -241,22 +300,40 @@ class _Walk:
     def _check(self) -> None:
         """From here on parameters and states are written."""
         checks = self.listing.checks
-        self._land([key for key in checks if key in self.flying], Phase.UPDATE)
-        self.lists[Phase.UPDATE].append(
-            Check(tuple(self.buffer(key) for key in checks), states_written_early(self.listing))
-        )
+        self._land([key for key in checks if key in self.flying])
+        self.here.append(Check(tuple(self.buffer(key) for key in checks), states_written_early(self.listing)))
 
-    def _land(self, keys: Iterable[Key], phase: Phase) -> None:
-        """Wait for collectives."""
+    def _send(self, node: Node, key: Key, frees: bool) -> None:
+        axis, to, tag, ahead = (node.attrs[name] for name in ("axis", "peer", "tag", "ahead"))
+        name = self.buffer(key)
+        freed = (name,) if frees else ()
+        self.here.append(Send(str(axis), cast(int, to), name, cast(int, tag), freed, cast(int, ahead)))
+        if frees:
+            del self.live[key]
+
+    def _receive(self, node: Node) -> None:
+        """Begun here, waited for by whoever reads it first, maybe in another part."""
+        axis, source, tag = (node.attrs[name] for name in ("axis", "peer", "tag"))
+        key, sizes, kind = (node.id, 0), tuple(shape(node.outs[0].dims)), node.outs[0].dtype
+        made = Receive(str(axis), cast(int, source), self.buffer(key), sizes, kind.value, cast(int, tag))
+        self.here.append(made)
+        self.live[key] = self.flying[key] = torch.empty(sizes, dtype=TORCH_DTYPES[kind], device="meta")
+        self.awaited.add(key)
+
+    def _land(self, keys: Iterable[Key]) -> None:
+        """Wait for collectives and messages."""
         found = list(keys)
         if found:
-            self.lists[phase].append(Wait(tuple(self.buffer(key) for key in found)))
+            self.here.append(Wait(tuple(self.buffer(key) for key in found)))
         for key in found:
             del self.flying[key]
+            self.awaited.discard(key)
 
     def _ends(self, key: Key, position: int, phase: Phase) -> bool:
         """Whether this call is the last that may see the buffer."""
         if self.last[key] != position or key in self.asked:
+            return False
+        if not self.listing.steady and self._shared(key):
             return False
         node = self.nodes[key[0]]
         if node.op in ARGUMENTS:
@@ -265,6 +342,10 @@ class _Walk:
             return phase is Phase.UPDATE
         early = node.phase is Phase.PREPARE and phase in (Phase.FORWARD, Phase.BACKWARD)
         return not early or self.listing.microbatches == 1
+
+    def _shared(self, key: Key) -> bool:
+        """Whether several parts of a microbatch's work see a value."""
+        return len(self.seen_by[key]) > 1
 
     def buffer(self, key: Key) -> str:
         """The name of the buffer that holds a value."""

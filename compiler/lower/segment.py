@@ -15,7 +15,7 @@ from ..ir.types import Layer, Node, Phase, Use
 from ..ops.hashing import key_words
 from .checks import needed
 from .kernels import ARGUMENTS
-from .listing import Key, Listing
+from .listing import NO_PART, RECEIVE, SEND, Key, Listing
 
 # Written into every module that reads them.
 INLINE = frozenset({"constant", "extent"})
@@ -31,6 +31,7 @@ class Segment:
 
     inputs    the values that it reads from outside, by first use
     outputs   the values that are read outside, in the order in which they are made
+    part      of a stage of a pipeline, the part of a microbatch's work that it is in
     """
 
     phase: Phase
@@ -39,6 +40,7 @@ class Segment:
     inputs: tuple[Key, ...] = ()
     outputs: tuple[Key, ...] = ()
     alone: Node | None = None
+    part: int = NO_PART
 
 
 def cut(listing: Listing, axes: Sequence[str] = ()) -> list[Segment]:
@@ -54,24 +56,25 @@ def cut(listing: Listing, axes: Sequence[str] = ()) -> list[Segment]:
     inline = {n.id: n for n in listing.nodes if n.op in INLINE and (n.id, 0) not in asked | sent}
     segments: list[Segment] = []
     place: dict[str, int] = {}
-    latest: dict[tuple[Phase, Layer | None], int] = {}
+    latest: dict[tuple[Phase, Layer | None, int], int] = {}
     for node in listing.nodes:
         if node.op in ARGUMENTS or node.id in inline:
             continue
         layer = node.layer if node.phase in (Phase.FORWARD, Phase.BACKWARD) else None
+        part = listing.part(node)
         if stands_alone(node, axes):
             place[node.id] = len(segments)
-            segments.append(Segment(node.phase, layer, [node], alone=node))
+            segments.append(Segment(node.phase, layer, [node], alone=node, part=part))
             continue
         earliest = max((place.get(use.node, 0) for use in node.uses), default=0)
-        at = latest.get((node.phase, layer), -1)
+        at = latest.get((node.phase, layer, part), -1)
         joins = at >= earliest and (layer is not None or at == len(segments) - 1)
         if joins and listing.checks and node.phase is Phase.UPDATE:
             joins = (node.id in checked) == (segments[at].nodes[-1].id in checked)
         if not joins:
             at = len(segments)
-            segments.append(Segment(node.phase, layer))
-            latest[(node.phase, layer)] = at
+            segments.append(Segment(node.phase, layer, part=part))
+            latest[(node.phase, layer, part)] = at
         segments[at].nodes.append(node)
         place[node.id] = at
     for segment in segments:
@@ -82,7 +85,7 @@ def cut(listing: Listing, axes: Sequence[str] = ()) -> list[Segment]:
 
 def stands_alone(node: Node, axes: Sequence[str]) -> bool:
     """Whether a node is an instruction of its own on a mesh with these axes."""
-    return node.op in ALONE and node.attrs["axis"] in axes
+    return (node.op in ALONE and node.attrs["axis"] in axes) or node.op in (SEND, RECEIVE)
 
 
 def _with_constants(nodes: Sequence[Node], inline: Mapping[str, Node]) -> list[Node]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from ..ir.types import Dims, Node, Phase, TensorType, Use
+from ..ir.types import Dims, Node, TensorType, Use
 from .listing import Key, Listing, frozen
 
 
@@ -38,7 +38,7 @@ class _Sums:
 
     def __post_init__(self) -> None:
         self.index, self.users, self.asked = self.found.index(), self.found.users(), self.found.asked()
-        self.stretch = _stretches(self.found.nodes)
+        self.stretch = _stretches(self.found)
 
     def gathered(self) -> Listing:
         """The listing with its sums."""
@@ -85,7 +85,7 @@ class _Sums:
         node = self.index.get(use.node)
         if node is None or len(self.users[use.value]) > 1 or use.value in self.asked or use.dims != node.outs[0].dims:
             return None
-        same = (node.phase, node.layer) == (root.phase, root.layer)
+        same = _run(self.found, node) == _run(self.found, root)
         return node if same and node.outs[0].dtype == root.outs[0].dtype else None
 
     def _far(self, node: Node, root: Node) -> bool:
@@ -111,12 +111,17 @@ def _summed(node: Node, parts: Sequence[_Part], accumulator: Node | None) -> Nod
     return replace(node, op="lower.sum", uses=(*uses, total), outs=(), attrs=attrs)
 
 
-def _stretches(nodes: Sequence[Node]) -> dict[str, int]:
-    """Numbers the runs of nodes of one phase and layer."""
+def _run(found: Listing, node: Node) -> tuple[object, ...]:
+    """What nodes that run together have in common."""
+    return (node.phase, node.layer, found.part(node))
+
+
+def _stretches(found: Listing) -> dict[str, int]:
+    """Numbers the runs of nodes of one phase, layer and part."""
     numbers: dict[str, int] = {}
     number, before = 0, None
-    for node in nodes:
-        here: tuple[Phase, object] = (node.phase, node.layer)
+    for node in found.nodes:
+        here = _run(found, node)
         number += here != before
         numbers[node.id], before = number, here
     return numbers

@@ -71,8 +71,9 @@ def step_time(program: Program, modules: Mapping[str, Module], table: Table) -> 
     """One run of a program: the microbatch's instructions as often as there are microbatches."""
     once: dict[str, list[Part]] = {}
     parts: list[Part] = []
-    stages = (("prepare", program.prepare, 1), ("microbatch", program.microbatch, program.microbatches))
-    for phase, instructions, times in (*stages, ("update", program.update, 1)):
+    every = {"microbatch": program.microbatch, **program.parts}
+    stages = ((name, instructions, program.microbatches) for name, instructions in every.items())
+    for phase, instructions, times in (("prepare", program.prepare, 1), *stages, ("update", program.update, 1)):
         for instruction in instructions:
             if not isinstance(instruction, Run):
                 continue

@@ -23,6 +23,7 @@ from .place import Block
 from .simulate import Price
 
 Value = tuple[str, int]
+AGAIN = "again/"  # how the names of nodes begin that compute a forward value again in the backward
 NO_VALUES = GIVEN | STORED | LITERALS  # what no device sends to another: each has it, or gets it with its data
 
 
@@ -112,13 +113,21 @@ class Chain:
             self.block[node.id] = min(users, default=0)
 
     def _backward(self) -> None:
-        """Its owner's block, but never after what it reads of the backward; the loss's gradient is the last's."""
+        """Its owner's block, but never after what it reads of the backward; the loss's gradient is the last's.
+
+        What is computed again is no gradient: it stays where it was computed first.
+        """
         for node in self.step:
-            if node.phase is Phase.BACKWARD:
-                phases = ((use.node, self.step[use.node].phase) for use in node.uses)
-                read = [self.block[name] for name, phase in phases if phase is Phase.BACKWARD]
+            first = original(node, self.step)
+            if first is not None:
+                self.block[node.id] = self.block[first.id]
+            elif node.phase is Phase.BACKWARD:
+                read = [self.block[use.node] for use in node.uses if self._is_gradient(self.step[use.node])]
                 last = len(self.names) - 1
                 self.block[node.id] = min(self.number.get(_owner(node), last), *read, last)
+
+    def _is_gradient(self, node: Node) -> bool:
+        return node.phase is Phase.BACKWARD and original(node, self.step) is None
 
     def _weights(self) -> frozenset[str]:
         """Backward nodes that no earlier block's backward reads, however far on."""
@@ -225,6 +234,14 @@ class Chain:
 def _owner(node: Node) -> str:
     """The layer, or else the outermost instance, that a node is part of; empty where it is part of the model itself."""
     return f"{node.layer.chain}.{node.layer.index}" if node.layer is not None else node.path.partition(".")[0]
+
+
+def original(node: Node, step: Graph) -> Node | None:
+    """The forward node that a node of the backward computes again."""
+    name = node.id.removeprefix(AGAIN)
+    if node.phase is not Phase.BACKWARD or name == node.id or name not in step:
+        return None
+    return step[name] if step[name].phase is Phase.FORWARD else None
 
 
 def _of(node: Node) -> str:

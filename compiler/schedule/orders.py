@@ -24,6 +24,13 @@ def gpipe(shape: Shape) -> list[list[Action]]:
     ]
 
 
+def forward_only(shape: Shape) -> list[list[Action]]:
+    """Every microbatch through all chunks, nothing back: an evaluation."""
+    return [
+        [Action(Kind.FORWARD, m, c, s) for m, s in shape.units() for c in shape.chunks(d)] for d in range(shape.devices)
+    ]
+
+
 def one_f_one_b(shape: Shape) -> list[list[Action]]:
     """As few forwards ahead as keep the pipeline full, then one backward for each forward.
 

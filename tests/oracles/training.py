@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from partita.compiler.elaborate.recipe import Plan
 from partita.compiler.ir.layout import Mesh
 from partita.compiler.partition.choices import Wishes
 from partita.compiler.pipeline import compile_recipe
@@ -21,14 +26,20 @@ from partita.tools.specs import open_spec, recipe_of
 
 from .processes import ROOT, run_processes
 
+Losses = dict[str, torch.Tensor]
+
 SPEC = ROOT.parent / "specs" / "recipes" / "tour.partita"
 
 
-def compiled(folder: Path, axes: Mapping[str, int], steps: int, zero: int | None = None) -> tuple[Path, Build]:
-    """The recipe for a mesh: rows over `data`, the vocabulary over `tensor`."""
+def compiled(
+    folder: Path, axes: Mapping[str, int], steps: int, zero: int | None = None, schedule: str = "1f1b"
+) -> tuple[Path, Build]:
+    """The recipe for a mesh: rows over `data`, the vocabulary over `tensor`, layers over `pipe`."""
     spec = open_spec(str(SPEC))
-    recipe = recipe_of(spec, (("steps", str(steps)), ("checkpoint.every", "2"), ("checkpoint.keep", "9")), None, None)
+    sets = [("steps", str(steps)), ("checkpoint.every", "2"), ("checkpoint.keep", "9")]
+    recipe = recipe_of(spec, (*sets, ("microbatches", "2" if "pipe" in axes else "1")), None, None)
     assert recipe is not None, "a train record"
+    recipe = replace(recipe, plan=Plan(schedule=schedule))
     pins = {"batch": ("data",) if "data" in axes else (), "V": ("tensor",) if "tensor" in axes else ()}
     mesh = Mesh(tuple(axes.items()))
     build = compile_recipe(spec, recipe, folder, mesh=mesh, wishes=Wishes(pins, zero))
@@ -70,3 +81,29 @@ def refused(build: str, run: str, weight: str, rank: int, step: int) -> dict[str
     except RuntimeFault as fault:
         return {"fault": torch.tensor(list(fault.message.encode()), dtype=torch.uint8)}
     return {}
+
+
+def assert_close(found: Losses, wanted: Losses) -> None:
+    """Float32 losses that differ by the order of sums alone."""
+    assert found.keys() == wanted.keys()
+    for step, loss in wanted.items():
+        torch.testing.assert_close(found[step], loss, rtol=2e-6, atol=0, msg=f"step {step}")
+
+
+def launch(*words: str) -> subprocess.CompletedProcess[str]:
+    """Two processes of a build, started as the command line starts them."""
+    paths = os.pathsep.join(p for p in sys.path if p)
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    script = (
+        "import sys; from pathlib import Path; from partita.runtime.launch import launch;"
+        "from partita.tools.cli import guarded;"
+        "sys.exit(guarded(lambda: launch(Path(sys.argv[1]), 2, sys.argv[2:])))"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", script, *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
-from oracles.training import compiled, losses, trained, trained_together
-
-Losses = dict[str, torch.Tensor]
-
-
-def assert_close(found: Losses, wanted: Losses) -> None:
-    """Float32 losses that differ by the order of sums alone."""
-    assert found.keys() == wanted.keys()
-    for step, loss in wanted.items():
-        torch.testing.assert_close(found[step], loss, rtol=2e-6, atol=0, msg=f"step {step}")
+from oracles.training import Losses, assert_close, compiled, launch, losses, trained, trained_together
 
 
 @pytest.fixture(scope="module")
@@ -38,24 +25,6 @@ def test_a_run_goes_from_mesh_to_mesh_to_one_device(tmp_path: Path, alone: Losse
     assert any("shard" in cut for item in built.parameters for cut in item.layout), "the vocabulary is cut"
     trained_together(tmp_path / "second", tensor, run, 2, resume=True)
     assert_close(trained(compiled(tmp_path / "one", {}, 6)[0], run, resume=True), alone)
-
-
-def launch(*words: str) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join(p for p in sys.path if p)
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    script = (
-        "import sys; from pathlib import Path; from partita.runtime.launch import launch;"
-        "from partita.tools.cli import guarded;"
-        "sys.exit(guarded(lambda: launch(Path(sys.argv[1]), 2, sys.argv[2:])))"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", script, *words],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
 
 
 KILLER = """

@@ -1,0 +1,137 @@
+"""From the graphs of a mesh's devices to those of its stages: the axis `pipe` cuts a model along its chain of blocks.
+
+In: local graphs by program (of the mesh without that axis) with how they lie on it, and what the plan says of the
+pipeline. Out: the same `Spread` over the whole mesh, with a stage's graph for each device. Blocks are placed by what
+the training step takes; the other programs are cut at the same blocks, and run forward alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ...runtime.layout import REPLICATE, at_places
+from ...runtime.layout import Mesh as RuntimeMesh
+from ...runtime.program import is_step
+from ..base.diagnostic import Diagnostic, SpecError
+from ..cost.cluster import Cluster
+from ..ir.graph import Graph, GraphBuilder
+from ..ir.layout import PIPE, Mesh
+from ..schedule.actions import Schedule
+from ..schedule.blocks import blocks_of, chunk_prices
+from ..schedule.chunks import Chunked, chunked, names_of
+from ..schedule.forms import Form, FormFault, build, parse_form
+from ..schedule.orders import forward_only
+from ..schedule.place import PlaceFault, by_hand, in_flight, place
+from ..schedule.simulate import by_chunk
+from ..schedule.stages import Homes, Stage, staged
+from ..schedule.transfers import complete
+from ..schedule.verify import BUFFERS, least_buffers, verify
+from .outside import Spread, Whole
+from .spread import LEAVES
+from .unroll import unrolled
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What a plan says: the schedule, blocks for each chunk (empty: as is best), the machines, a device's memory."""
+
+    schedule: str
+    balance: tuple[int, ...]
+    cluster: Cluster
+    memory_bytes: int | None = None
+
+
+def piped(graphs: Mapping[str, Graph], spread: Spread, mesh: Mesh, wanted: Pipeline) -> Spread:
+    """How programs lie on a mesh with the axis `pipe`; `spread` says it of the mesh without. Raises SpecError E0946."""
+    try:
+        return _piped(graphs, spread, mesh, wanted)
+    except (FormFault, PlaceFault) as fault:
+        raise SpecError(Diagnostic("E0946", str(fault), hint=fault.hint)) from None
+
+
+def _piped(graphs: Mapping[str, Graph], spread: Spread, mesh: Mesh, wanted: Pipeline) -> Spread:
+    kinds = [{name: _plain(kind[name]) for name in graphs} for kind in (graphs, *spread.variants)]
+    train = next(name for name in graphs if is_step(name))
+    form = parse_form(wanted.schedule)
+    if form.count > 1:
+        raise FormFault("token slices do not run yet", "schedule = 1f1b")
+    chunk_of, schedule = _placed(kinds[0][train], form, mesh.size(PIPE), wanted)
+    ahead = BUFFERS if not verify(schedule, BUFFERS) else least_buffers(schedule)
+    stages: list[dict[str, list[Stage]]] = []
+    homes: dict[str, Homes] = {}
+    for local in kinds:
+        cuts = {name: _cut(name, graph, chunk_of, schedule) for name, graph in local.items()}
+        found, here = staged(cuts, ahead)
+        assert not homes or homes == here, "devices of one stage have the same parameters"
+        stages.append(found)
+        homes = here
+    return _spread(spread, mesh, stages, homes, {name: _leaves(graph) for name, graph in kinds[0].items()})
+
+
+def _plain(graph: Graph) -> Graph:
+    """The graph with its scans written out: a scan may not be cut."""
+    nodes, outputs = unrolled(graph, graph.outputs)
+    builder = GraphBuilder(graph.name, graph.microbatches)
+    builder.extend(nodes)
+    for name, use in outputs.items():
+        builder.output(name, use)
+    for key, body in graph.bodies.items():
+        builder.body(key, body)
+    return builder.finish()
+
+
+def _placed(step: Graph, form: Form, devices: int, wanted: Pipeline) -> tuple[dict[str, int], Schedule]:
+    """The chunk of each block, and the schedule of the training step."""
+    schedule = build(form, devices, step.microbatches)
+    blocks = blocks_of(step, wanted.cluster.machine, wanted.cluster.levels[0].link)
+    placement = schedule.shape.placement
+    if wanted.balance:
+        placed = by_hand(blocks, placement, wanted.balance)
+    else:
+        memory = None if wanted.memory_bytes is None else [wanted.memory_bytes] * devices
+        placed = place(blocks, placement, memory, in_flight(schedule), (devices - 1) / step.microbatches)
+    prices = by_chunk(chunk_prices(blocks, placed.cuts))
+    return names_of(step, placed.cuts), build(form, devices, step.microbatches, prices)
+
+
+def _cut(name: str, graph: Graph, chunk_of: Mapping[str, int], schedule: Schedule) -> tuple[Chunked, Schedule]:
+    shape = schedule.shape
+    if not is_step(name):
+        shape = replace(shape, slices=(1,) * graph.microbatches)
+        schedule = complete("forward", shape, forward_only(shape))
+    return chunked(graph, chunk_of, shape.placement), schedule
+
+
+def _leaves(graph: Graph) -> dict[str, Whole]:
+    """Parameters, states and data as one device has them."""
+    leaves = [node for node in graph if node.op in LEAVES]
+    return {node.id: Whole(tuple(d.size or 0 for d in node.outs[0].dims), ()) for node in leaves}
+
+
+def _spread(
+    spread: Spread, mesh: Mesh, stages: list[dict[str, list[Stage]]], homes: Mapping[str, Homes],
+    leaves: Mapping[str, Mapping[str, Whole]],
+) -> Spread:  # fmt: skip
+    """Each device's class, and the layouts of the whole mesh."""
+    at = mesh.order(PIPE)
+    inner = RuntimeMesh(tuple(axis for axis in mesh.axes if axis[0] != PIPE))
+    numbers: dict[tuple[int, int], int] = {}
+    classes: list[int] = []
+    for coordinate in mesh.coordinates():
+        rank = inner.rank((*coordinate[:at], *coordinate[at + 1 :]))
+        kind = (spread.classes[rank] if spread.classes else 0, coordinate[at])
+        classes.append(numbers.setdefault(kind, len(numbers)))
+    wholes: dict[str, dict[str, Whole]] = {}
+    for program, own in leaves.items():
+        lying = {**own, **spread.wholes.get(program, {})}
+        wholes[program] = {n: _lying(whole, homes.get(n), len(inner.axes), at) for n, whole in lying.items()}
+    found = tuple({name: some[stage] for name, some in stages[kind].items()} for kind, stage in numbers)
+    return Spread(RuntimeMesh(mesh.axes), wholes, (), tuple(classes), found)
+
+
+def _lying(whole: Whole, homes: Homes | None, axes: int, at: int) -> Whole:
+    """A layout with a word for the axis of the pipeline."""
+    words = whole.layout or (REPLICATE,) * axes
+    word = REPLICATE if homes is None else at_places(homes)
+    return Whole(whole.shape, (*words[:at], word, *words[at:]))

@@ -1,0 +1,464 @@
+"""What each stage of a pipeline runs: one device's step graph becomes a graph for each stage.
+
+In: a cut graph (`chunks.py`) and a schedule. Out: for each stage an ordinary graph with `lower.send` and
+`lower.receive` where values cross, and for its nodes the part of a microbatch's work (an action of the schedule) that
+they belong to. The update of a parameter runs where the parameter is. A sum over parameters of all stages (the
+gradients' norm) is summed on each stage, every parameter once, and joined along the axis of the pipeline; gradients of
+a parameter that several stages read are exchanged and added in one order, so that its copies stay equal to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ..base.diagnostic import Diagnostic, SpecError
+from ..cost.memory import STORED
+from ..ir.graph import Graph, GraphBuilder
+from ..ir.layout import PIPE
+from ..ir.types import Attr, DType, Node, Phase, TensorType, Use
+from ..ops.registry import REGISTRY
+from .actions import COMPUTE, RECEIVES, SENDS, Action, Kind, Schedule
+from .chunks import MICROBATCH, Chunked, Sum, Value
+
+SEND, RECEIVE = "lower.send", "lower.receive"
+
+Part = tuple[Kind, int]  # what a device does for a microbatch, and for which chunk
+Homes = frozenset[int]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage. `parts` are in the order in which a microbatch goes through them; `part` names that of a node.
+
+    whole   the graph that it was cut from
+    order   what runs when: a part and a microbatch
+    steady  whether all microbatches go through the parts in that one order
+    """
+
+    graph: Graph
+    whole: Graph
+    parts: tuple[Part, ...]
+    part: Mapping[str, int]
+    order: tuple[tuple[int, int], ...]
+    steady: bool
+
+
+def part_name(part: Part) -> str:
+    """`forward 0`"""
+    return f"{part[0].value} {part[1]}"
+
+
+def staged(cuts: Mapping[str, tuple[Chunked, Schedule]], ahead: int) -> tuple[dict[str, list[Stage]], dict[str, Homes]]:
+    """The stages of some programs over the same parameters and states, and which stages have each of these.
+
+    `ahead`: how many messages of a kind may be on their way. Raises SpecError E0946.
+    """
+    drafts: dict[str, list[_Draft]] = {}
+    homes: dict[str, Homes] = {}
+    for name, (cut, schedule) in cuts.items():
+        assert cut.placement == schedule.shape.placement, "the graph is cut as the schedule says"
+        tags = _tags(cut)
+        drafts[name] = [_Draft(cut, schedule.actions[d], d, tags, ahead) for d in range(cut.devices)]
+        for stored, places in _homes(cut, drafts[name]).items():
+            homes[stored] = homes.get(stored, frozenset()) | places
+    updates = {name: _Update(cut, _with_states(cut, homes)) for name, (cut, _) in cuts.items()}
+    return {name: [one.finish(updates[name]) for one in some] for name, some in drafts.items()}, homes
+
+
+def _tags(cut: Chunked) -> dict[object, int]:
+    """A number for each message of a microbatch, and for each of the exchanges at its end."""
+    keys: list[object] = []
+    for kind, borders in ((Kind.SEND_ACTIVATION, cut.activations), (Kind.SEND_GRADIENT, cut.gradients)):
+        keys += [(kind, border, value) for border, values in enumerate(borders) for value in values]
+    for name, one in cut.sums.items():
+        keys += [(name, here, there) for here in one.terms for there in one.terms if here != there]
+    return {key: number for number, key in enumerate(keys)}
+
+
+def _homes(cut: Chunked, drafts: Sequence[_Draft]) -> dict[str, Homes]:
+    """Where each parameter and state is: with those who read it."""
+    found: dict[str, Homes] = {}
+    for node in cut.step:
+        if node.op in STORED:
+            found[node.id] = frozenset(d for d, draft in enumerate(drafts) if node.id in draft.asked)
+    for node in cut.step:
+        if node.op == "assign" and node.phase in MICROBATCH:
+            target = str(node.attrs["target"])
+            if len(found[target]) > 1:
+                title = f"`{target}` is written in every microbatch, and several stages read it"
+                raise SpecError(Diagnostic("E0946", title, hint="place the layers that read it on one stage"))
+    return found
+
+
+def _with_states(cut: Chunked, homes: dict[str, Homes]) -> dict[str, Homes]:
+    """`homes` completed: a parameter that nobody reads is on the first; a state with its parameter, or everywhere."""
+    for node in cut.step:
+        if node.op == "parameter" and not homes[node.id]:
+            homes[node.id] = frozenset({0})
+    for node in cut.step:
+        if node.op == "state":
+            of = homes.get(str(node.attrs["of"]), frozenset[int]())
+            homes[node.id] = homes[node.id] | of or frozenset(range(cut.devices))
+    return homes
+
+
+@dataclass
+class _Draft:
+    """One stage's work for a microbatch, written down in order."""
+
+    cut: Chunked
+    actions: Sequence[Action]
+    device: int
+    tags: Mapping[object, int]
+    ahead: int
+    asked: dict[str, None] = field(init=False, default_factory=dict[str, None])  # leaves, and what is made once a step
+    nodes: list[Node] = field(init=False, default_factory=list[Node])
+    part: dict[str, int] = field(init=False, default_factory=dict[str, int])
+    instead: dict[Value, Use] = field(init=False, default_factory=dict[Value, Use])
+
+    def __post_init__(self) -> None:
+        orders: dict[int, list[Part]] = {}
+        for action in self.actions:
+            if action.kind in COMPUTE | SENDS | RECEIVES:
+                orders.setdefault(action.microbatch, []).append((action.kind, action.chunk))
+        self.parts = tuple(part for part in orders[0] if not self._is_empty(part))
+        self.steady = all(order == orders[0] for order in orders.values())
+        self.here = {node.id: node for node in self.cut.step}
+        self.inside: dict[Part, list[Node]] = {}
+        spread = {name for one in self.cut.sums.values() if one.spread for name in (*one.inner, one.root.id)}
+        for node in self.cut.step:
+            place = self.cut.place.get(node.id)
+            if place is not None and node.id not in spread:
+                self.inside.setdefault(place, []).append(node)
+        self.made: set[str] = set()
+        for number, part in enumerate(self.parts):
+            self.number = number
+            self._write(*part)
+
+    # ---- parts
+
+    def _border(self, kind: Kind, chunk: int) -> tuple[Kind, int, tuple[Value, ...]]:
+        """The kind of send, the border, and the values of a message."""
+        if kind in (Kind.SEND_ACTIVATION, Kind.RECEIVE_ACTIVATION):
+            border = chunk if kind is Kind.SEND_ACTIVATION else chunk - 1
+            return Kind.SEND_ACTIVATION, border, self.cut.activations[border]
+        border = chunk - 1 if kind is Kind.SEND_GRADIENT else chunk
+        return Kind.SEND_GRADIENT, border, self.cut.gradients[border]
+
+    def _is_empty(self, part: Part) -> bool:
+        return part[0] in SENDS | RECEIVES and not self._border(*part)[2]
+
+    def _write(self, kind: Kind, chunk: int) -> None:
+        if kind in SENDS | RECEIVES:
+            send, border, values = self._border(kind, chunk)
+            for value in values:
+                tag = self.tags[send, border, value]
+                forward = send is Kind.SEND_ACTIVATION
+                ends = (border, border + 1) if forward else (border + 1, border)
+                peer = self.cut.placement[ends[1] if kind in SENDS else ends[0]]
+                phase = Phase.FORWARD if forward else Phase.BACKWARD
+                (self._send if kind in SENDS else self._receive)(value, peer, tag, phase)
+            return
+        halves = (Kind.INPUT, Kind.WEIGHT) if kind is Kind.BACKWARD else (kind,)
+        found = [node for half in halves for node in self.inside.get((half, chunk), ())]
+        if len(halves) > 1:
+            known = {node.id: place for place, node in enumerate(self.cut.step)}
+            found.sort(key=lambda node: known[node.id])
+        for node in found:
+            self._node(node, node.phase)
+        if Kind.WEIGHT in halves:
+            for one in self.cut.sums.values():
+                if one.spread and self.device in one.terms and self._chunk_of(one) == chunk:
+                    self._local_sum(one)
+
+    def _chunk_of(self, one: Sum) -> int:
+        """Of this device's chunks with terms of a sum, the last to go backward."""
+        return min(self.cut.place.get(use.node, self.cut.place[one.root.id])[1] for use in one.terms[self.device])
+
+    def _local_sum(self, one: Sum) -> None:
+        """This device's terms, added up over the microbatches."""
+        kind, name = one.root.outs[0], local_sum(one.root.id)
+        uses = [self._fitted(one.root, use, place) for place, use in enumerate(one.terms[self.device])]
+        if len(uses) > 1:
+            uses = [self._put(replace(one.root, id=f"{name}.add", op="add", uses=tuple(uses))).out()]
+        self._put(replace(one.root, id=name, uses=(uses[0],), outs=(kind,)))
+
+    def _fitted(self, root: Node, use: Use, place: int) -> Use:
+        """A term in the type and the order of axes of the sum."""
+        use, out = self._use(use, Phase.BACKWARD), root.outs[0]
+        wanted = root.uses[0]
+        names = dict(zip(wanted.dims, out.dims, strict=True))
+        use = use.relabel(names)
+        like = replace(root, attrs={}, body=None)
+        if use.dtype is not out.dtype:
+            name, kind = f"{local_sum(root.id)}.cast.{place}", TensorType(use.dims, out.dtype)
+            made = replace(like, id=name, op="cast", uses=(use,), attrs={"to": out.dtype}, outs=(kind,))
+            use = self._put(made).out()
+        if use.dims != out.dims:
+            made = replace(like, id=f"{local_sum(root.id)}.order.{place}", op="transpose", uses=(use,), outs=(out,))
+            use = self._put(replace(made, attrs={"dims": out.dims})).out()
+        return use
+
+    # ---- nodes
+
+    def _node(self, node: Node, phase: Phase) -> None:
+        if node.op == "assign":
+            self.asked[str(node.attrs["target"])] = None
+        self._put(replace(node, uses=tuple(self._use(use, phase) for use in node.uses), phase=phase))
+
+    def _put(self, node: Node) -> Node:
+        self.nodes.append(node)
+        self.part[node.id] = self.number
+        self.made.add(node.id)
+        return node
+
+    def _use(self, use: Use, phase: Phase) -> Use:
+        """An operand as it is here; what every device makes itself is made before its first reader."""
+        if use.value in self.instead:
+            found = self.instead[use.value]
+            return Use(found.node, found.output, use.dims, use.dtype)
+        node = self.here[use.node]
+        if _is_before(node):
+            self.asked[node.id] = None
+            self._ask(node)
+        elif node.id in self.cut.free and node.id not in self.made:
+            self._node(node, phase)
+        return use
+
+    def _ask(self, node: Node) -> None:
+        for use in node.uses:
+            if use.node not in self.asked:
+                self.asked[use.node] = None
+                self._ask(self.here[use.node])
+
+    def _send(self, value: Value, peer: int, tag: int, phase: Phase) -> None:
+        source = self.here[value[0]]
+        use = self._use(Use(*value, source.outs[value[1]].dims, source.outs[value[1]].dtype), phase)
+        attrs: dict[str, Attr] = {"axis": PIPE, "peer": peer, "tag": tag, "ahead": self.ahead}
+        like = Node(f"send {self.number}/{_name(value)}", SEND, (use,), (), attrs, phase)
+        self._put(replace(like, path=source.path, origin=source.origin))
+
+    def _receive(self, value: Value, peer: int, tag: int, phase: Phase) -> None:
+        source = self.here[value[0]]
+        attrs: dict[str, Attr] = {"axis": PIPE, "peer": peer, "tag": tag}
+        made = Node(_name(value), RECEIVE, (), (source.outs[value[1]],), attrs, phase)
+        self.instead[value] = self._put(replace(made, path=source.path, origin=source.origin)).out()
+
+    # ---- the whole graph
+
+    def finish(self, update: _Update) -> Stage:
+        """The stage's graph, its update included."""
+        step, writing = self.cut.step, _Writing(self.device, self.tags, self.ahead, update, self.instead)
+        late = writing.write()
+        wanted = {*self.asked, *writing.leaves}
+        for node in reversed(list(step)):
+            if node.id in wanted:
+                wanted.update(use.node for use in node.uses)
+        builder = GraphBuilder(step.name, step.microbatches)
+        builder.extend(node for node in step if node.id in wanted and _is_before(node))
+        builder.extend(self.nodes)
+        builder.extend(late)
+        for name, use in writing.outputs.items():
+            builder.output(name, use)
+        for key, body in step.bodies.items():
+            builder.body(key, body)
+        numbers = {part: number for number, part in enumerate(self.parts)}
+        named = ((action.kind, action.chunk, action.microbatch) for action in self.actions)
+        order = tuple((numbers[kind, chunk], m) for kind, chunk, m in named if (kind, chunk) in numbers)
+        return Stage(builder.finish(), step, self.parts, self.part, order, self.steady)
+
+
+def _name(value: Value) -> str:
+    return value[0] if value[1] == 0 else f"{value[0]}:{value[1]}"
+
+
+def _is_before(node: Node) -> bool:
+    """Whether a value is there before the microbatches, or comes with them."""
+    return node.phase is Phase.PREPARE or node.op == "input"
+
+
+def local_sum(name: str) -> str:
+    """The id of one device's part of a sum."""
+    return f"{name}/here"
+
+
+# ---- once a step
+
+
+@dataclass(frozen=True)
+class _Join:
+    """A value of all stages: `node` is a sum whose operands each have one device, or a value that one device has."""
+
+    name: str
+    operands: tuple[Use, ...]
+    owners: tuple[int, ...]
+    like: Node
+    out: TensorType
+
+
+@dataclass
+class _Update:
+    """The update of all stages: its nodes in order with what must be joined between them, and where each value is."""
+
+    cut: Chunked
+    stored: Mapping[str, Homes]
+    steps: list[Node | _Join] = field(init=False, default_factory=list[Node | _Join])
+    homes: dict[str, Homes] = field(init=False, default_factory=dict[str, Homes])
+    joined: dict[Value, Use] = field(init=False, default_factory=dict[Value, Use])
+    outputs: dict[str, Use] = field(init=False, default_factory=dict[str, Use])
+
+    def __post_init__(self) -> None:
+        self.everywhere = frozenset(range(self.cut.devices))
+        for node in self.cut.step:
+            if node.phase is not Phase.UPDATE:
+                self.homes[node.id] = self._home(node)
+            else:
+                self._node(node)
+        for name, use in self.cut.step.outputs.items():
+            self.outputs[name] = self._everywhere(use, self.cut.step[use.node])
+
+    def _home(self, node: Node) -> Homes:
+        """Where a value that was made before is."""
+        if node.id in self.stored:
+            return self.stored[node.id]
+        if node.id in self.cut.sums:
+            return frozenset(self.cut.sums[node.id].terms)
+        if node.id in self.cut.place:
+            return frozenset({self.cut.device(node.id)})
+        return self._common(node.uses)
+
+    def _common(self, uses: Iterable[Use]) -> Homes:
+        return self.everywhere.intersection(*(self.homes[use.node] for use in uses))
+
+    def _node(self, node: Node) -> None:
+        common = self._common(node.uses)
+        if node.op == "assign":
+            target = self.stored[str(node.attrs["target"])]
+            use = node.uses[0] if target <= common else self._everywhere(node.uses[0], node)
+            self.steps.append(replace(node, uses=(use,)))
+        elif common:
+            self.homes[node.id] = common
+            self.steps.append(node)
+        elif node.op == "add" and all(use.dims == node.outs[0].dims for use in node.uses):
+            owners = tuple(min(self.homes[use.node]) for use in node.uses)
+            self.steps.append(_Join(node.id, node.uses, owners, node, node.outs[0]))
+            self.homes[node.id] = self.everywhere
+        else:
+            uses = tuple(self._everywhere(use, node) for use in node.uses)
+            self.steps.append(replace(node, uses=uses))
+            self.homes[node.id] = self.everywhere
+
+    def _everywhere(self, use: Use, like: Node) -> Use:
+        """A value that all stages have: the first that has it tells the others."""
+        if self.homes[use.node] == self.everywhere:
+            return use
+        if use.value not in self.joined:
+            name = f"{_name(use.value)}/all"
+            join = _Join(name, (use,), (min(self.homes[use.node]),), like, use.type)
+            self.steps.append(join)
+            self.homes[name] = self.everywhere
+            self.joined[use.value] = Use(name, 0, use.dims, use.dtype)
+        found = self.joined[use.value]
+        return Use(found.node, 0, use.dims, use.dtype)
+
+
+@dataclass
+class _Writing:
+    """The update of one stage."""
+
+    device: int
+    tags: Mapping[object, int]
+    ahead: int
+    update: _Update
+    instead: Mapping[Value, Use]
+    nodes: list[Node] = field(init=False, default_factory=list[Node])
+    leaves: dict[str, None] = field(init=False, default_factory=dict[str, None])
+    outputs: dict[str, Use] = field(init=False, default_factory=dict[str, Use])
+
+    def write(self) -> list[Node]:
+        """Its nodes, in an order that is the same on all stages for what they do together."""
+        cut, wanted = self.update.cut, {use.node for use in self.update.outputs.values()}
+        mine: list[Node | _Join] = []
+        for step in reversed(self.update.steps):
+            if isinstance(step, _Join):
+                mine.append(step)
+                pairs = zip(step.operands, step.owners, strict=True)
+                wanted.update(use.node for use, owner in pairs if owner == self.device)
+            elif step.id in wanted or (step.op == "assign" and self.device in self._target(step)):
+                mine.append(step)
+                wanted.update(use.node for use in step.uses)
+        for one in cut.sums.values():
+            if one.spread and self.device in one.terms:
+                self._exchange(one)
+        for step in reversed(mine):
+            if isinstance(step, _Join):
+                self._join(step)
+            else:
+                self.nodes.append(replace(step, uses=tuple(map(self._use, step.uses))))
+                if step.op == "assign":
+                    self.leaves[str(step.attrs["target"])] = None
+        self.outputs = {name: self._use(use) for name, use in self.update.outputs.items()}
+        return self.nodes
+
+    def _target(self, node: Node) -> Homes:
+        return self.update.stored[str(node.attrs["target"])]
+
+    def _use(self, use: Use) -> Use:
+        cut = self.update.cut
+        if use.node in cut.sums and cut.sums[use.node].spread:
+            return Use(f"{use.node}/total", 0, use.dims, use.dtype)
+        if use.node in cut.step:
+            node = cut.step[use.node]
+            if _is_before(node):
+                self.leaves[use.node] = None
+        found = self.instead.get(use.value)
+        return use if found is None else Use(found.node, found.output, use.dims, use.dtype)
+
+    def _exchange(self, one: Sum) -> None:
+        """Each device's part to every other that has one; all add them in the order of devices."""
+        name, kind, devices = one.root.id, one.root.outs[0], sorted(one.terms)
+        like = replace(one.root, phase=Phase.UPDATE, attrs={}, body=None)
+        mine = Use(local_sum(name), 0, kind.dims, kind.dtype)
+        parts = {self.device: mine}
+        for other in devices:
+            if other != self.device:
+                attrs: dict[str, Attr] = {"axis": PIPE, "peer": other, "tag": self.tags[name, self.device, other]}
+                sent = replace(like, id=f"{name}/to {other}", op=SEND, uses=(mine,), outs=())
+                self.nodes.append(replace(sent, attrs={**attrs, "ahead": self.ahead}))
+        for other in devices:
+            if other != self.device:
+                attrs = {"axis": PIPE, "peer": other, "tag": self.tags[name, other, self.device]}
+                came = replace(like, id=f"{name}/from {other}", op=RECEIVE, uses=(), attrs=attrs)
+                self.nodes.append(came)
+                parts[other] = came.out()
+        uses = tuple(parts[device] for device in devices)
+        self.nodes.append(replace(like, id=f"{name}/total", op="add", uses=uses))
+
+    def _join(self, join: _Join) -> None:
+        """This stage's terms, or nothing, and then the sum over all stages."""
+        mine = [self._use(use) for use, owner in zip(join.operands, join.owners, strict=True) if owner == self.device]
+        out, wire = join.out, DType.I64 if join.out.dtype is DType.BOOL else join.out.dtype
+        like = replace(join.like, phase=Phase.UPDATE, attrs={}, body=None, layer=None)
+        if not mine:
+            zero: dict[str, Attr] = {"value": 0, "dims": out.dims, "dtype": wire}
+            here = self._put(replace(like, id=f"{join.name}/none", op="constant", uses=(), attrs=zero), wire, out)
+        else:
+            here = mine[0]
+            if len(mine) > 1:
+                here = self._put(replace(like, id=f"{join.name}/here", op="add", uses=tuple(mine)), out.dtype, out)
+            if wire is not out.dtype:
+                to: dict[str, Attr] = {"to": wire}
+                here = self._put(replace(like, id=f"{join.name}/wire", op="cast", uses=(here,), attrs=to), wire, out)
+        attrs: dict[str, Attr] = {"axis": PIPE, "reduction": "sum"}
+        name = join.name if wire is out.dtype else f"{join.name}/sum"
+        found = self._put(replace(like, id=name, op="all_reduce", uses=(here,), attrs=attrs), wire, out)
+        if wire is not out.dtype:
+            back: dict[str, Attr] = {"to": out.dtype}
+            self._put(replace(like, id=join.name, op="cast", uses=(found,), attrs=back), out.dtype, out)
+
+    def _put(self, node: Node, dtype: DType, out: TensorType) -> Use:
+        node = replace(node, outs=(TensorType(out.dims, dtype),))
+        assert node.op in REGISTRY, f"no operator {node.op}"
+        self.nodes.append(node)
+        return node.out()

@@ -1,0 +1,68 @@
+"""Training on a pipeline in processes: one device's losses, checkpoints that leave it, a process that is killed."""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import pytest
+from oracles.training import Losses, assert_close, compiled, launch, losses, trained, trained_together
+from partita.runtime.program import Program
+
+KILLER = """
+import os, signal
+from partita.runtime import execute
+run, count = execute.Executable._run, [0]
+def counted(self, instructions, frame):
+    for instruction in instructions:
+        count[0] += 1
+        if count[0] == {at} and os.environ.get("RANK") == "{rank}":
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield from run(self, [instruction], frame)
+execute.Executable._run = counted
+"""
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Losses:
+    folder = tmp_path_factory.mktemp("alone")
+    return trained(compiled(folder / "build", {}, 6)[0], folder / "run")
+
+
+def test_a_run_goes_from_a_pipeline_to_one_device_and_to_a_mesh(tmp_path: Path, alone: Losses) -> None:
+    run = tmp_path / "run"
+    wide = compiled(tmp_path / "wide", {"data": 2, "pipe": 2}, 2, zero=1, schedule="zero_bubble")[0]
+    trained_together(tmp_path / "first", wide, run, 4)
+    trained(compiled(tmp_path / "one", {}, 4)[0], run, resume=True)
+    narrow = compiled(tmp_path / "narrow", {"pipe": 2}, 6)[0]
+    trained_together(tmp_path / "second", narrow, run, 2, resume=True)
+    assert_close(losses(run), alone)
+
+
+def instructions(program: Program) -> int:
+    """How many a device runs in a step."""
+    between = sum(len(part) for _, _, part in program.turns())
+    return len(program.prepare) + between + len(program.update)
+
+
+@pytest.mark.parametrize("seed", range(1))
+def test_a_process_killed_at_any_instruction_ends_all(
+    seed: int, tmp_path: Path, alone: Losses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever misses it leaves within the time that it was given; the run goes on with the same losses."""
+    draw, run = random.Random(seed), tmp_path / "run"
+    folder, build = compiled(tmp_path / "build", {"pipe": 2}, 6)
+    rank = draw.randrange(2)
+    killer = KILLER.format(at=draw.randrange(6 * instructions(build.programs_of(rank)["step"])), rank=rank)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(killer)
+    with monkeypatch.context() as within:
+        within.syspath_prepend(str(tmp_path / "site"))
+        ended = launch(str(folder), "--run", str(run), "--device", "cpu", "--timeout", "20")
+    assert ended.returncode == 1, ended.stderr
+    assert re.search(rf"E0532.*rank {rank} .*SIGKILL", ended.stderr), ended.stderr
+    saved = (run / "checkpoints" / "step-00000002").exists()
+    ended = launch(str(folder), "--run", str(run), "--device", "cpu", "--resume" if saved else "--overwrite")
+    assert ended.returncode == 0, ended.stderr
+    assert_close(losses(run), alone)
