@@ -1,4 +1,4 @@
-"""A schedule's timeline as people look at it: text for a terminal, SVG, and a Chrome trace that Perfetto opens.
+"""A schedule's timeline as people look at it: text for a terminal, SVG, a page, and a Chrome trace for Perfetto.
 
 In: a priced `Timeline`. Out: text. A row per device; forward, backward (input's half), weights' half and idle by colour
 and letter; a message is a bar under the row of the device that sends it.
@@ -7,7 +7,7 @@ and letter; a message is a bar under the row of the device that sends it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from types import MappingProxyType
 
@@ -80,6 +80,33 @@ def svg(timeline: Timeline, title: str) -> str:
     parts += _axis(timeline, TOP + ROW * len(timeline.spans) + 8)
     parts += _legend(timeline, TOP + ROW * len(timeline.spans) + 40)
     return "\n".join([*parts, "</svg>", ""])
+
+
+def html(timeline: Timeline, title: str, lines: Sequence[str]) -> str:
+    """A page that needs nothing else: the picture, which says what a bar is where the pointer rests, and some lines."""
+    said = "\n".join(f"<p>{escape(line)}</p>" for line in lines)
+    return _PAGE.format(title=escape(title), ink=INK, picture=svg(timeline, title), lines=said)
+
+
+_PAGE = """<!doctype html>
+<html xmlns="http://www.w3.org/1999/xhtml" lang="en">
+<head>
+<meta charset="utf-8" />
+<title>{title}</title>
+<style>
+body {{ font-family: Arial, Helvetica, sans-serif; font-size: 13px; color: {ink}; margin: 16px; }}
+.picture {{ overflow-x: auto; }}
+rect:hover {{ stroke: {ink}; stroke-width: 2; }}
+p {{ margin: 4px 0; }}
+</style>
+</head>
+<body>
+<div class="picture">
+{picture}</div>
+{lines}
+</body>
+</html>
+"""
 
 
 def _bar(span: Span, y: int, scale: float, timeline: Timeline) -> str:

@@ -1,7 +1,8 @@
 """`partita schedule`: a model on a pipeline: its step's timeline, bubble and memory, before anything runs.
 
-In: a spec, a number of stages and microbatches, a schedule's name. Out: which blocks stand where, a row per device, and
-as files an SVG and a Chrome trace. Devices are H100s in one node; what is printed is priced, not measured.
+In: a spec, a number of stages and microbatches, a schedule's name, a cluster. Out: which blocks stand where, a row per
+device, and as files an SVG, a page or a Chrome trace. Token slices are priced by what they attend to, and the best ones
+are told. What is printed is priced, not measured.
 """
 
 from __future__ import annotations
@@ -11,22 +12,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..compiler.cost.cluster import H100_NODES
-from ..compiler.elaborate.causality import foresight
+from ..compiler.cost.cluster import H100_NODES, Cluster, Link
+from ..compiler.cost.roofline import node_time
 from ..compiler.elaborate.plan import PIPE
 from ..compiler.elaborate.recipe import Plan, Recipe
 from ..compiler.ir.graph import Graph
+from ..compiler.ir.layout import Mesh
+from ..compiler.passes.inline import Inline
+from ..compiler.passes.token_slices import TokenSlices
+from ..compiler.pipeline import recipe_cluster, step_graph
 from ..compiler.schedule.actions import Kind, Schedule
 from ..compiler.schedule.blocks import blocks_of, chunk_prices, device_bytes
-from ..compiler.schedule.forms import Form, FormFault, build, parse_form
+from ..compiler.schedule.forms import TOKEN_SLICES, Form, FormFault, build, parse_form
 from ..compiler.schedule.place import Block, Placed, PlaceFault, by_hand, in_flight, place
-from ..compiler.schedule.simulate import Price, Prices, Timeline, simulate
+from ..compiler.schedule.simulate import Price, Prices, Timeline, by_chunk, simulate
+from ..compiler.schedule.sliced import SlicedBlocks
+from ..compiler.schedule.slices import cut
 from ..compiler.schedule.verify import most_in_flight, verify
 from .arguments import add_spec, add_which, sets_of, write_text
 from .fault import CommandFault
-from .gantt import chrome_trace, svg, text
+from .gantt import chrome_trace, html, svg, text
+from .machines import add_cluster, cluster_from
 from .mesh import MICROBATCHES, add_pipeline, pipeline_of
 from .numbers import bytes_text, seconds_text
+from .probe import probe_step
 from .specs import Bound, bind, step_of
 
 EXAMPLE = "partita schedule specs/models/gpt2.partita --size small --stages 4 --microbatches 8 --schedule zero_bubble"
@@ -34,7 +43,9 @@ STAGES = 4  # where neither the command line nor the plan says it
 COLUMNS = 96
 MOST_BARS = 20_000  # in a picture; a trace holds any number
 GIB = 1 << 30
-TOKENS = "T"  # the dim that token slices cut
+TOKENS = "T"  # the dim that token slices cut, where no recipe says it
+UNITS = 32  # of a row: the best slices are told in multiples of it
+NEAR = 1e-3  # of the best
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,8 +54,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_which(parser)
     parser.add_argument("--stages", type=int, metavar="P", help="devices in the pipeline (default: the plan's, else 4)")
     add_pipeline(parser)
-    parser.add_argument("--memory", type=float, metavar="GIB", help="of each device (default 80)")
-    parser.add_argument("-o", "--out", metavar="FILE", help="also draw the timeline to this .svg")
+    add_cluster(parser)
+    parser.add_argument("--memory", type=float, metavar="GIB", help="of each device (default: the cluster's)")
+    parser.add_argument("-o", "--out", metavar="FILE", help="also draw the timeline to this .svg or .html")
     parser.add_argument("--trace", metavar="FILE", help="also write a Chrome trace, which Perfetto opens")
 
 
@@ -56,6 +68,7 @@ class _Plan:
     placed: Placed
     timeline: Timeline
     memory_bytes: int
+    advice: str = ""
 
     @property
     def schedule(self) -> Schedule:
@@ -69,15 +82,18 @@ def run(options: argparse.Namespace) -> int:
     except (FormFault, PlaceFault) as fault:
         raise CommandFault(str(fault), fault.hint) from None
     bars = sum(len(spans) for spans in plan.timeline.spans)
-    if options.out and not options.out.endswith(".svg"):
-        raise CommandFault(f"cannot draw to `{options.out}`", "end the name in .svg")
+    if options.out and not options.out.endswith((".svg", ".html")):
+        raise CommandFault(f"cannot draw to `{options.out}`", "end the name in .svg or .html")
     if options.out and bars > MOST_BARS:
         raise CommandFault(
             f"{bars:,} bars are too many for a picture (most: {MOST_BARS:,})", "--trace holds any number"
         )
-    _print(plan)
+    said = _figures(plan)
+    print("\n".join([_title(plan), text(plan.timeline, COLUMNS), _letters(plan), *said]))
     if options.out:
-        write_text(Path(options.out), svg(plan.timeline, _title(plan)))
+        page = options.out.endswith(".html")
+        drawn = html(plan.timeline, _title(plan), said) if page else svg(plan.timeline, _title(plan))
+        write_text(Path(options.out), drawn)
         print(options.out)
     if options.trace:
         write_text(Path(options.trace), chrome_trace(plan.timeline))
@@ -91,23 +107,34 @@ def _plan(options: argparse.Namespace) -> _Plan:
     stages = dict(wish.mesh)[PIPE]
     microbatches = wanted or (2 * stages if bound.recipe is None else bound.recipe.microbatches)
     form = parse_form(wish.schedule)
-    step = step_of(bound)
-    shares = _shares(form, bound, step)
-    blocks = blocks_of(step, H100_NODES.machine, H100_NODES.levels[0].link)
-    memory = int((options.memory or H100_NODES.memory_bytes / GIB) * GIB)
+    cluster = _cluster(options, bound)
+    link = cluster.link(Mesh(wish.mesh), PIPE)
+    blocks = blocks_of(step_of(bound), cluster.machine, link)
+    memory = int((options.memory or cluster.memory_bytes / GIB) * GIB)
     schedule = build(form, stages, microbatches)
     placement = schedule.shape.placement
     if wish.balance:
         placed = by_hand(blocks, placement, wish.balance)
     else:
         flights = [[[-(-n // form.count) for n in one] for one in device] for device in in_flight(schedule)]
-        fill = (stages - 1) / microbatches
+        fill = (stages - 1) / (microbatches * form.count)
         placed = place(blocks, placement, [memory] * stages, flights, fill)
-    prices = _sliced(chunk_prices(blocks, placed.cuts), shares)
+    advice, prices = "", by_chunk(chunk_prices(blocks, placed.cuts))
+    if form.name == TOKEN_SLICES:
+        advice, prices = _sliced(bound, form, placed, cluster, link, stages, microbatches)
     schedule = build(form, stages, microbatches, prices)
     faults = verify(schedule, max(len(actions) for actions in schedule.actions))
     assert not faults, f"our own schedule: {faults[0]}"
-    return _Plan(blocks, placed, simulate(schedule, prices, device_bytes(blocks, placed.cuts, placement)), memory)
+    static = device_bytes(blocks, placed.cuts, placement)
+    return _Plan(blocks, placed, simulate(schedule, prices, static), memory, advice)
+
+
+def _cluster(options: argparse.Namespace, bound: Bound) -> Cluster:
+    """The one that is named, else the recipe's, else H100s in nodes of eight."""
+    if options.cluster is not None:
+        return cluster_from(options.cluster, bound.spec)
+    own = None if bound.recipe is None else recipe_cluster(bound.spec, bound.recipe)
+    return own or H100_NODES
 
 
 def _bound(options: argparse.Namespace) -> tuple[Bound, int | None]:
@@ -132,36 +159,47 @@ def _wish(options: argparse.Namespace, recipe: Recipe | None) -> Plan:
     return pipeline_of(options, plan, None if recipe is None else recipe.rows)
 
 
-def _shares(form: Form, bound: Bound, step: Graph) -> list[float]:
-    """The part of a microbatch's tokens that each slice has. Only what looks at no later token can be cut."""
-    if form.count == 1:
-        return [1.0]
-    full = (f"{node.id} sees all positions" for node in bound.model.nodes("attention") if node.attrs["mask"] == "full")
-    ahead = foresight(bound.model) or next(full, None)
-    if ahead is not None:
-        raise CommandFault("only a causal model can be cut into token slices", ahead)
-    tokens = step.dims().get(TOKENS)
-    if tokens is None or tokens.size is None or tokens.size < form.count:
-        raise CommandFault(f"there are no {form.count} slices of `{TOKENS}` to cut", "its sequences are too short")
-    if len(form.slices) > 1 and sum(form.slices) != tokens.size:
-        raise CommandFault(f"slices of {sum(form.slices)} tokens do not make up {TOKENS} = {tokens.size}")
-    lengths = form.slices if len(form.slices) > 1 else (1,) * form.count
-    return [length / sum(lengths) for length in lengths]
+def _sliced(
+    bound: Bound, form: Form, placed: Placed, cluster: Cluster, link: Link, stages: int, microbatches: int
+) -> tuple[str, Prices]:  # fmt: skip
+    """What is said of the slices, and what each takes. Raises SpecError for a model that looks ahead."""
+    name = TOKENS if bound.recipe is None or bound.recipe.rows is None else bound.recipe.rows.dim
+    size = bound.model.dims()[name].size if name in bound.model.dims() else None
+    if size is None or size < max(2, form.count):
+        raise CommandFault(f"there are no {form.count} slices of `{name}` to cut", "its sequences are too short")
+    if len(form.slices) > 1 and sum(form.slices) != size:
+        raise CommandFault(f"slices of {sum(form.slices)} tokens do not make up {name} = {size}")
+    step = _halved(bound, name, size)
+    blocks = SlicedBlocks(step, lambda node: node_time(node, cluster.machine).seconds, link)
+    rows = step.dims()[blocks.batch].size if blocks.batch in step.dims() else None
+    lengths = form.lengths(size)
+    begins = [sum(lengths[:at]) for at in range(len(lengths))]
+
+    def price(chunk: int, length: int, context: int) -> Price:
+        return blocks.chunk(*placed.cuts[chunk], rows or 1, length, context)
+
+    def slowest(_: int, length: int, context: int) -> float:
+        found = [price(chunk, length, context) for chunk in range(len(placed.cuts))]
+        return max(float(one.forward + one.input + one.weight) + 2 * float(one.transfer) for one in found)
+
+    unit = max(1, size // UNITS)
+    best = cut(microbatches, size // unit * unit, stages, slowest, unit, NEAR * slowest(1, size, 0), row_counts=[1])
+    first, *others = best.microbatches[0].lengths
+    told = ", ".join(map(str, (first + size % unit, *others)))
+    known = [[price(chunk, *one) for one in zip(lengths, begins, strict=True)] for chunk in range(len(placed.cuts))]
+    advice = f"the best slices: token_slices({told})" if others else "the best: rows that are not cut"
+    return advice, lambda chunk, microbatch, part: known[chunk][part]
 
 
-def _sliced(prices: Sequence[Price], shares: Sequence[float]) -> Prices:
-    """A slice's price is its share of the tokens: that later slices attend to more is not in it."""
-    table = [
-        [
-            replace(
-                p, forward=p.forward * s, input=p.input * s, weight=p.weight * s, transfer=p.transfer * s,
-                kept_bytes=int(p.kept_bytes * s), held_bytes=int(p.held_bytes * s),
-            )
-            for s in shares
-        ]
-        for p in prices
-    ]  # fmt: skip
-    return lambda chunk, microbatch, part: table[chunk][part]
+def _halved(bound: Bound, dim: str, size: int) -> Graph:
+    """The step of rows that are two slices."""
+    if bound.recipe is None:
+        lengths = (size - size // 2, size // 2)
+        return probe_step(TokenSlices(lengths, dim)(Inline()(bound.model)))
+    plan = bound.recipe.plan or Plan()
+    return step_graph(
+        bound.spec, replace(bound.recipe, plan=replace(plan, mesh=((PIPE, 1),), schedule=f"{TOKEN_SLICES}(2)"))
+    )
 
 
 def _title(plan: _Plan) -> str:
@@ -169,20 +207,20 @@ def _title(plan: _Plan) -> str:
     return f"{plan.schedule.name}: {shape.devices} devices, {shape.microbatches} microbatches"
 
 
-def _print(plan: _Plan) -> None:
-    """The timeline, the blocks of each device, and the figures."""
-    timeline = plan.timeline
-    print(_title(plan))
-    print(text(timeline, COLUMNS))
+def _letters(plan: _Plan) -> str:
     weights = "W its weights' half, " if _halves(plan) else ""
-    print(f"F forward, B backward, {weights}. idle; a capital begins something new")
-    for device, flying in enumerate(most_in_flight(plan.schedule)):
-        print(f"device {device}: {_device_text(plan, device, flying)}")
+    return f"F forward, B backward, {weights}. idle; a capital begins something new"
+
+
+def _figures(plan: _Plan) -> list[str]:
+    """The blocks of each device with its figures, the step's, and what is advised."""
+    timeline = plan.timeline
+    flying = enumerate(most_in_flight(plan.schedule))
+    devices = [f"device {device}: {_device_text(plan, device, count)}" for device, count in flying]
     bubble, work = float(timeline.bubble), float(timeline.makespan - timeline.bubble)
     share = bubble / work if work else 0.0
-    print(f"step {seconds_text(float(timeline.makespan))}, bubble {seconds_text(bubble)} ({share:.1%} of the work)")
-    if max(plan.schedule.shape.slices) > 1:
-        print("slices are priced by their share of the tokens")
+    step = f"step {seconds_text(float(timeline.makespan))}, bubble {seconds_text(bubble)} ({share:.1%} of the work)"
+    return [*devices, step, *([plan.advice] if plan.advice else [])]
 
 
 def _device_text(plan: _Plan, device: int, flying: int) -> str:

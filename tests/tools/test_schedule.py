@@ -83,9 +83,50 @@ def test_the_recipes_plan_is_the_default(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out.startswith("1f1b: 2 devices, 4 microbatches")
 
 
+def test_a_page_holds_the_picture_and_what_each_device_does(tmp_path: Path) -> None:
+    out = tmp_path / "a.html"
+    assert main(["schedule", *GPT2, "--stages", "2", "--microbatches", "3", "-o", str(out)]) == 0
+    page = ElementTree.fromstring(out.read_text().removeprefix("<!doctype html>\n"))
+    titles = [element.text or "" for element in page.iter("{http://www.w3.org/2000/svg}title")]
+    assert sum("forward of microbatch" in title for title in titles) == 6
+    text = "".join(page.itertext())
+    assert "device 1: " in text and "bubble" in text
+    assert not [e for e in page.iter() if {"src", "href"} & set(e.attrib)], "nothing is read from elsewhere"
+
+
 def test_token_slices_need_a_causal_model(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["schedule", str(MODELS / "bert.partita"), "--schedule", "token_slices(2)"]) == 2
-    assert "only a causal model" in capsys.readouterr().err
+    words = ["schedule", str(MODELS / "bert.partita"), "--model", "BERTEncoder", "--size", "base"]
+    assert main([*words, "--schedule", "token_slices(2)"]) == 2
+    said = capsys.readouterr().err
+    assert "E0917" in said
+    assert "every token sees all of S" in said
+
+
+def test_slices_are_priced_by_what_they_attend_to(capsys: pytest.CaptureFixture[str]) -> None:
+    """Few large slices where launches count; the later they come, the shorter the best ones are."""
+    words = ["schedule", *GPT2, "--stages", "3", "--microbatches", "1", "--cluster", "v100"]
+    steps: dict[str, float] = {}
+    for form in ("token_slices(1)", "token_slices(4)", "token_slices(64)"):
+        assert main([*words, "--schedule", form]) == 0
+        said = capsys.readouterr().out
+        steps[form] = float(said.partition("step ")[2].partition(" ms")[0])
+        best = said.partition("the best slices: ")[2].strip()
+    assert steps["token_slices(4)"] < min(steps["token_slices(1)"], steps["token_slices(64)"])
+    lengths = [int(part) for part in best[len("token_slices(") : -1].split(",")]
+    assert sum(lengths) == 1024
+    assert lengths == sorted(lengths, reverse=True)
+    assert main([*words, "--schedule", best]) == 0
+    found = float(capsys.readouterr().out.partition("step ")[2].partition(" ms")[0])
+    assert found <= 1.02 * steps["token_slices(4)"]  # the program takes every stage for the slowest
+
+
+def test_a_cluster_is_what_it_is_priced_on(capsys: pytest.CaptureFixture[str]) -> None:
+    said: list[str] = []
+    for name in ("h100", "v100"):
+        assert main(["schedule", *GPT2, "--stages", "2", "--cluster", name]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] != said[1]
+    assert main(["schedule", *GPT2, "--cluster", "v1000"]) == 2
 
 
 def test_it_never_loads_torch() -> None:
