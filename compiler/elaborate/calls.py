@@ -7,6 +7,7 @@ under its own name, it is called otherwise inside and gets its name back at the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ..base.diagnostic import Label, did_you_mean
@@ -262,7 +263,7 @@ def _relabelled(
         title = f"`{port.name}` of {instance.name} needs the axis {', '.join(dim.name for dim in lacking)}"
         raise frame.fault(
             "E0203", title, at, expected=show_dims(tuple(names)), found=show_dims(value.dims),
-            hint=_same_size(lacking[0], value), others=(Label(port.span, "its signature"),),
+            hint=_meant(lacking, names, value, instance), others=(Label(port.span, "its signature"),),
         )  # fmt: skip
     batch = inner.dims.get(BATCH, ()) if isinstance(instance.decl, s.Model) else ()  # which is no dim of a block
     named = () if instance.is_root else inner.dims.values()  # the model's text knows every dim by its name
@@ -278,10 +279,17 @@ def _relabelled(
     return value.relabel({**boundary.apart, **names})
 
 
-def _same_size(lacking: Dim, value: Use) -> str | None:
-    """An axis of another name and the same size may be the one that is meant."""
-    like = [dim for dim in value.dims if dim.size is not None and dim.size == lacking.size]
-    return f"if {like[0]} is meant: x[{like[0]} -> {lacking}]" if like else None
+def _meant(lacking: list[Dim], names: Mapping[Dim, Dim], value: Use, instance: Instance) -> str | None:
+    """Which axis may be the one that is lacking: one of the same size, else the only one that is left over."""
+    like = [dim for dim in value.dims if dim.size is not None and dim.size == lacking[0].size and dim not in names]
+    if like:
+        return f"if {like[0]} is meant: x[{like[0]} -> {lacking[0]}]"
+    left = [dim for dim in value.dims if dim not in names and dim.name != BATCH]
+    own = names[lacking[0]].name.rpartition(".")[2]
+    given = {formal.name.text for formal in instance.decl.formals} if isinstance(instance.decl, s.Block) else {own}
+    if len(lacking) > 1 or len(left) != 1 or own in given:
+        return None
+    return f"if {left[0]} is meant: {instance.path.rpartition('.')[2]}[{own} = {left[0]}](…)"
 
 
 # ---- results

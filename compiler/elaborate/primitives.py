@@ -17,6 +17,7 @@ from ..language import syntax as s
 from . import arithmetic as a
 from . import dims as d
 from . import structure, windows
+from .forms import written
 from .frame import Arguments, Fault, Frame
 from .values import UNKNOWN, Initialiser, Value, describe, is_free, is_number, show_dims
 from .views import need_axes
@@ -50,12 +51,13 @@ def operands(frame: Frame, this: PrimitiveCall, count: int, *options: str) -> li
     """Exactly `count` positional arguments, and no named ones but `options`."""
     for name, (_, span) in this.args.named.items():
         if name not in options:
-            hint = did_you_mean(name, options)
+            hint = did_you_mean(name, options) or written(this.name)
             raise frame.fault("E0301", f"`{this.name}` has no option `{name}`", span, hint=hint)
     given = [value for value, _ in this.args.positional]
     if len(given) != count:
         wanted = "no argument" if count == 0 else "one argument" if count == 1 else f"{count} arguments"
-        raise frame.fault("E0302", f"`{this.name}` takes {wanted}, not {len(given)}", this.span)
+        title = f"`{this.name}` takes {wanted}, not {len(given)}"
+        raise frame.fault("E0302", title, this.span, hint=written(this.name))
     return given
 
 

@@ -205,7 +205,8 @@ class Reader:
             if form.rest is not None:
                 return None
             if position >= len(names):
-                self.diagnostics.error("E0402", f"`{form.name}` takes {len(names)} arguments", argument.span, "")
+                count = "one argument" if len(names) == 1 else f"{len(names)} arguments"
+                self.diagnostics.error("E0402", f"`{form.name}` takes {count}", argument.span, "")
                 raise Unread
             name, value, span = names[position], argument, argument.span
         else:

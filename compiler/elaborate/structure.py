@@ -11,6 +11,7 @@ from ..ir.types import Dim, Dims, Use
 from ..language import syntax as s
 from . import arithmetic as a
 from . import dims as d
+from .forms import written
 from .frame import Arguments, Frame
 from .values import Value, show_dims
 from .views import need_axes
@@ -31,7 +32,7 @@ def arranged(frame: Frame, use: Use, dims: Dims, span: Span, hint: str | None = 
 
 def _tensors(frame: Frame, args: Arguments, span: Span, what: str, least: int = 1) -> list[Use]:
     for name, (_, at) in args.named.items():
-        raise frame.fault("E0301", f"`{what}` has no option `{name}`", at)
+        raise frame.fault("E0301", f"`{what}` has no option `{name}`", at, hint=written(what))
     if len(args.positional) < least:
         raise frame.fault("E0302", f"`{what}` takes tensors in its parentheses", span)
     values = [value for value, _ in args.positional]
@@ -86,8 +87,7 @@ def unstack(frame: Frame, items: Items, args: Arguments, span: Span, hint: str |
 def _sum_and_whole(frame: Frame, items: Items, span: Span, what: str) -> tuple[list[s.Dim], s.Dim]:
     """The parts and the whole of `[N + M -> K]` (concat) or `[K -> N + M]` (split)."""
     if items is None or len(items) != 1 or not isinstance(items[0], s.DimArrow):
-        form = "concat[N + M -> K](a, b)" if what == "concat" else "split[K -> N + M](x)"
-        raise frame.fault("E0305", f"`{what}` says what becomes of the axis: {form}", span)
+        raise frame.fault("E0305", f"`{what}` says in its brackets what becomes of the axis", span, hint=written(what))
     arrow = items[0]
     parts, whole = (arrow.source, arrow.target) if what == "concat" else (arrow.target, arrow.source)
     found: list[s.Dim] = []

@@ -73,7 +73,8 @@ def _order(
     named: set[Dim] = set()
     for axis in axes:
         if axis.ours in named:
-            raise frame.fault("E0802", f"the layout has {axis.ours} of {one.name} twice", axis.span)
+            hint = f"its owner calls its axes {' and '.join(_called_by_owner(one))}: write these"
+            raise frame.fault("E0802", f"the layout has {axis.ours} of {one.name} twice", axis.span, hint=hint)
         named |= {axis.ours} if axis.ours is not None else set()
     loose = [at for at, axis in enumerate(axes) if axis.loose]
     left = [dim for dim in wanted if dim not in named]
@@ -137,7 +138,7 @@ def _named(frame: Frame, atom: s.DimRef, one: Parameter) -> list[tuple[Dim | Non
     choices = {axes for axes in found if all(axes)}
     if len(choices) > 1 or any(len(axis) > 1 for axes in choices for axis in axes):
         words = " or ".join(dict.fromkeys(dim.name for axes in choices for axis in axes for dim in axis))
-        names = " and ".join(name for name, dims in one.scopes[0].items() if any(dim in one.dims for dim in dims))
+        names = " and ".join(_called_by_owner(one))
         title = f"`{atom.name}` may be {words} of {one.name} {show_dims(one.dims)}"
         hint = f"its owner calls them {names}: write these"
         raise frame.fault("E0802", title, atom.span, hint=hint)
@@ -145,10 +146,15 @@ def _named(frame: Frame, atom: s.DimRef, one: Parameter) -> list[tuple[Dim | Non
         (axes,) = choices
         return [(axis[0], _size(axis[0])) for axis in axes]
     if not known:
-        called = [name for dim in one.dims for name, dims in one.scopes[0].items() if dim in dims]
-        names = ", ".join(dict.fromkeys(called or [dim.name.rsplit(".", 1)[-1] for dim in one.dims]))
+        names = ", ".join(_called_by_owner(one))
         raise frame.fault("E0802", f"{one.name} knows no dim `{atom.name}`", atom.span, expected=names)
     return [(None, _extent(frame, atom, known[0]))]
+
+
+def _called_by_owner(one: Parameter) -> list[str]:
+    """What the block that owns a parameter calls its axes, in their order."""
+    called = [name for dim in one.dims for name, dims in one.scopes[0].items() if dim in dims]
+    return list(dict.fromkeys(called or [dim.name.rsplit(".", 1)[-1] for dim in one.dims]))
 
 
 def _extent(frame: Frame, atom: s.DimRef, dims: Sequence[Dim]) -> int:

@@ -13,12 +13,12 @@ from ..language import syntax as s
 from ..ops.windows import places
 from . import arithmetic as a
 from . import dims as d
+from .forms import written
 from .frame import Arguments, Fault, Frame
 from .values import UNKNOWN, Value, describe, is_number, show_dims
 from .views import need_axes
 
 Items = tuple[s.ViewItem, ...] | None
-_FORMS = {"window": "window[Y -> (A P)](x)", "unwindow": "unwindow[(A P) -> Y](x)"}
 
 
 def window(frame: Frame, items: Items, args: Arguments, span: Span, hint: str | None) -> Value:
@@ -57,7 +57,9 @@ def _arguments(frame: Frame, args: Arguments, span: Span, what: str) -> tuple[Us
     options: dict[str, Attr] = dict(defaults)
     for name, (value, at) in args.named.items():
         if name not in defaults:
-            raise frame.fault("E0301", f"`{what}` has no option `{name}`", at, hint=did_you_mean(name, defaults))
+            raise frame.fault(
+                "E0301", f"`{what}` has no option `{name}`", at, hint=did_you_mean(name, defaults) or written(what)
+            )
         options[name] = _option(frame, what, name, value, at)
     if len(args.positional) != 1:
         raise frame.fault("E0302", f"`{what}` takes one tensor, not {len(args.positional)}", span)
@@ -89,7 +91,7 @@ def _arrow(frame: Frame, items: Items, span: Span, what: str) -> tuple[s.Dim, tu
         long, pair = (arrow.source, arrow.target) if what == "window" else (arrow.target, arrow.source)
         if isinstance(pair, s.DimGroup) and len(pair.parts) == 2:
             return long, (pair.parts[0], pair.parts[1])
-    raise frame.fault("E0305", f"`{what}` says what becomes of the axis: {_FORMS[what]}", span)
+    raise frame.fault("E0305", f"`{what}` says in its brackets what becomes of the axis", span, hint=written(what))
 
 
 def _single(frame: Frame, dim: s.Dim) -> Dim:

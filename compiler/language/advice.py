@@ -32,6 +32,8 @@ def advice(token: Token, previous: Token, line: str, wanted: set[str]) -> str | 
         return "a comment begins with #"
     if token.text == "{" and previous.text == "=":
         return "a section has no `=` before its brace; names and values in a list are [T = 128]"
+    if previous.kind == "NUMBER" and token.kind == "NAME" and line.count("[") > line.count("]"):
+        return f"a product of sizes is {previous.text} * {token.text}, a group of axes ({previous.text} {token.text})"
     if previous.kind == "NUMBER" and token.kind == "NAME":
         return (
             did_you_mean(token.text, _UNITS) or f"`{token.text}` is no unit; those of counts are steps, epochs, tokens"

@@ -95,6 +95,37 @@ MISTAKES = {
 }
 
 
+# The same of a model of sounds, by what its message must say.
+HEARD = """use std
+
+model Heard : audio[A, M], tokens[T] in V -> logits[T, V] {
+  dim V = 5, M = 3, A = 8, D = 4, P = 1, Q = 3
+  conv  : Conv1[M, D]
+  embed : Embedding[V, D]
+  head  : Linear[D, V]
+  a, b = split[D -> P + Q](conv[T = A](audio))
+  best = top[M](audio, 2)
+  return head(embed(tokens) + mean[A](concat[Q + P -> D](b, a)) + mean[A, M](where(best, audio, 0)))
+}
+"""
+UNHEARD = {
+    "an axis by another name": ("conv[T = A](audio)", "conv(audio)", "needs the axis T", "conv[T = A](…)"),
+    "a product without its sign": ("split[D ->", "split[2 D ->", "found `D`", "a product of sizes is 2 * D"),
+    "an option that is an argument": ("(audio, 2)", "(audio, k = 2)", "no option `k`", "top[E](x, 2)"),
+    "an argument too few": ("top[M](audio, 2)", "top[M](audio)", "takes 2 arguments", "top[E](x, 2)"),
+    "parts that are not said": ("split[D -> P + Q]", "split[D]", "what becomes of the axis", "split[K -> N + M](x)"),
+}
+
+
+@pytest.mark.parametrize("name", UNHEARD)
+def test_the_message_tells_the_form(name: str):
+    right, wrong, title, hint = UNHEARD[name]
+    assert right in HEARD
+    assert check_text(HEARD, "heard.partita") == ()
+    found = check_text(HEARD.replace(right, wrong, 1), "heard.partita")
+    assert any(title in item.title and hint in (item.hint or "") for item in found), render_all(found)
+
+
 def test_the_spec_is_right():
     assert check_text(SPEC, "spec.partita") == ()
 

@@ -53,7 +53,7 @@ class Theirs:
         self, inputs: Mapping[str, Tensor], loss_of: Callable[[dict[str, Tensor]], Tensor]
     ) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
         """Outputs under our names, a loss of them, its gradients by our parameters. `inputs` are under our names."""
-        parameters = list(self.net.parameters())
+        parameters = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
         given = {self.other.inputs[name]: tensor for name, tensor in inputs.items()}
         with _exactly(parameters[0].dtype):
             result = self.net(**given)
@@ -89,6 +89,8 @@ def theirs(model: str, dtype: torch.dtype) -> Theirs:
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for parameter in net.parameters():
+            if not parameter.requires_grad:  # sinusoids
+                continue
             drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_(0.3 * drawn)
         for buffer in _kept_buffers(net):

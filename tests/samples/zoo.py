@@ -41,6 +41,7 @@ DIMS: Mapping[tuple[str, str], Mapping[str, int]] = MappingProxyType(
         ("lora", "LlamaLoRA"): {**_TEXT, "D": 16, "H": 4, "G": 2, "F": 10},
         ("lstm", "GRULanguageModel"): {"D": 4, "C": 5, "V": 7, "T": 5, "batch": 2},
         ("lstm", "LSTMLanguageModel"): {"D": 4, "C": 5, "V": 7, "T": 5, "batch": 2},
+        ("mamba", "Mamba"): {**_TEXT, "D": 4, "I": 8, "N": 3, "R": 5},
         ("megatron", "Megatron"): {**_TEXT, "D": 8, "H": 2, "F": 10, "N": 7},
         ("mistral", "Mistral"): {**_TEXT, "D": 16, "H": 4, "G": 2, "F": 10},
         ("mixer", "Mixer"): {**_IMAGE, "D": 8, "U": 5, "F": 10, "N": 7},
@@ -59,6 +60,7 @@ DIMS: Mapping[tuple[str, str], Mapping[str, int]] = MappingProxyType(
         ("vae", "VAE"): {"I": 7, "F": 6, "Z": 3, "batch": 2},
         ("vit", "DeiT"): {**_IMAGE, "D": 8, "H": 2, "F": 10, "N": 5},
         ("vit", "ViT"): {**_IMAGE, "D": 8, "H": 2, "F": 10, "N": 5},
+        ("whisper", "Whisper"): {**_TEXT, "D": 8, "H": 2, "F": 10, "N": 7, "M": 3, "A": 10},
     }
 )
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...compiler.base.span import Source
+from ...compiler.elaborate.forms import FORMS
 from ...compiler.elaborate.load import std_parsed
-from ...compiler.elaborate.primitives import PRIMITIVES
 from ...compiler.language import syntax as s
 from ..signatures import comment, head
 from .markdown import prose
@@ -30,7 +30,9 @@ def page() -> str:
 def _primitives() -> Iterator[str]:
     yield "## Primitives\n"
     yield "These the language itself knows; the [tour](tour.md) shows them at work.\n"
-    yield " ".join(f"`{name}`" for name in sorted(PRIMITIVES)) + "\n"
+    yield from ("| form | gives |", "|---|---|")
+    yield from (f"| `{form}` | {said} |" for form, said in FORMS.values())
+    yield ""
 
 
 def _file(file: s.File) -> Iterator[str]:
