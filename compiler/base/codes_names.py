@@ -106,7 +106,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         code="E0112",
         title="a body that returns nothing",
-        what="The body ends without `return`.",
+        what="The body ends without `return`, or a function has none and names no kernel.",
         why="A block, a model or a function is what it returns.",
         bad="block A[D] : x[D] -> [D] {\n  y = x + 1\n}\n",
         mended="block A[D] : x[D] -> [D] {\n  y = x + 1\n  return y\n}\n",

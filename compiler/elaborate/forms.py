@@ -28,7 +28,7 @@ FORMS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "where": ("where(c, x, y)", "x where c is true, else y"),
         "stop": ("stop(x)", "x, through which no gradient goes"),
         "index": ("index[T]", "0, 1, 2 … along T"),
-        "length": ("length[T]", "how many there are along T, as `T` alone in an expression"),
+        "length": ("length[T]", "how many there are along T; where rows hold documents, how many the document has"),
         "zeros": ("zeros[T, D]", "zeros of these dims"),
         "ones": ("ones[T, D]", "ones of these dims"),
         "random": ("random(x)", "for each element of x a number from 0 to 1; `random[T, D]` of these dims"),

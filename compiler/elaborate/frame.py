@@ -94,6 +94,7 @@ class Context:
     advanced: set[str] = field(default_factory=set[str])  # ids of the states that `next` has changed
     budget: Budget = field(default_factory=Budget)
     trace: Trace | None = None
+    ragged: str | None = None  # the tokens' axis, where rows hold documents of several lengths
     depth: int = 0
 
     def spend(self, frame: Frame, span: Span, steps: int = 1) -> None:

@@ -192,6 +192,9 @@ class _Loader:
             if not isinstance(decl, s.Fn | s.Block | s.Model | s.Derived):
                 continue
             self._told_apart(decl)
+            if isinstance(decl, s.Fn) and decl.body is None and (decl.kernel is None or decl.kernel.forward is None):
+                hint = f'fn {decl.name}(…) = …, or the name of a kernel: kernel "package:function"'
+                self.sink.error("E0112", f"`{decl.name}` has no body", decl.name.span, "what does it give?", hint=hint)
             first = own.setdefault(decl.name.text, decl)
             if first is not decl:
                 others = (Label(first.name.span, "here first"),)

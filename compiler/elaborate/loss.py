@@ -45,7 +45,17 @@ def elaborate_loss(
     brought = frozenset(column.name for column in recipe.columns)
     options, dtype = dict(chosen.options), recipe.precision.params
     request = Request(
-        chosen.size, dims, options, training, dtype, budget or Budget(), trace, drawn, brought, chosen.span
+        chosen.size,
+        dims,
+        options,
+        training,
+        dtype,
+        budget or Budget(),
+        trace,
+        drawn,
+        brought,
+        chosen.span,
+        ragged=recipe.rows.dim if recipe.rows is not None and recipe.rows.ragged else None,
     )
     made = open_model(spec, chosen.name, request)
     frame = Frame(made.context, made.writer, spec.main, "the loss", "loss", dims=dict(made.frame.dims), open=True)

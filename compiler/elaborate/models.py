@@ -99,17 +99,19 @@ class Request:
     drawn: frozenset[str] = frozenset()  # inputs that are drawn from N(0, 1), where else data would be read
     brought: frozenset[str] = frozenset()  # inputs that the data brings, though they have a default
     asked: Span | None = None  # where the size is asked for
+    ragged: str | None = None  # the tokens' axis of rows of documents: its length is a value of the run time
 
 
 def elaborate_model(
     spec: Spec, model: str | None = None, *, size: str | None = None, dims: Mapping[str, int] | None = None,
     options: Mapping[str, object] | None = None, training: bool = False, dtype: DType = DType.F32,
+    ragged: str | None = None,
 ) -> tuple[Graph, ModelFacts]:  # fmt: skip
     """The forward graph of a model. Free dims that `dims` does not bind keep the size None.
 
     Options are numbers, texts, booleans, None, or expressions of the syntax tree. Raises SpecError.
     """
-    made = open_model(spec, model, Request(size, dims or {}, options or {}, training, dtype))
+    made = open_model(spec, model, Request(size, dims or {}, options or {}, training, dtype, ragged=ragged))
     taps = export_taps(made)
     made.context.sink.raise_if_errors()
     return made.writer.finish(made.facts.model, {**made.outputs, **taps}), made.facts
@@ -127,7 +129,7 @@ def make_model(spec: Spec, model: str | None, request: Request) -> Elaborated:
 
 def _context(spec: Spec, request: Request) -> Context:
     training, dtype = request.training, request.dtype
-    return Context(spec, RULES, training, dtype, budget=request.budget, trace=request.trace)
+    return Context(spec, RULES, training, dtype, budget=request.budget, trace=request.trace, ragged=request.ragged)
 
 
 def _guarded(context: Context, model: str | None, request: Request, apply: bool) -> Elaborated:

@@ -133,7 +133,7 @@ def _mean(frame: Frame, this: PrimitiveCall) -> Value:
         return x
     total = frame.emit1("sum", x, span=this.span, over=over)
     count = d.total(over)
-    if count is not None:
+    if count is not None and not _ragged(frame, over):
         scale = a.constant(frame, 1 / count, x.dtype, this.span)
         return frame.emit1("mul", total, scale, span=this.span, hint=this.hint)
     return frame.emit1("div", total, _extent(frame, over, x.dtype, this.span), span=this.span, hint=this.hint)
@@ -164,6 +164,13 @@ def _min(frame: Frame, this: PrimitiveCall) -> Value:
 
 def _extent(frame: Frame, over: Dims, dtype: DType, span: Span) -> Use:
     return a.tensor(frame, frame.emit1("extent", span=span, over=over), dtype, span)
+
+
+def _ragged(frame: Frame, over: Dims) -> bool:
+    """Whether documents of several lengths lie along these axes; the mean over the batch too is the loss's own."""
+    name = frame.context.ragged
+    batch = any(dim.name == "batch" for dim in over)
+    return name is not None and not batch and any(d.called(dim, name) for dim in over)
 
 
 def size_of(frame: Frame, over: Dims, span: Span) -> Value:
@@ -216,7 +223,8 @@ def _index(frame: Frame, this: PrimitiveCall) -> Value:
 
 def _length(frame: Frame, this: PrimitiveCall) -> Value:
     operands(frame, this, 0)
-    return size_of(frame, axes_of(frame, this), this.span)
+    over = axes_of(frame, this)
+    return frame.emit1("extent", span=this.span, over=over) if _ragged(frame, over) else size_of(frame, over, this.span)
 
 
 def _filled(frame: Frame, this: PrimitiveCall) -> Value:

@@ -9,7 +9,9 @@ In: a graph with a loss whose rows of T tokens are ragged. Out: the same with th
 and every operator that brings tokens together held to one document, as its roles say: a reduction over the keys' axis S
 of a value that has the queries' T too leaves out the pairs of different documents; attention is told the numbers; a
 recurrence begins anew; a window sees the filling where it reaches over an end. The mean of the loss over all tokens
-becomes Σ loss · weight / n. Whatever else mixes tokens is refused, with the reason.
+becomes Σ loss · weight / n. What asks for a document as a whole (a sum over T, its length, a token of it) is found
+for each token (`of_document.py`), and its mean over rows is weighed by tokens too. Whatever else mixes tokens is
+refused, with the reason.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from ..ops.offsets import start_operands
 from ..ops.registry import REGISTRY
 from ..ops.structure import axis_pair
 from .bodies import with_documents, with_restarts
+from .of_document import Rows, in_front
 from .tokens import Places, token_places
 
 SEGMENT, POSITION, WEIGHT = "rows.segment", "rows.position", "rows.weight"
@@ -62,7 +65,6 @@ class _Apart:
     batch: str
     new: dict[Value, Use] = field(default_factory=dict[Value, Use])
     zero: dict[Value, frozenset[Dim]] = field(default_factory=dict[Value, frozenset[Dim]])  # between documents
-    same: dict[tuple[Dim, Dim], Use] = field(default_factory=dict[tuple[Dim, Dim], Use])
 
     def rewrite(self) -> Graph:
         rows = next((node for node in self.graph.nodes("input") if self._is_rows(node)), None)
@@ -76,6 +78,7 @@ class _Apart:
             self.build.input(name, self.rows, dtype)
             for name, dtype in ((SEGMENT, DType.I64), (POSITION, DType.I64), (WEIGHT, number))
         )
+        self.documents = Rows(self.build, self.row, self.tokens, self.segment, self.position)
         for node in self.graph:
             with self.build.within(path=node.path, phase=node.phase, layer=node.layer, origin=node.origin):
                 self._node(node)
@@ -100,14 +103,6 @@ class _Apart:
         """The axes of a node that stand for tokens, as it calls them."""
         return self.places.labels(node)
 
-    def _pair(self, here: Dim, there: Dim) -> Use:
-        """[batch, here, there]: whether two tokens are of one document."""
-        if (here, there) not in self.same:
-            with self.build.within(path="", layer=None, origin=()):
-                ends = (self.segment.relabel({self.tokens: dim}) for dim in (here, there))
-                self.same[here, there] = self.build.one("eq", *ends, hint="rows/same")
-        return self.same[here, there]
-
     # ---- nodes
 
     def _node(self, node: Node) -> None:
@@ -115,8 +110,18 @@ class _Apart:
         axes = self._tokens_of(node)
         if node.op == "index" and axes:
             self._give(node, (self.position.relabel({self.tokens: axes[0]}),))
+        elif node.op == "extent":
+            self._extent(node)
+        elif not axes and self._over_rows(node) and self.tokens in uses[0].dims:
+            self._mean_of_documents(node, uses)
         elif not axes:
             self._copy(node, uses)
+        elif set(axes) != {self.tokens} and any(
+            self.tokens in new.dims and self.tokens not in old.dims for new, old in zip(uses, node.uses, strict=True)
+        ):
+            self._refuse(node, "what a whole document gives meets its tokens under another name")
+        elif node.op == "gather" and attributes.dim(node.attrs, "dim") in axes:
+            self._pick(node, uses)
         elif node.op == "attention":
             self._attention(node, uses)
         elif node.op == "window":
@@ -149,19 +154,21 @@ class _Apart:
             self._copy(node, (masked,))
         elif node.op == "dot" and len(over) == 1 and len(kept) == 1:
             self._copy(node, self._masked_factors(node, uses, kept[0], over[0]))
-        elif node.op == "sum" and not kept:
+        elif not kept and self._over_rows(node):
             self._mean(node, uses)
+        elif node.op == "sum" and not kept and len(over) == 1:
+            self._total(node, uses[0], over[0])
         else:
             self._refuse(node, f"{node.op} brings tokens of a row together, whatever document they are of")
 
     def _where(self, here: Dim, there: Dim, use: Use, fill: float) -> Use:
         empty = self.build.constant(fill, use.dtype, hint="rows/empty")
-        kept = self.build.one("where", self._pair(here, there), use, empty, hint="rows/kept")
+        kept = self.build.one("where", self.documents.pair(here, there), use, empty, hint="rows/kept")
         return self._ordered(kept, use.dims)
 
     def _ordered(self, use: Use, dims: Dims) -> Use:
         """The axes as they stood, those that came in in front."""
-        order = (*(d for d in use.dims if d not in dims), *dims)
+        order = in_front(self.row, dims, use.dims)
         return use if use.dims == order else self.build.one("transpose", use, dims=order, hint="rows/order")
 
     def _masked_factors(self, node: Node, uses: tuple[Use, ...], here: Dim, there: Dim) -> tuple[Use, ...]:
@@ -200,6 +207,60 @@ class _Apart:
             self._refuse(node, "a sum over tokens is weighed as the mean over the batch and all tokens, no other is")
         weighed = self.build.one("mul", uses[0], self.weight, hint="rows/weighed")
         self._copy(node, (self._ordered(weighed, uses[0].dims),))
+
+    def _over_rows(self, node: Node) -> bool:
+        return node.op == "sum" and self.row in attributes.dims(node.attrs, "over")
+
+    def _mean_of_documents(self, node: Node, uses: tuple[Use, ...]) -> None:
+        """sum[batch](x) / B of what documents give: Σ x · weight / n, each document by how many tokens it has."""
+        over = attributes.dims(node.attrs, "over")
+        readers = [self.graph[edge.consumer] for edge in self.graph.users(node.id)]
+        count = math.prod(dim.size or 0 for dim in over)
+        if not readers or not all(reader.op == "mul" and self._is_share(reader, count) for reader in readers):
+            self._refuse(
+                node, "what documents give is weighed by their tokens in a mean over the batch, no other sum is"
+            )
+        alone = [one for one in self.graph.nodes("input") if self.row in one.outs[0].dims and not self._tokens_in(one)]
+        if alone:
+            self._refuse(node, f"`{alone[0].id}` has one value a row, which may hold several documents")
+        weighed = self.build.one("mul", uses[0], self.weight, hint="rows/weighed")
+        total = self.build.one("sum", weighed, over=(*over, self.tokens), hint="rows/sum")
+        share = self.build.constant(1 / (self.tokens.size or 1), total.dtype, hint="rows/share")
+        mean = self.build.one("mul", total, share, hint="rows/mean")
+        self._give(node, (self._ordered(mean, node.outs[0].dims),))
+
+    def _tokens_in(self, node: Node) -> bool:
+        return bool(self.places.places.get((node.id, 0)))
+
+    def _total(self, node: Node, x: Use, axis: Dim) -> None:
+        """A sum over each document; where all that reads it divides by the row's width, by the document's length."""
+        others = tuple(dim for dim in attributes.dims(node.attrs, "over") if dim != axis)
+        found = self.build.one("sum", x, over=others, hint="rows/sum") if others else x
+        found = self.documents.total(found, axis)
+        readers = [self.graph[edge.consumer] for edge in self.graph.users(node.id)]
+        count = math.prod(dim.size or 0 for dim in (axis, *others))
+        if readers and all(reader.op == "mul" and self._is_share(reader, count) for reader in readers):
+            found = self.documents.share(found, axis.size or 1)
+        self._give(node, (self._ordered(found, node.outs[0].dims),))
+
+    def _extent(self, node: Node) -> None:
+        """How many tokens a document has, times what else is counted."""
+        over = attributes.dims(node.attrs, "over")
+        if not set(over) & self.places.dims or self.row in over:
+            self._copy(node, ())
+            return
+        others = math.prod(dim.size or 1 for dim in over if dim not in self.places.dims)
+        length = self.documents.length(node.outs[0].dtype)
+        whole = self.build.constant(others, length.dtype, hint="rows/others")
+        self._give(node, (length if others == 1 else self.build.one("mul", length, whole, hint="rows/extent"),))
+
+    def _pick(self, node: Node, uses: tuple[Use, ...]) -> None:
+        """x[T = e]: place e of each token's own document."""
+        axis = attributes.dim(node.attrs, "dim")
+        table, ids = uses
+        if (self.places.of(node.uses[1]) or (self.tokens,)) != (self.tokens,) or ids.dtype is not DType.I64:
+            self._refuse(node, "a token is picked for tokens under another name")
+        self._give(node, (self._ordered(self.documents.picked(table, axis, ids), node.outs[0].dims),))
 
     def _is_share(self, reader: Node, count: int) -> bool:
         values = (
@@ -278,8 +339,11 @@ class _Apart:
 
     def _copied(self, node: Node, uses: tuple[Use, ...], body: str | None = None, **more: Attr) -> tuple[Use, ...]:
         """The operator on the new operands; results in the old order, the batch's axis in front where it came in."""
-        grown = self.row in {d for use in uses for d in use.dims} and node.outs and self.row not in node.outs[0].dims
-        grown = grown and self.row not in {d for use in node.uses for d in use.dims}
+        before = {dim for use in node.uses for dim in use.dims}
+        come = {dim for use in uses for dim in use.dims} - before
+        grown = tuple(
+            dim for dim in (self.row, self.tokens) if dim in come and node.outs and dim not in node.outs[0].dims
+        )
         if (
             not grown
             and body is None
@@ -289,13 +353,20 @@ class _Apart:
             self.build.graph.add(replace(node, uses=uses))
             return tuple(node.out(index) for index in range(len(node.outs)))
         if grown and node.body is not None:
-            self._refuse(node, f"{node.op} of positions alone")
+            self._refuse(node, f"{node.op} of what positions or whole documents give")
         attrs: dict[str, Any] = {**node.attrs, **more}
         if grown and node.op in ("expand", "transpose"):
-            attrs["dims"] = (self.row, *attributes.dims(node.attrs, "dims"))
+            attrs["dims"] = in_front(self.row, attributes.dims(node.attrs, "dims"), grown)
+        if node.op == "expand":
+            uses = (self._agreeing(uses[0], tuple(attributes.dims(attrs, "dims"))),)
         outs = REGISTRY[node.op].infer(tuple(use.type for use in uses), attrs)
         made = self.build.graph.add(replace(node, uses=uses, outs=outs, attrs=attrs, body=body or node.body))
         return tuple(self._ordered(made.out(i), old.dims) for i, old in enumerate(node.outs))
+
+    def _agreeing(self, use: Use, dims: Dims) -> Use:
+        """The axes in the order that they have in `dims`."""
+        order = tuple(dim for dim in dims if dim in use.dims)
+        return use if order == use.dims else self.build.one("transpose", use, dims=order, hint="rows/order")
 
     def _give(self, node: Node, found: Sequence[Use]) -> None:
         for index, use in enumerate(found):
