@@ -283,8 +283,9 @@ class Executable:
 
     def _later(self, program: Program, scalars: Store, number: int) -> Store:
         """A later microbatch sees later rows: the start of the batch's dim moves by a whole microbatch's rows."""
-        moving = [given.name for given in program.inputs if _dim_of(given.source) == BATCH] if number else []
-        return {name: scalars[name] + number * _rows(program) for name in moving}
+        moving = [given for given in program.inputs if _dim_of(given.source) == BATCH] if number else []
+        assert all(given.whole for given in moving), "a start says how long its dim is"
+        return {given.name: scalars[given.name] + number * given.whole[0] for given in moving}
 
     def _scalars(self, program: Program, step: int, seed: int, starts: Mapping[str, int]) -> Store:
         values = {"step": step, "seed": seed}
@@ -428,13 +429,3 @@ def _take(buffers: Store, inputs: Sequence[str], frees: Sequence[str]) -> list[t
 def _dim_of(source: str) -> str:
     """The dim whose start an input is, its axes apart (`start:batch/data`)."""
     return source.removeprefix("start:").partition("/")[0] if source.startswith("start:") else ""
-
-
-def _rows(program: Program) -> int:
-    """Rows of a microbatch over all devices."""
-    for given in program.inputs:
-        if given.source == "data":
-            for position, dim in enumerate(given.dims):
-                if dim.partition("/")[0] == BATCH:
-                    return (given.whole or given.shape)[position]
-    raise AssertionError("the batch has a start, but no data")

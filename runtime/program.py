@@ -65,7 +65,7 @@ class Input:
     `below` bounds ids: every element must be in [0, below). `source` says who gives it: `data`, or the runtime's own
     i64 scalars `step` (0-based), `seed`, `start:<dim>` (the global offset of this part of a dim).
     On a mesh `shape` is that of this device's part of a microbatch, and `whole` and `layout` say of what it is a part;
-    those of a `start` are the dim's.
+    those of a `start` are the dim's, and its `whole` is there on one device too.
     """
 
     name: str

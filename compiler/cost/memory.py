@@ -3,8 +3,9 @@
 In: a step's graph with sizes. Out: the peak in bytes, the node that runs there, and who owns what at that moment. The
 order is the graph's: prepare, the microbatches' forward and backward, update. A value lives from the node that makes it
 to its last reader; views share memory; a kernel that may overwrite an operand does so where nobody reads it again, and
-so does an elementwise operator; an update writes over what it assigns to, and what is only accumulated is made in its
-accumulator. Parameters and optimizer state live always, so do the data, accumulators from the first microbatch on.
+so does an elementwise operator; an update writes over what it assigns to, what is only accumulated is made in its
+accumulator, and a contraction that is only added to something adds into it. Parameters and optimizer state live
+always, so do the data, accumulators from the first microbatch on.
 
 This is what the graph alone tells, without torch. `lower/footprint.py` counts the lowered program itself, to the byte.
 
@@ -15,7 +16,7 @@ count bytes as they are asked for.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -105,6 +106,7 @@ class _Walk:
         self._last = _last_reads(self.order, self.graph)
         self._assigned = {str(node.attrs["target"]) for node in self.order if node.op == "assign"}
         self._into = _accumulated(self.graph) if self.graph.microbatches > 1 else {}
+        self._joins = _gathered(self.order, self.graph, self._into)
         for total in self._into.values():
             self.root[total], self.birth[total], self.death[total] = total, -1, self._last.get(total, len(self.order))
         for position, node in enumerate(self.order):
@@ -118,11 +120,15 @@ class _Walk:
             root = self.root[value] = shared or value
             if shared is None:
                 self.birth[value] = position
+            elif node.id in self.gradients:
+                self.gradients.add(shared[0])  # what a sum of gradients begins with
             self.death[root] = max(self.death.get(root, position), self._last.get(value, position))
 
     def _reused(self, position: int, node: Node, index: int, out: TensorType) -> Value | None:
         if (node.id, index) in self._into:
             return self._into[node.id, index]
+        if (node.id, index) in self._joins:
+            return self.root[self._joins[node.id, index]]
         if node.op in VIEWS or node.op == "stop" or (node.op == "accumulate" and self.graph.microbatches == 1):
             return self.root[node.uses[0].value]
         for operand in _may_overwrite(node, index):
@@ -219,6 +225,22 @@ def _accumulated(graph: Graph) -> dict[Value, Value]:
     for node in graph.nodes("accumulate"):
         found[node.id, 0] = (node.id, 0)
         gather(node.uses[0].value, (node.id, 0))
+    return found
+
+
+def _gathered(order: Sequence[Node], graph: Graph, into: Mapping[Value, Value]) -> dict[Value, Value]:
+    """Contractions and scatters that add into an earlier value: only their sum reads them both."""
+    readers: Counter[Value] = Counter(use.value for node in graph for use in node.uses)
+    made = {node.id: position for position, node in enumerate(order)}
+    found: dict[Value, Value] = {}
+    for node in graph.nodes("add"):
+        parts = sorted((use for use in node.uses if readers[use.value] == 1), key=lambda use: made[use.node])
+        if (node.id, 0) in into or not parts or graph[parts[0].node].op in LASTING | LITERALS:
+            continue
+        first, *others = parts
+        for use in others:
+            if graph[use.node].op in ("dot", "scatter_add") and set(use.dims) == set(first.dims):
+                found[use.value] = first.value
     return found
 
 

@@ -84,10 +84,16 @@ def inputs_of(found: Listing, wholes: Wholes = NO_WHOLES) -> list[Input]:
             dtype=out.dtype.value,
             source=source,
             below=None if below is None else below.size,
-            whole=whole.shape if whole else (),
+            whole=whole.shape if whole else _long(node),
             layout=whole.layout if whole else (),
         )
     return list(inputs.values())
+
+
+def _long(node: Node) -> tuple[int, ...]:
+    """Of a start the size of its dim: so far the next microbatch begins behind this one."""
+    dim = node.attrs["dim"] if node.op == "start" else None
+    return (dim.size,) if isinstance(dim, Dim) and dim.size is not None else ()
 
 
 def names(dims: Dims) -> tuple[str, ...]:

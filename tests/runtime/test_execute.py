@@ -58,7 +58,7 @@ def test_a_freed_buffer_is_the_modules_alone() -> None:
 
 
 def test_a_later_microbatch_starts_at_later_rows() -> None:
-    start = Input("start:batch", (), (), "i64", "start:batch")
+    start = Input("start:batch", (), (), "i64", "start:batch", whole=(2,))
     program = Program((X, start), (), (Run("start", ("start:batch",), ("y",), (), (5,)),), (), {"y": "y"}, 3)
     out = executable(built(program), {"start": START}).run("step", {}, [{"x": torch.ones(2)}] * 3, starts={"batch": 10})
     assert int(out["y"]) == 10 + 2 * 2 + 5

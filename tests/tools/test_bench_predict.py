@@ -25,7 +25,7 @@ def test_cases_cover_batches_rows_microbatches_and_types() -> None:
 def test_errors_are_relative_to_what_was_measured() -> None:
     found = summary(
         [
-            Outcome("a", 0.6, 1.0, 100, 100, slowdown=2.0),
+            Outcome("a", 1.2, 1.0, 100, 100, slowdown=2.0),
             Outcome("b", 0.9, 1.0, 98, 100),
             Outcome("c", 1.0, 1.0, 100, 100),
         ]

@@ -3,8 +3,8 @@
 Each case is a recipe of specs/ with a few values set. Seconds are the least of several steps by the clock that the
 table was timed with (on one thread of a CPU that thread's own), since what disturbs a run makes it longer; bytes are
 those of the allocator's events. Between steps a few kernels that the table knows are timed again: how much longer they
-take now than then (another clock frequency, somebody else's work) is no fault of the prediction, and the measured
-seconds are divided by it. Both are in the JSON.
+take now than then tells whether the machine is what it was (another clock frequency, somebody else's work). Nothing is
+corrected by it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ CASES: tuple[tuple[str, str, Sets], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Foretold and measured. `slowdown`: of kernels, between when the table was timed and now."""
+    """Foretold and measured; errors are relative to this. `slowdown`: of kernels, since the table was timed."""
 
     name: str
     predicted_seconds: float
@@ -65,8 +65,8 @@ class Outcome:
 
     @property
     def time_error(self) -> float:
-        """Relative to what was measured, the machine's own pace apart; positive where it was foretold too slow."""
-        return self.predicted_seconds * self.slowdown / self.seconds - 1
+        """Positive where the step was foretold too slow."""
+        return self.predicted_seconds / self.seconds - 1
 
     @property
     def memory_error(self) -> float:

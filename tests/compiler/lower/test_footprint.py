@@ -156,8 +156,7 @@ def test_the_peak_is_what_was_foretold(case: Case) -> None:
     low = "bf16" in case.more
     assert foretold == pytest.approx(peak, rel=0.05 if low else 1e-3)
     # And from the graph alone, which knows neither instructions nor what kernels need inside.
-    if not low:
-        assert step_memory(graph).peak_bytes == pytest.approx(peak, rel=0.05)
+    assert step_memory(graph).peak_bytes == pytest.approx(peak, rel=0.12 if low else 0.05)
 
 
 # ---- what it is made of
