@@ -20,7 +20,7 @@ from .ops.collectives import COLLECTIVES, changes
 from .ops.definition import Array
 from .ops.shapes import elements
 
-_TOGETHER = COLLECTIVES | {"shard"}  # what needs to know the devices' places
+_TOGETHER = COLLECTIVES | {"shard", "spread"}  # what needs to know the devices' places
 
 Parts = dict[Coordinate, Array]
 Local = Mapping[Coordinate, tuple[Graph, Mapping[str, int]]]  # each device's graph, and where its parts begin
@@ -172,6 +172,8 @@ def joined(nodes: Sequence[Node], operands: Sequence[Sequence[Array]]) -> list[A
         case "all_gather":
             whole = np.concatenate(values, axis=_axis(first, "dim"))
             return [whole] * count
+        case "shard" | "spread" if len(operands[0]) > 1:
+            return [_own(node, mine, count, i) for i, (node, mine) in enumerate(zip(nodes, operands, strict=True))]
         case "shard":
             return [_chunk(value, _axis(first, "dim"), count, i) for i, value in enumerate(values)]
         case "all_to_all":
@@ -181,6 +183,24 @@ def joined(nodes: Sequence[Node], operands: Sequence[Sequence[Array]]) -> list[A
             return [np.concatenate([_chunk(v, split, count, i) for v in values], axis=join) for i in range(count)]
         case _:
             raise AssertionError(f"{first.op} is no collective")
+
+
+def _own(node: Node, operands: Sequence[Array], count: int, index: int) -> Array:
+    """A device's sorted rows out of the whole, in front; or where they belong in a whole of zeros."""
+    (old, new), (x, ids) = changes(node)[0], operands
+    rows = old if node.op == "shard" else new
+    assert rows.runs is not None, f"{node.id}: what is not sorted is cut by the chunk rule"
+    by = elements((rows.runs.by,))
+    low, high = chunk(by, count, index)
+    mine = (ids >= low) & (ids < high)
+    beside = by if node.op == "shard" and node.uses[0].value == node.uses[1].value else 0
+    found = np.full([elements((dim,)) for dim in node.outs[0].dims], beside, x.dtype)
+    for here in np.ndindex(ids.shape[:-1]):
+        if node.op == "shard":
+            found[here][: mine[here].sum()] = x[here][mine[here]]
+        else:
+            found[here][mine[here]] = x[here][: mine[here].sum()]
+    return found
 
 
 def exchanged(nodes: Sequence[Node], operands: Sequence[Sequence[Array]]) -> list[Array]:

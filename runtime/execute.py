@@ -34,12 +34,14 @@ from .program import (
     Instruction,
     Program,
     Receive,
+    Rows,
     Run,
     Send,
     Shard,
     Wait,
     from_json,
 )
+from .sorted_rows import cut_rows
 
 Module = Callable[[list[Any]], list[torch.Tensor]]
 Store = dict[str, torch.Tensor]
@@ -337,7 +339,7 @@ class Executable:
                         while not landing[0].pending.ready():
                             yield
                         self._blocking(partial(landing[0].land, buffers, flying), frame, landing[0].what)
-                case Shard():
+                case Shard() | Rows():
                     self._cut(instruction, buffers)
                 case Send():
                     (tensor,) = _take(buffers, (instruction.input,), instruction.frees)
@@ -366,8 +368,12 @@ class Executable:
             where = f"rank {self.rank}, in `{frame.part}`{microbatch}, waited for {what}"
             raise RuntimeFault("E0533", f"{where}: {fault}", "go on with --resume") from fault
 
-    def _cut(self, shard: Shard, buffers: Store) -> None:
+    def _cut(self, shard: Shard | Rows, buffers: Store) -> None:
         at, peers = self.build.mesh.along(self.rank, shard.axis)
+        if isinstance(shard, Rows):
+            x, ids = _take(buffers, (shard.input, shard.ids), shard.frees)
+            buffers[shard.output] = cut_rows(shard, at, len(peers), x, ids)
+            return
         (whole,) = _take(buffers, (shard.input,), shard.frees)
         begin, size = chunk(shard.size, len(peers), at)
         mine = whole.narrow(shard.dim, begin, size)

@@ -225,7 +225,24 @@ class Receive:
     op: Literal["receive"] = "receive"
 
 
-Instruction = Run | Allocate | Free | Collective | Wait | Shard | Check | Send | Receive
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Copy out of sorted rows those of the own chunk of `groups`, by the place on `axis`; or `back` to where they
+    belong in a whole of zeros. `ids` are the groups of all rows; `shape` is the most that the output can have."""
+
+    axis: str
+    input: str
+    ids: str
+    output: str
+    shape: tuple[int, ...]
+    dtype: str
+    groups: int
+    back: bool
+    frees: tuple[str, ...] = ()
+    op: Literal["rows"] = "rows"
+
+
+Instruction = Run | Allocate | Free | Collective | Wait | Shard | Rows | Check | Send | Receive
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,6 +401,7 @@ _INSTRUCTIONS: Mapping[str, type[Instruction]] = MappingProxyType(
         "collective": Collective,
         "wait": Wait,
         "shard": Shard,
+        "rows": Rows,
         "check": Check,
         "send": Send,
         "receive": Receive,

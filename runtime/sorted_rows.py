@@ -17,6 +17,7 @@ import torch
 
 from .layout import chunk
 from .program import Collective
+from .program import Rows as RowsOfWhole
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Rows:
         if len(self.sent.inputs) == 1:
             found = self._ids([piece.view(-1, *front[1:-1], self._groups(self.at)) for piece in pieces], front[-1])
         else:
+            front[: self.places[0].dim()] = (front[0], *self.places[0].shape[1:])
             found = pieces[0].new_zeros(front)
             width = front[self.places[0].dim() :]
             whole = [torch.cat(list(pieces))] if len(self.places) == 1 else pieces
@@ -57,10 +59,32 @@ class Rows:
     def _ids(self, counts: Sequence[torch.Tensor], room: int) -> torch.Tensor:
         """Ids of so many rows of each group, ascending; beyond them the number of groups."""
         ends = torch.cat(list(counts)).cumsum(-1)
+        room = longest(ends[..., -1], room)
         place = torch.arange(room, device=ends.device).expand(*ends.shape[:-1], room).contiguous()
         first = chunk(self.sent.groups, self.count, self.at)[0]
         ids = first + torch.searchsorted(ends.contiguous(), place, right=True)
         return torch.where(place < ends[..., -1:], ids, self.sent.groups)
+
+
+def longest(counts: torch.Tensor, room: int) -> int:
+    """Of how many rows each list has place: as many as the longest has; of no lists, any number."""
+    return int(counts.max()) if counts.numel() else room
+
+
+def cut_rows(rule: RowsOfWhole, at: int, count: int, x: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """The own rows of each list in front, beside them 0 (of ids the number of groups); or all of them put back."""
+    low, size = chunk(rule.groups, count, at)
+    mine = (ids >= low) & (ids < low + size)
+    counts = mine.sum(-1, keepdim=True)
+    if rule.back:
+        found = x.new_zeros((*ids.shape, *x.shape[ids.dim() :]))
+        found[mine] = x[torch.arange(x.shape[ids.dim() - 1], device=x.device) < counts]
+        return found
+    room = longest(counts, rule.shape[ids.dim() - 1])
+    beside = rule.groups if rule.input == rule.ids else 0
+    found = x.new_full((*ids.shape[:-1], room, *x.shape[ids.dim() :]), beside)
+    found[torch.arange(room, device=x.device) < counts] = x[mine]
+    return found
 
 
 def away(sent: Collective) -> bool:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import product
 
@@ -142,7 +142,8 @@ def local_dim(dim: Dim, axes: Axes, mesh: Mesh, coordinate: Coordinate) -> Dim:
     if not axes:
         return dim
     low, high = part(cut_size(dim), axes, mesh, coordinate)
-    return Dim("/".join((dim.name, *axes)), most(dim, high - low))
+    runs = None if dim.runs is None else replace(dim.runs, part=True)
+    return Dim("/".join((dim.name, *axes)), most(dim, high - low), runs)
 
 
 def cut_size(dim: Dim) -> int:

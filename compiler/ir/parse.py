@@ -205,9 +205,12 @@ class _Reader:
     def sized(self, name: str) -> Dim:
         """`4`, or `8 runs(E = 4, 2, batch)`."""
         size = self.size()
-        return self.one_dim(Dim(name, size, self.runs() if self.accept("runs") else None))
+        for word in ("runs", "part"):
+            if self.accept(word):
+                return self.one_dim(Dim(name, size, self.runs(word == "part")))
+        return self.one_dim(Dim(name, size))
 
-    def runs(self) -> Runs:
+    def runs(self, part: bool) -> Runs:
         self.take("(")
         by = self.name()
         self.take("=")
@@ -218,7 +221,7 @@ class _Reader:
         while self.accept(","):
             lists.append(self.name())
         self.take(")")
-        return Runs(found, each, tuple(lists))
+        return Runs(found, each, tuple(lists), part)
 
     def size(self) -> int | None:
         return None if self.accept("?") else self.integer()

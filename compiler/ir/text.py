@@ -146,7 +146,8 @@ def _sized(dim: Dim) -> str:
     runs = ""
     if dim.runs is not None:
         lists = "".join(f", {_name(name)}" for name in dim.runs.lists)
-        runs = f" runs({_sized(dim.runs.by)}, {dim.runs.each}{lists})"
+        word = "part" if dim.runs.part else "runs"
+        runs = f" {word}({_sized(dim.runs.by)}, {dim.runs.each}{lists})"
     return f"{_name(dim.name)} = {'?' if dim.size is None else dim.size}{runs}"
 
 

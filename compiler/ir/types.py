@@ -70,12 +70,14 @@ class Dim:
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """The members of a dim are pairs of something with a member of `by`, `each` of them for everything that is paired,
-    in runs of equal members of `by`, which ascend; so in each of `lists` (the names of the dims before it)."""
+    """The members of a dim are pairs of something with a member of `by`, `each` of them for all that is paired, in runs
+    of equal members of `by`, which ascend; so in each of `lists` (the names of the dims before it). `part`: they are
+    what one device has, whose size only the data says; the dim's is the most."""
 
     by: Dim
     each: int
     lists: tuple[str, ...]
+    part: bool = False
 
 
 Dims = tuple[Dim, ...]

@@ -37,10 +37,14 @@ TORCH_DTYPES = {
 }
 
 
+class AtMost(int):
+    """A size that the data says when the program runs; this is the most. Views leave it to torch (-1)."""
+
+
 def size(dim: Dim) -> int:
     """The size of a dim, which must be bound by now."""
     assert dim.size is not None, f"dim {dim.name} has no size; bind it before lowering"
-    return dim.size
+    return AtMost(dim.size) if dim.runs is not None and dim.runs.part else dim.size
 
 
 def shape(dims: Dims) -> list[int]:
@@ -50,7 +54,9 @@ def shape(dims: Dims) -> list[int]:
 
 def count(dims: Dims) -> int:
     """How many elements dims span."""
-    return math.prod(shape(dims))
+    sizes = shape(dims)
+    product = math.prod(sizes)
+    return AtMost(product) if any(isinstance(n, AtMost) for n in sizes) else product
 
 
 def storage(tensor: torch.Tensor) -> int:
@@ -192,7 +198,7 @@ class Emitter:
     def call(self, op: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """One fx node, run on the meta device."""
         name = getattr(op, "__name__", "value").split(".")[0].strip("_")
-        node = self.graph.create_node("call_function", op, args, kwargs, name=name)
+        node = self.graph.create_node("call_function", op, _left_open(op, args), kwargs, name=name)
         node.meta["origin"] = self.origin
         node.meta["val"] = _run_meta(op, args, kwargs)
         return node
@@ -306,6 +312,26 @@ def _has_view(tensor: torch.Tensor, sizes: Sequence[int]) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+_SHAPED = frozenset({aten.view.default, aten.reshape.default, aten.expand.default})
+
+
+def _left_open(op: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments as they are written: of a view's sizes, the one that the data says is left to torch."""
+    numbers = [n for arg in args for n in (arg if isinstance(arg, list | tuple) else (arg,))]
+    if not any(isinstance(n, AtMost) for n in numbers):
+        return args
+    assert op in _SHAPED, f"{op} takes a size that only the data says"
+    value, sizes = args
+    loose = [isinstance(n, AtMost) for n in sizes]
+    if math.prod(sizes) == 0:
+        return value, [int(n) for n in sizes]
+    assert sum(loose) == 1, f"{op}: one size can be left to torch, not {sum(loose)}"
+    lead = len(sizes) - meta(value).dim()
+    kept = op is not aten.expand.default or meta(value).shape[loose.index(True) - lead] == sizes[loose.index(True)]
+    assert kept, "nothing is repeated as often as the data says"
+    return value, [-1 if open_ else n for n, open_ in zip(sizes, loose, strict=True)]
 
 
 def _run_meta(op: Any, args: Any, kwargs: Any) -> Any:

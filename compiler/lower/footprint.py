@@ -29,6 +29,7 @@ from ...runtime.program import (
     Instruction,
     Program,
     Receive,
+    Rows,
     Run,
     Send,
     Shard,
@@ -347,7 +348,7 @@ class _Walk:
             elif isinstance(instruction, Check):
                 what = "check"
                 self._mark(what, workspace=2 * 8 * len(instruction.buffers))  # in float64, and together
-            elif isinstance(instruction, Shard):
+            elif isinstance(instruction, Shard | Rows):
                 what = instruction.op
                 self._cut(instruction)
             elif isinstance(instruction, Send):
@@ -362,10 +363,10 @@ class _Walk:
                 self._send(instruction)
             self.levels.append(Level(phase, what, self.high, self.total, self.owners, layer))
 
-    def _cut(self, shard: Shard) -> None:
+    def _cut(self, shard: Shard | Rows) -> None:
         """The whole lives until its part is copied."""
         memories = [self.buffers[shard.input]]
-        if shard.view:
+        if isinstance(shard, Shard) and shard.view:
             self._bind(shard.output, memories[0])
             return
         self._hold(memories, 1)

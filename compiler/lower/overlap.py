@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from ...runtime.program import Allocate, Check, Collective, Free, Instruction, Receive, Run, Send, Shard, Wait
+from ...runtime.program import Allocate, Check, Collective, Free, Instruction, Receive, Rows, Run, Send, Shard, Wait
 from ..ir.layout import PIPE
 from ..ir.types import DType, Node
 from .listing import SEND, Key, Listing, of_stages
@@ -131,7 +131,7 @@ def _names(collective: Collective) -> set[str]:
 def _made(instructions: Iterable[Instruction]) -> frozenset[str]:
     """The buffers that instructions make."""
     several = [i.outputs for i in instructions if isinstance(i, Run | Collective)]
-    single = [(i.output,) for i in instructions if isinstance(i, Shard)]
+    single = [(i.output,) for i in instructions if isinstance(i, Shard | Rows)]
     return frozenset(name for names in (*several, *single) for name in names)
 
 
@@ -170,6 +170,8 @@ def _touched(instruction: Instruction) -> set[str]:
             return {instruction.input}
         case Receive():
             return {instruction.output}
+        case Rows():
+            return {instruction.input, instruction.ids}
         case Wait() | Free() | Check():
             return {*instruction.buffers}
         case Allocate():

@@ -22,6 +22,7 @@ from ...runtime.program import (
     Program,
     Receive,
     Reduction,
+    Rows,
     Run,
     Send,
     Shard,
@@ -273,8 +274,11 @@ class _Walk:
         given, freed = tuple(map(self.buffer, keys)), tuple(map(self.buffer, frees))
         target, axis, dtype = self.buffer((node.id, 0)), str(node.attrs["axis"]), out.dtype.value
         at, size = _position(node, "split" if node.op == "all_to_all" else "dim")
-        if node.op == "shard":
-            made: Instruction = Shard(axis, given[0], target, sizes, dtype, at, size, freed)
+        if len(keys) > 1 and node.op != "all_to_all":
+            groups = _groups(node)
+            made: Instruction = Rows(axis, given[0], given[1], target, sizes, dtype, groups, node.op == "spread", freed)
+        elif node.op == "shard":
+            made = Shard(axis, given[0], target, sizes, dtype, at, size, freed)
         else:
             join, join_size = _position(node, "join")
             cuts = node.op != "all_reduce"
@@ -368,8 +372,8 @@ def dense(tensor: torch.Tensor) -> bool:
 
 
 def _groups(node: Node) -> int:
-    """Of how many groups the rows are that an all-to-all sends to them or brings back: 0 where it sends no such."""
-    runs = [dim.runs for pair in changes(node) for dim in pair if node.op == "all_to_all"]
+    """Of how many groups the sorted rows are that a change of layout cuts or joins: 0 where it is of no such."""
+    runs = [dim.runs for pair in changes(node) for dim in pair]
     return next((one.by.size or 0 for one in runs if one is not None), 0)
 
 

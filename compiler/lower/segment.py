@@ -20,7 +20,7 @@ from .listing import NO_PART, RECEIVE, SEND, Key, Listing
 # Written into every module that reads them.
 INLINE = frozenset({"constant", "extent"})
 # Over an axis of the mesh they are instructions of their own, never part of a module; without one they change nothing.
-ALONE = frozenset({"all_reduce", "all_gather", "reduce_scatter", "all_to_all", "shard"})
+ALONE = frozenset({"all_reduce", "all_gather", "reduce_scatter", "all_to_all", "shard", "spread"})
 # Attributes that a shared module takes as integer literals.
 LITERALS = {"random": "key", "gaussian": "key"}
 

@@ -70,7 +70,7 @@ def largest(node: Node, cut: Mapping[Dim, Axes], mesh: Mesh) -> Node:
         return node
     sizes = {dim: largest_size(dim, axes, mesh) for dim, axes in cut.items()}
     # Where rows meet their own expert alone, the rows that there are are computed, not those that there is room for.
-    sizes |= {d: usual_size(d, axes, mesh) for d, axes in cut.items() if d.runs is not None and d.runs.by in cut}
+    sizes |= {d: usual_size(d, axes, mesh) for d, axes in cut.items() if d.runs is not None}
     names = {dim: Dim(dim.name, size) for dim, size in sizes.items()}
     outs = tuple(TensorType(tuple(names.get(d, d) for d in out.dims), out.dtype) for out in node.outs)
     attrs = {key: with_dims(value, names) for key, value in node.attrs.items()}

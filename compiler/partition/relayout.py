@@ -39,14 +39,26 @@ def moves(dims: Dims, layout: Layout, mesh: Mesh) -> Iterator[Move]:
     for whole, factors in mesh.whole_axes:
         for axis in factors:
             ends = [at for at, axes in enumerate(layout.shards) if all(mesh.order(a) < mesh.order(axis) for a in axes)]
-            free = [at for at in ends if dims[at].runs is None or not layout.shards[at]]
-            yield from _along(axis, layout.on(axis), free, dims, layout, mesh)
+            bound = _bound(dims, layout, axis)
+            free = [at for at in ends if at not in bound and (dims[at].runs is None or not layout.shards[at])]
+            if layout.on(axis) not in bound:
+                yield from _along(axis, layout.on(axis), free, dims, layout, mesh)
         ways = {layout.on(axis) for axis in factors}
         if len(factors) > 1 and len(ways) == 1:
             (on,) = ways
-            even = [at for at in range(len(dims)) if _even(dims[at], layout.shards[at], whole, mesh)]
+            bound = _bound(dims, layout, whole)
+            even = [
+                at for at in range(len(dims)) if at not in bound and _even(dims[at], layout.shards[at], whole, mesh)
+            ]
             if not isinstance(on, int) or on in even:
                 yield from _along(whole, on, even, dims, layout, mesh)
+
+
+def _bound(dims: Dims, layout: Layout, axis: str) -> set[int]:
+    """The lists of rows that another axis cuts: how many rows a device has there hangs on which lists it has."""
+    rows = (d.runs for d, axes in zip(dims, layout.shards, strict=True) if d.runs is not None and set(axes) - {axis})
+    names = {name for runs in rows for name in runs.lists}
+    return {at for at, dim in enumerate(dims) if dim.name in names}
 
 
 def _even(dim: Dim, cut: Axes, whole: str, mesh: Mesh) -> bool:

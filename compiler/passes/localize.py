@@ -100,8 +100,6 @@ class _Local:
             self.builder.add(replace(node, op="constant", attrs=attrs, layouts=()))
         elif node.op == "mask":
             self._mask(node)
-        elif node.op in ("shard", "spread") and len(node.uses) > 1:
-            self._rows(node)
         elif changes(node) or node.op == "all_reduce":
             self.builder.add(self._collective(node))
         else:
@@ -166,36 +164,12 @@ class _Local:
         total = write("all_reduce", write("exp", write("sub", x, finite)), axis=axis, reduction="sum")
         self.instead[node.id, 0] = write("add", finite, write("log", total))
 
-    # ---- sorted rows: a device's own come first, then what nobody has, whose expert is one past the last
-
+    # where(ids < E, x, 0): in a list that has fewer rows than another, ids beyond the last expert stand
     def _mask(self, node: Node) -> None:
         """0 beside the rows that there are."""
         write, (x, ids) = _Writer(self.builder, node), map(self._use, node.uses)
         there = write("lt", ids, write.integer(_sorted_by(node).size or 0))
         self.instead[node.id, 0] = write.ordered(write("where", there, x, write.constant(0, x.dtype)), x.dims)
-
-    # before = #(ids < own experts), own = place < #(ids of own experts)
-    # shard:  y[place] = x[before + place] where own       spread:  y[before + place] += x[place] where own
-    def _rows(self, node: Node) -> None:
-        """A device's rows out of the whole, or where they belong in the whole."""
-        write, (x, ids) = _Writer(self.builder, node), map(self._use, node.uses)
-        whole, by = attributes.dim(node.attrs, "dim"), _sorted_by(node)
-        axes = (attributes.text(node.attrs, "axis"),)
-        mine, start = self._dim(whole, axes), self._start(by, axes)
-        size = elements((self._dim(by, axes),))
-        before = write.count("lt", ids, start, whole)
-        upto = write.count("lt", ids, write("add", start, write.integer(size)), whole)
-        place = write("index", write.integer(0), dim=mine)
-        own = write("gt", write("sub", upto, before), place)
-        at = write("minimum", write("add", before, place), write.integer(elements((whole,)) - 1))
-        dims = tuple(whole if dim == mine else mine if dim == whole else dim for dim in x.dims)
-        if node.op == "shard":
-            beside = by.size or 0 if ids.value == x.value else 0
-            found = write("where", own, write("gather", x, at, dim=whole), write.constant(beside, x.dtype))
-            self.instead[node.id, 0] = write.ordered(found, dims)
-        else:
-            values = write.ordered(write("where", own, x, write.constant(0, x.dtype)), x.dims)
-            self.instead[node.id, 0] = write("scatter_add", values, at, dim=whole, dims=dims)
 
     def _start(self, dim: Dim, axes: tuple[str, ...]) -> Use:
         """Where this device's part of a dim begins."""
@@ -322,11 +296,6 @@ class _Writer:
     def constant(self, value: float, dtype: DType) -> Use:
         """A scalar."""
         return self("constant", value=value, dims=(), dtype=dtype)
-
-    def count(self, op: str, ids: Use, than: Use, over: Dim) -> Use:
-        """How many ids of each list compare so."""
-        one = self("where", self(op, ids, than), self.integer(1), self.integer(0))
-        return self("sum", one, over=(over,))
 
     def ordered(self, use: Use, dims: Dims) -> Use:
         """The axes in this order."""

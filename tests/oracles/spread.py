@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from partita.compiler.ir import layout as compiler
+from partita.compiler.ir.graph import Graph
 from partita.compiler.lower.build import compile_graphs
+from partita.compiler.lower.spread import spread as spread_out
 from partita.runtime.execute import Executable, executable
 from partita.runtime.layout import Mesh
 from partita.runtime.mesh import join_mesh
@@ -17,6 +20,8 @@ from partita.runtime.program import from_json, to_json
 from partita.runtime.state import initial_store
 from partita.runtime.virtual import Cluster, cut_inputs
 from samples.spread_mlp import SpreadMLP
+
+from .values import leaf_values
 
 Tensors = dict[str, torch.Tensor]
 
@@ -62,6 +67,15 @@ def case(what: SpreadMLP, steps: int = 2) -> Case:
     graph, spread = what.spread()
     build, sources = compile_graphs({"step": graph}, {}, {}, spread=spread)
     return to_json(build), sources, [rows(what, step) for step in range(steps)]
+
+
+def case_of(step: Graph, partitioned: Graph, mesh: compiler.Mesh, steps: int = 2) -> Case:
+    """A step that was laid out, lowered, with random inputs."""
+    local, lying = spread_out({"step": partitioned}, mesh)
+    build, sources = compile_graphs(local, {}, {}, spread=lying)
+    names = {node.id: str(node.attrs["name"]) for node in step.nodes("input")}
+    values = [leaf_values(step, seed) for seed in range(steps)]
+    return to_json(build), sources, [[{n: torch.tensor(each[i]) for i, n in names.items()}] for each in values]
 
 
 def among_processes(cases: Sequence[Case]) -> Tensors:

@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from oracles.processes import run_processes
-from oracles.spread import case, in_one_process
+from oracles.spread import Case, case, case_of, in_one_process
+from partita.compiler import pipeline
+from partita.compiler.ir import layout as compiler
+from partita.compiler.partition.choices import Wishes
 from partita.runtime.layout import Mesh
+from samples.small_models import GROUPED, MIXTURE, sent_to_experts, small_step
 from samples.spread_mlp import SpreadMLP
 
 DATA, TENSOR, BOTH = Mesh((("data", 2),)), Mesh((("tensor", 2),)), Mesh((("data", 2), ("tensor", 2)))
@@ -25,9 +29,25 @@ CASES = {
 }
 
 
+def models(count: int) -> list[Case]:
+    """A mixture whose tokens go to their experts, five of them; grouped heads over an axis in factors."""
+    axes = {2: (("expert", 2),), 4: (("data", 2), ("expert", 2))}.get(count)
+    if axes is None:
+        return []
+    mixture, mesh = small_step(MIXTURE.format(experts=5, k=2), batch=4), compiler.Mesh(axes)
+    found = [case_of(mixture, sent_to_experts(mixture, mesh), mesh)]
+    if count == 4:
+        grouped = small_step(GROUPED.format(heads=4, groups=2))
+        pins = {"T": (), "batch": (), "H": ("tensor",), "G": ("tensor",)}
+        decision = pipeline.partitioned([grouped], compiler.Mesh((("tensor", 4),)), Wishes(pins))
+        assert any(node.attrs.get("axis") == "tensor" for node in decision.graph), "a message along all factors"
+        found.append(case_of(grouped, decision.graph, decision.mesh))
+    return found
+
+
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_processes_do_what_the_cluster_does(tmp_path: Path, count: int) -> None:
-    cases = [case(what) for what in CASES[count]]
+    cases = [*(case(what) for what in CASES[count]), *models(count)]
     found = run_processes(tmp_path, count, "oracles.spread:among_processes", cases=cases)
     for rank, wanted in enumerate(in_one_process(cases)):
         assert found[rank].keys() == wanted.keys()

@@ -50,6 +50,21 @@ model Short : tokens[T] in V -> logits[T, V] {
 """
 
 
+# Mixtral 8x7B (Jiang et al. 2024, table 1), three of its layers.
+MIXTRAL_8X7B = """
+model Short : tokens[T] in V -> logits[T, V] {
+  sizes {
+          L  D     H   G  F      E  V
+    8x7B  3  4096  32  8  14336  8  32000
+  }
+  embed  : Embedding[V, D]
+  layers : chain L of Block[D, H, G, F, E]
+  head   : Linear[D, V](bias = false)
+  return head(layers(embed(tokens)))
+}
+"""
+
+
 def decided(
     model: str, file: str, plan: Plan, *, length: int = 1024, batch: int = 1, cluster: Cluster = H100_NODES,
     inline: str = "", more: str = "", device: str = "cpu",
@@ -97,7 +112,7 @@ def large(graph: Graph, chain: str, phase: Phase) -> Counter[str]:
 
 def _is_activation(node: Node) -> bool:
     names = [dim.name for dim in node.outs[0].dims]
-    return ("T" in names or "S" in names) and "D" in names
+    return bool({"T", "S", "E.rows"} & {*names}) and "D" in names
 
 
 @pytest.mark.parametrize(
@@ -177,6 +192,21 @@ def test_key_value_heads_over_more_devices_than_there_are() -> None:
     assert back.layouts[1].text(back.outs[1].dims) == "[batch S G:tensor.1 K]+sum(tensor.2)"
     for phase in (Phase.FORWARD, Phase.BACKWARD):  # along the whole axis at once
         assert large(graph, "layers", phase) == {"reduce_scatter": 2, "all_gather": 2}
+
+
+@pytest.mark.parametrize("devices", [4, 8])
+def test_tokens_go_to_their_experts_and_back(devices: int) -> None:
+    """Rows of the batch over the devices, and experts: an all-to-all there and one back, forward and backward."""
+    plan = Plan((("expert", devices),))
+    decision = decided(
+        "Short.8x7B", "mixtral", plan, length=4096, batch=devices, cluster=ONE_NODE, inline=MIXTRAL_8X7B
+    )  # fmt: skip
+    graph = decision.graph
+    assert layout(graph, "layers.1.moe.experts.gate.w") == "[E:expert D F]"
+    assert layout(graph, "layers.1.moe.experts.mul") == "[batch E.rows:expert F]"
+    assert layout(graph, "layers.1.h") == "[batch:expert T D]"
+    for phase in (Phase.FORWARD, Phase.BACKWARD):
+        assert large(graph, "layers", phase) == {"all_to_all": 2}
 
 
 def test_twice_the_layers_are_the_same_program() -> None:
