@@ -19,6 +19,7 @@ from .bank import apply_bank
 from .blocks import all_parameters
 from .calls import Given, apply_instance, bind_ports
 from .frame import MAX_NODES, Arguments, Frame
+from .misfit import layer_misfit
 from .structure import arranged
 from .submodels import Choice, choose
 from .values import Absent, Chain, Function, Instance, Primitive, Value, function_text, show_dims
@@ -176,8 +177,7 @@ class _Application:
         """What a layer gives is what the next one takes: the same axes in the same order."""
         assert isinstance(result, Use), "a block gives tensors"
         if set(result.dims) != set(mark.dims):
-            title = f"a layer of the chain takes {show_dims(mark.dims)} and gives {show_dims(result.dims)}"
-            raise self.frame.fault("E0314", title, self.span, hint="the next layer must take what this one gives")
+            raise layer_misfit(self.frame, mark.dims, result, [use for use, _ in self.given.values()], self.span)
         inner = replace(self.frame, path=template.path, layer=Layer(self.chain.path, 0))
         return a.tensor(inner, arranged(inner, result, mark.dims, self.span), mark.dtype, self.span)
 

@@ -88,6 +88,8 @@ def _member(frame: Frame, expr: s.Member, hint: str | None) -> Value:
     if not isinstance(target, Instance):
         callable_ = name in PRIMITIVES or any(isinstance(decl, s.Fn) for decl, _ in frame.module.find(name))
         hint = f"functions stand before what they take: {name}(x, …), or x |> {name}(…)" if callable_ else None
+        if name in ("shape", "size", "dim", "ndim") and isinstance(target, Use):
+            hint = "a size is the name of its dim: T, or T * D"
         raise frame.fault("E0107", f"{describe(target)} has no parts", expr.name.span, hint=hint)
     value = target.names.get(name)
     if isinstance(value, Use):

@@ -18,6 +18,20 @@ from .values import show_dims
 MAX_WALK = 200
 
 
+def layer_misfit(frame: Frame, taken: Dims, given: Use, others: Iterable[object], at: Span) -> Fault:
+    """Report a chain whose layers give other axes than they take; such an axis may have come in before the chain."""
+    title = f"a layer of the chain takes {show_dims(taken)} and gives {show_dims(given.dims)}"
+    hint = "the next layer must take what this one gives"
+    extra = next((dim for dim in given.dims if dim not in taken), None)
+    for use in others if extra is not None else ():
+        met = meeting(frame, use, extra, at) if isinstance(use, Use) and extra in use.dims else None
+        if met is not None:
+            span, left, right = met
+            text = f"here {_shown(frame, left)} met {_shown(frame, right)}: the result has every axis of both"
+            return frame.fault("E0314", title, at, others=(Label(span, text),), hint=hint)
+    return frame.fault("E0314", title, at, hint=hint)
+
+
 def result_misfit(frame: Frame, out: s.Out, use: Use, wanted: Dims, allowed: Iterable[Dim], at: Span) -> Fault:
     """Report a result that has other axes than its signature says."""
     extra = [dim for dim in use.dims if dim not in set(allowed)]
@@ -26,7 +40,7 @@ def result_misfit(frame: Frame, out: s.Out, use: Use, wanted: Dims, allowed: Ite
     labels = [Label(out.span, "the signature")]
     title = f"{frame.title} returns {show_dims(named)}, its signature says {show_dims(wanted)}"
     if extra:
-        met = _meeting(frame, use, extra[0], at)
+        met = meeting(frame, use, extra[0], at)
         if met is not None:
             span, left, right = met
             text = f"here {_shown(frame, left)} met {_shown(frame, right)}: the result has every axis of both"
@@ -41,7 +55,7 @@ def _shown(frame: Frame, dims: Dims) -> str:
     return show_dims(tuple(dim for dim in dims if dim not in frame.carried))
 
 
-def _meeting(frame: Frame, use: Use, extra: Dim, at: Span) -> tuple[Span, Dims, Dims] | None:
+def meeting(frame: Frame, use: Use, extra: Dim, at: Span) -> tuple[Span, Dims, Dims] | None:
     """The first node on the way back at which the axis came together with others, still in this frame's text."""
     queue, seen = [use.node], {use.node}
     while queue and len(seen) < MAX_WALK:

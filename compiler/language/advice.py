@@ -17,6 +17,7 @@ _ALIKE = (
     (("class", "module", "layer", "struct"), "a block owns parameters: block B[D] : x[D] -> [D] { … }"),
 )  # fmt: skip
 _ALONE = re.compile(r"^\s+[A-Za-z_]\w*\s*$")
+_REPEATED = re.compile(r":\s*(chain|bank)\s*\(")
 _MADE = re.compile(r"^\s+[A-Za-z_]\w*\s*:")
 
 
@@ -26,10 +27,22 @@ def no_declaration(word: str) -> str:
     return known or did_you_mean(word, DECLARATIONS) or "declarations begin with " + ", ".join(DECLARATIONS)
 
 
+def completion(line: str, wanted: set[str]) -> str | None:
+    """A hint for a line that ends too early."""
+    if line.lstrip().startswith("param ") and "TILDE" in wanted:
+        return "say how it begins: ~ normal(0.02), ~ zeros, ~ ones"
+    return None
+
+
 def advice(token: Token, previous: Token, line: str, wanted: set[str]) -> str | None:
     """A hint for a token that does not fit; `line` is what stands before it in its line."""
     if token.text == "/" and previous.text == "/" and previous.end == token.start:
         return "a comment begins with #"
+    if token.text == "*" and previous.text == "*" and previous.end == token.start:
+        return "a power is x ^ 2"
+    repeated = _REPEATED.search(line)
+    if repeated is not None:
+        return f"repetition is written {repeated[1]} L of Layer[…]"
     if token.text == "{" and previous.text == "=":
         return "a section has no `=` before its brace; names and values in a list are [T = 128]"
     if previous.kind == "NUMBER" and token.kind == "NAME" and line.count("[") > line.count("]"):

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ..base.diagnostic import Diagnostic, Label
 from ..base.span import Source, Span
-from .advice import DECLARATIONS, advice, no_declaration
+from .advice import DECLARATIONS, advice, completion, no_declaration
 from .lexer import Token
 from .tables import END, NEWLINE
 
@@ -50,7 +50,9 @@ def unexpected(source: Source, token: Token, previous: Token, wanted: set[str], 
     if token.kind in (NEWLINE, END):
         place = Span(source, previous.end - 1, previous.end) if previous.end else source.span(0, 0)
         what = "the line ends too early" if token.kind == NEWLINE else "the text ends too early"
-        return Diagnostic("E0002", f"{what}: expected {expected}", (Label(place, "something is missing after this"),))
+        label = Label(place, "something is missing after this")
+        hint = completion(source.text[source.text.rfind("\n", 0, previous.end) + 1 : previous.end], wanted)
+        return Diagnostic("E0002", f"{what}: expected {expected}", (label,), hint=hint)
     if NEWLINE in wanted and previous.kind != NEWLINE and not _is_symbol(token):
         label = Label(span, "this does not belong to what stands before it")
         return Diagnostic(

@@ -91,6 +91,9 @@ MISTAKES = {
         "is an instance of MLP",
         "apply it: mlp(x)",
     ),
+    "Python's power": ("h + dropout(mlp(ln2(h)), drop)", "h ** 2", "expected an expression", "a power is x ^ 2"),
+    "a chain as a call": ("chain L of Block[D, H, F](drop)", "chain(L, Block[D, H, F])", "found `,`", "chain L of"),
+    "a shape": ("mlp(ln2(h))", "mlp(ln2(h)) * h.shape", "has no parts", "the name of its dim"),
     "time forgotten": (": x[T, D] -> [T, D]", ": x[D] -> [D]", "mixes T", "add T to the signature"),
 }
 
@@ -124,6 +127,21 @@ def test_the_message_tells_the_form(name: str):
     assert check_text(HEARD, "heard.partita") == ()
     found = check_text(HEARD.replace(right, wrong, 1), "heard.partita")
     assert any(title in item.title and hint in (item.hint or "") for item in found), render_all(found)
+
+
+def test_a_parameter_that_begins_nowhere():
+    (found, *_) = check_text("block B[D] : x[D] -> [D] {\n  param w[D]\n  return x * w\n}\n", "spec.partita")
+    assert "~ normal(0.02)" in (found.hint or "")
+
+
+def test_an_axis_that_came_in_before_a_chain_is_shown_there():
+    text = HEARD.replace("  best =", "  also = audio + zeros[Q]\n  deep = layers(mean[A, M](audio), also)\n  best =")
+    text = text.replace("  head  :", "  layers : chain P of Deep[M]\n  head  :") + (
+        "\nblock Deep[M] : x, y[M] -> [] {\n  return x + mean[M](y)\n}\n"
+    )
+    assert "layers" in text and "Deep" in text
+    found = check_text(text, "heard.partita")
+    assert any("met" in label.text for item in found for label in item.labels), render_all(found)
 
 
 def test_the_spec_is_right():
