@@ -83,12 +83,12 @@ def join_mesh(mesh: Mesh, device: torch.device, timeout_s: float | None = None) 
     return Place(Processes(mesh, dist.get_rank(), groups, gloo=device.type == "cpu"), made)
 
 
-def _patience(mesh: Mesh, device: torch.device, timeout_s: float | None) -> dict[str, Any] | None:
+def _patience(mesh: Mesh, device: torch.device, timeout_s: float | None) -> dict[int | str, Any] | None:
     """How long each axis waits: groups that a mesh makes have torch's own time, whatever the first one was told."""
     if timeout_s is None or device.type != "cpu":
         return None
-    options = dist.ProcessGroupGloo._Options()  # pyright: ignore[reportPrivateUsage]
-    options._timeout = timedelta(seconds=timeout_s)  # pyright: ignore[reportPrivateUsage]
+    options: Any = dist.ProcessGroupGloo._Options()  # pyright: ignore  # torch's stubs lack it
+    options._timeout = timedelta(seconds=timeout_s)
     return dict.fromkeys(mesh.names, ("gloo", options))
 
 

@@ -22,6 +22,7 @@ from ..cost.memory import Owner
 from ..cost.table import Table
 from ..ir.graph import Graph
 from ..schedule.stages import Stage
+from .agreement import disagreements
 from .footprint import ROUNDING_BYTES, Footprint, footprint, held_of
 from .outside import ALONE, NO_WHOLES, Spread, parameters_of, states_of
 from .program import Library, lower_graph, lower_stage
@@ -86,6 +87,10 @@ def compile_graphs(
         repeats = _repeats(recipe)
         times = {name: step_time(build.programs[name], modules, table) for name in steps}
         foretold["step_seconds"] = sum(found.seconds * repeats.get(name, 1) for name, found in times.items())
+    if spread.stages:
+        for name in spread.stages[0]:
+            found = disagreements(build, name)
+            assert not found, f"{name} of our own pipeline: {found[0]}"
     sources = {module.name: module.source for module in library.modules.values()}
     return replace(build, predictions=foretold), sources
 

@@ -10,12 +10,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from partita.compiler.cost.cluster import H100_NODES
 from partita.compiler.elaborate.recipe import Plan
+from partita.compiler.ir.layout import Mesh
+from partita.compiler.lower.build import compile_graphs
+from partita.compiler.lower.stages import Pipeline, piped
 from partita.compiler.pipeline import compile_recipe
-from partita.runtime.execute import Executable, load
+from partita.runtime.execute import Executable, executable, load
 from partita.runtime.state import initial_store
 from partita.runtime.virtual import Cluster
 from samples.recipes import recipe_over
+from samples.spread_mlp import SpreadMLP
+
+from .spread import alone
+from .spread import rows as mlp_rows
 
 Tensors = dict[str, torch.Tensor]
 
@@ -72,3 +80,38 @@ def assert_same_piped(what: Piped, folder: Path, steps: int = 2) -> Executable:
     for name, tensor in store.items():
         torch.testing.assert_close(joined[name], tensor, rtol=1e-8, atol=1e-10, msg=name)
     return many
+
+
+# ---- graphs that are written by hand: no passes, no solver
+
+
+@dataclass(frozen=True)
+class PipedMLP:
+    """A sample over a mesh of `data` and `tensor`, its layers over `pipe`; `at`: the place of that axis in the mesh."""
+
+    what: SpreadMLP
+    stages: int
+    schedule: str
+    at: int = 0
+
+    def built(self) -> Executable:
+        """Lowered for the whole mesh. Raises SpecError where it cannot be cut so."""
+        graph, spread = self.what.spread()
+        axes = self.what.mesh.axes
+        mesh = Mesh((*axes[: self.at], ("pipe", self.stages), *axes[self.at :]))
+        lying = piped({"step": graph}, spread, mesh, Pipeline(self.schedule, (), H100_NODES))
+        return executable(*compile_graphs({"step": graph}, {}, {}, spread=lying))
+
+
+def assert_same_as_alone(piped_: PipedMLP, steps: int = 2) -> None:
+    """Losses, norms, parameters and states agree in float64; all devices give the same."""
+    what = piped_.what
+    wanted, whole = alone(what, steps)
+    cluster = Cluster(piped_.built())
+    stores = cluster.split(initial_store(cluster.build, 0))
+    for step in range(steps):
+        for outputs in cluster.run("step", stores, mlp_rows(what, step), step):
+            for name, tensor in wanted[step].items():
+                torch.testing.assert_close(outputs[name], tensor, rtol=1e-10, atol=1e-12, msg=name)
+    for name, tensor in cluster.join(stores).items():
+        torch.testing.assert_close(tensor, whole[name], rtol=1e-10, atol=1e-12, msg=name)

@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from oracles.pipelines import Piped, assert_same_piped
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles.pipelines import Piped, PipedMLP, assert_same_as_alone, assert_same_piped
 from partita.compiler.base.diagnostic import SpecError
+from partita.compiler.schedule.forms import parse_form
+from partita.runtime.layout import Mesh
 from partita.runtime.program import Send
+from samples.spread_mlp import SpreadMLP
 
 PIPE, WIDE = (("pipe", 2),), (("data", 2), ("pipe", 2), ("tensor", 2))
 
@@ -15,15 +20,12 @@ PIPE, WIDE = (("pipe", 2),), (("data", 2), ("pipe", 2), ("tensor", 2))
 @pytest.mark.parametrize(
     "what",
     [
-        Piped("gpt2", "GPT2", PIPE, "gpipe", 3),
-        Piped("gpt2", "GPT2", (("pipe", 4),), "1f1b", 3, (1, 2, 1, 2)),
-        Piped("gpt2", "GPT2", (("pipe", 3),), "zero_bubble", 4),
-        Piped("gpt2", "GPT2", PIPE, "interleaved(2)", 3),
-        Piped("gpt2", "GPT2", PIPE, "zero_bubble_v", 3),
         Piped("gpt2", "GPT2", WIDE, "1f1b", 2),
-        Piped("gpt2", "GPT2", PIPE, "1f1b", 1),
+        Piped("t5", "T5", (("pipe", 3),), "1f1b", 2),
+        Piped("mixtral", "Mixtral", PIPE, "zero_bubble_v", 3),
+        Piped("lstm", "LSTMLanguageModel", PIPE, "gpipe", 1),
     ],
-    ids=lambda what: f"{what.schedule}-{what.microbatches}-{'x'.join(str(size) for _, size in what.mesh)}",
+    ids=lambda what: f"{what.file}-{what.schedule}",
 )
 def test_a_pipeline_computes_what_one_device_computes(what: Piped, tmp_path: Path) -> None:
     built = assert_same_piped(what, tmp_path).build
@@ -38,6 +40,40 @@ def test_a_tied_table_is_on_both_ends_and_nowhere_else(tmp_path: Path) -> None:
     assert set(lying.values()) == {("at:0",), ("at:1",), ("at:2",)}
     sent = [i.input for i in built.programs["step"].update if isinstance(i, Send)]
     assert len(sent) == 1 and "wte.table" in sent[0]
+
+
+SCHEDULES = ("gpipe", "1f1b", "interleaved(2)", "interleaved(3)", "zero_bubble", "zero_bubble_v", "list(1)", "list(2)")
+MESHES = st.tuples(st.integers(1, 2), st.integers(1, 2)).map(lambda s: Mesh((("data", s[0]), ("tensor", s[1]))))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.builds(
+        PipedMLP,
+        what=st.builds(
+            SpreadMLP,
+            mesh=MESHES,
+            zero=st.sampled_from([0, 1, 3]),
+            batch=st.integers(1, 3),
+            width=st.integers(1, 4),
+            hidden=st.integers(1, 5),
+            layers=st.integers(1, 8),
+            microbatches=st.integers(1, 6),
+        ),
+        stages=st.integers(1, 4),
+        schedule=st.sampled_from(SCHEDULES),
+        at=st.integers(0, 2),
+    )
+)
+def test_every_schedule_on_every_mesh(what: PipedMLP) -> None:
+    """Or a refusal with the reason, where there are fewer layers than chunks."""
+    chunks = len(parse_form(what.schedule).placement(what.stages))
+    try:
+        assert_same_as_alone(what)
+    except SpecError as refused:
+        assert chunks > what.what.layers and "blocks cannot be" in str(refused)
+    else:
+        assert chunks <= what.what.layers
 
 
 @pytest.mark.parametrize(
