@@ -10,16 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ..cost.cluster import Cluster
+from ..cost.flops import ONCE_A_STEP
 from ..cost.roofline import node_time
-from ..ir.layout import Axes, Layout, Mesh, largest_size, usual_size
+from ..ir.graph import Graph
+from ..ir.layout import FACTOR, Axes, Layout, Mesh, Reduction, largest_size, usual_size
 from ..ir.types import Dim, Dims, Node, TensorType, with_dims
 from ..ops.collectives import COLLECTIVES
 from .relayout import Move
-from .strategies import Strategy, cut_axes
+from .strategies import On, Strategy, cut_axes
 
 _PREFER_SMALL = 0.05  # of the time to write a result: what decides between equals is who holds less
 _IDLE = 4  # how much worse it is to cut a dim that is shorter than the axis
 _NO_MESSAGE_S = 1e-9  # a change of layout without a message is not quite nothing, so that none is made in vain
+
+
+Ons = tuple[On, ...]  # what an axis does to a value, factor by factor
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,37 @@ class Prices:
             return _NO_MESSAGE_S + 1e-3 * bytes_ / self.cluster.machine.bandwidth_bytes_per_s
         return self.cluster.collective_s(op, bytes_, self.mesh, axis) + self.cluster.machine.launch_s
 
+    def changes_s(self, factors: Axes, ons: Ons, targets: Ons, size: int, dims: Dims) -> float:
+        """Seconds of a change along an axis: along all its factors at once where all do the same, else one by one."""
+        if len({*zip(ons, targets, strict=True)}) == 1:
+            return self.change_s(factors[0].partition(FACTOR)[0], ons[0], targets[0], size, dims)
+        held, total = size, 0.0
+        for axis, on in zip(factors, ons, strict=True):
+            held //= self.mesh.size(axis) if isinstance(on, int) else 1
+        changes = [one for one in zip(factors, ons, targets, strict=True) if one[1] not in (one[2], None)][::-1]
+        # What makes the value shorter comes first; the last factor that cuts a dim is gathered first.
+        for axis, on, to in sorted(changes, key=lambda one: (one[2] is None, not isinstance(one[1], Reduction))):
+            parts = self.mesh.size(axis)
+            total += self.change_s(axis, on, to, held * (parts if isinstance(on, int) else 1), dims)
+            held = held * parts if isinstance(on, int) and to is None else held
+            held = held // parts if isinstance(on, Reduction) and isinstance(to, int) else held
+        return total
+
+    def change_s(self, axis: str, on: On, target: On, size: int, dims: Dims) -> float:
+        """Seconds of a change along one axis, of a value of which the other axes leave so many bytes.
+
+        Sorted rows come out of a sum and into one: they are neither scattered nor gathered.
+        """
+        part = size / self.mesh.size(axis)
+        if isinstance(on, Reduction):
+            scattered = isinstance(target, int) and on is Reduction.SUM and dims[target].runs is None
+            return self.collective_s("reduce_scatter" if scattered else "all_reduce", axis, size)
+        if isinstance(target, int):
+            return self.collective_s("all_to_all", axis, part)
+        if isinstance(on, int) and dims[on].runs is not None:
+            return self.collective_s("spread" if target is Reduction.SUM else "all_reduce", axis, size)
+        return self.collective_s("all_gather", axis, size)
+
     def keep_s(self, bytes_: float) -> float:
         """What decides between equals when a value is kept for the backward."""
         return _PREFER_SMALL * bytes_ / self.cluster.machine.bandwidth_bytes_per_s
@@ -62,6 +98,26 @@ class Prices:
     def part_bytes(self, out: TensorType, layout: Layout) -> int:
         """The most that a device holds of a value."""
         return layout.elements(out.dims, self.mesh) * out.dtype.itemsize_bytes
+
+
+def laid_out_s(graph: Graph, prices: Prices) -> float:
+    """Seconds of a step that is laid out, message by message, where the integer program has terms axis by axis.
+
+    Each node in the sizes of the device that has most, each collective as it is sent; nothing overlaps.
+    """
+    machine, total = prices.cluster.machine, 0.0
+    for node in graph:
+        times = 1 if node.phase in ONCE_A_STEP else graph.microbatches
+        laid = [(use.dims, graph[use.node].layouts[use.output]) for use in node.uses]
+        laid += [(out.dims, layout) for out, layout in zip(node.outs, node.layouts, strict=True)]
+        if node.op in COLLECTIVES:
+            dims, layout = laid[-1 if node.op == "all_gather" else 0]
+            bytes_ = layout.elements(dims, prices.mesh) * node.outs[0].dtype.itemsize_bytes
+            total += times * prices.collective_s(node.op, str(node.attrs["axis"]), bytes_)
+        else:
+            cut = {dim: axes for dims, layout in laid for dim, axes in zip(dims, layout.shards, strict=True) if axes}
+            total += times * node_time(largest(node, cut, prices.mesh), machine).seconds
+    return total
 
 
 def largest(node: Node, cut: Mapping[Dim, Axes], mesh: Mesh) -> Node:

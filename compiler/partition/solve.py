@@ -20,12 +20,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..integer import Integer, Row
-from ..ir.layout import FACTOR, Axes, Layout, Mesh, Reduction
+from ..ir.layout import Axes, Layout, Mesh
 from ..ir.types import Dims, Node, Phase
 from .choices import Choices
 from .fold import OUTPUT, ClassId, Folded, Read
-from .price import Prices
-from .strategies import On, Strategy, operand_layout, result_layouts
+from .price import Ons, Prices
+from .strategies import Strategy, operand_layout, result_layouts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,8 +34,9 @@ _WHOLE = 1e-6  # how near to 0 or 1 a solution is whole
 _GOOD = 1e-3  # a choice that near to the bound is taken
 _TIME_LIMIT_S = 20.0
 Needs = list[tuple[int, Layout]]  # the variables of a reader, and the layout that each wants
-Ons = tuple[On, ...]  # what an axis does to a value, factor by factor
-Source = tuple[Ons, int]  # that, and the bytes that the other axes leave of the value
+# That, the bytes that the other axes leave of the value, and which axes further out cut it.
+Source = tuple[Ons, int, Axes]
+Target = tuple[Ons, Axes]  # that, and which axes further out still cut what is gathered
 _PER_MICROBATCH = frozenset({Phase.FORWARD, Phase.BACKWARD})
 
 
@@ -175,32 +176,52 @@ class Program:
             rest = layout
             for axis in factors:
                 rest = rest.with_axis(axis, None, self.mesh)
-            sources.setdefault((_ons(layout, factors), self.prices.part_bytes(out, rest)), []).append(start + i)
-        targets = dict.fromkeys(_ons(layout, factors) for needs in readers for _, layout in needs)
+            size, outer = self.prices.part_bytes(out, rest), self._outer_cuts(layout, factors)
+            sources.setdefault((_ons(layout, factors), size, outer), []).append(start + i)
+        targets = dict.fromkeys(self._target(layout, factors) for needs in readers for _, layout in needs)
         nothing = (None,) * len(factors)
-        if len(targets) == 1 and {on for on, _ in sources} <= {next(iter(targets)), nothing}:
+        if len({on for on, _ in targets}) == 1 and {on for on, _, _ in sources} <= {next(iter(targets))[0], nothing}:
             return
         forward = node.phase is Phase.FORWARD
-        kept = self.prices.keep_s(max(size for _, size in sources)) if forward else 0.0
+        kept = self.prices.keep_s(max(size for _, size, _ in sources)) if forward else 0.0
         prices = {
-            (source, target): times
-            * (self._changes_s(factors, source[0], target, source[1], out.dims) + kept * (target == nothing))
+            (source, target): times * (self._grown(source, target, factors, out.dims) + kept * (target[0] == nothing))
             for source in sources
             for target in targets
-            if source[0] not in (target, nothing)
+            if source[0] not in (target[0], nothing)
         }
         shared = {pair: self._variable(price) for pair, price in prices.items()} if len(readers) > 1 else {}
         for needs in readers:
             self._flow(sources, needs, factors, shared, {} if shared else prices)
 
+    def _outer_cuts(self, layout: Layout, factors: Axes) -> Axes:
+        """Which axes before these cut the value."""
+        return tuple(
+            axis for axis in self.mesh.names[: self.mesh.order(factors[0])] if isinstance(layout.on(axis), int)
+        )
+
+    def _target(self, layout: Layout, factors: Axes) -> Target:
+        """What a reader wants of an axis."""
+        ons = _ons(layout, factors)
+        return ons, self._outer_cuts(layout, factors) if all(on is None for on in ons) else ()
+
+    def _grown(self, source: Source, target: Target, factors: Axes, dims: Dims) -> float:
+        """Seconds of a change; a value is gathered over slow links first, while it is short, so here it is longer by
+        what is gathered over axes further out."""
+        ons, size, cut = source
+        if all(on is None for on in target[0]):
+            for axis in cut:
+                size *= 1 if axis in target[1] else self.mesh.size(axis)
+        return self.prices.changes_s(factors, ons, target[0], size, dims)
+
     def _flow(
         self, sources: Mapping[Source, list[int]], needs: Needs, factors: Axes,
-        shared: Mapping[tuple[Source, Ons], int], prices: Mapping[tuple[Source, Ons], float],
+        shared: Mapping[tuple[Source, Target], int], prices: Mapping[tuple[Source, Target], float],
     ) -> None:  # fmt: skip
         """What one reader takes from each layout that the value may have, for each that it may want."""
-        wanting: dict[Ons, list[int]] = {}
+        wanting: dict[Target, list[int]] = {}
         for place, layout in needs:
-            wanting.setdefault(_ons(layout, factors), []).append(place)
+            wanting.setdefault(self._target(layout, factors), []).append(place)
         flows = {
             (source, target): self._variable(prices.get((source, target), 0.0))
             for source in sources
@@ -221,37 +242,6 @@ class Program:
     def _variable(self, cost: float) -> int:
         self.costs.append(cost)
         return len(self.costs) - 1
-
-    def _changes_s(self, factors: Axes, ons: Ons, targets: Ons, size: int, dims: Dims) -> float:
-        """Seconds of a change along an axis: along all its factors at once where all do the same, else one by one."""
-        if len({*zip(ons, targets, strict=True)}) == 1:
-            return self._change_s(factors[0].partition(FACTOR)[0], ons[0], targets[0], size, dims)
-        held, total = size, 0.0
-        for axis, on in zip(factors, ons, strict=True):
-            held //= self.mesh.size(axis) if isinstance(on, int) else 1
-        changes = [one for one in zip(factors, ons, targets, strict=True) if one[1] not in (one[2], None)][::-1]
-        # What makes the value shorter comes first; the last factor that cuts a dim is gathered first.
-        for axis, on, to in sorted(changes, key=lambda one: (one[2] is None, not isinstance(one[1], Reduction))):
-            parts = self.mesh.size(axis)
-            total += self._change_s(axis, on, to, held * (parts if isinstance(on, int) else 1), dims)
-            held = held * parts if isinstance(on, int) and to is None else held
-            held = held // parts if isinstance(on, Reduction) and isinstance(to, int) else held
-        return total
-
-    def _change_s(self, axis: str, on: On, target: On, size: int, dims: Dims) -> float:
-        """Seconds of a change along one axis, of a value of which the other axes leave so many bytes.
-
-        Sorted rows come out of a sum and into one: they are neither scattered nor gathered.
-        """
-        part = size / self.mesh.size(axis)
-        if isinstance(on, Reduction):
-            scattered = isinstance(target, int) and on is Reduction.SUM and dims[target].runs is None
-            return self.prices.collective_s("reduce_scatter" if scattered else "all_reduce", axis, size)
-        if isinstance(target, int):
-            return self.prices.collective_s("all_to_all", axis, part)
-        if isinstance(on, int) and dims[on].runs is not None:
-            return self.prices.collective_s("spread" if target is Reduction.SUM else "all_reduce", axis, size)
-        return self.prices.collective_s("all_gather", axis, size)
 
     # ---- memory
 
