@@ -303,10 +303,16 @@ def step_graphs(spec: Spec, recipe: Recipe, device: str = "cpu", keep: Collectio
 
 
 def rounded_graph(spec: Spec, recipe: Recipe) -> Graph:
-    """The loss and the gradients of one microbatch in the recipe's types, before any update. Raises SpecError."""
+    """The loss and the gradients (of the scaled loss, where it is scaled) of one microbatch in the recipe's types.
+
+    Raises SpecError.
+    """
     rows = replace(recipe, batch=recipe.rows_per_microbatch, microbatches=1)
     loss, _ = elaborate_loss(spec, rows)
-    passes = [*rows_passes(rows), *forward_passes(kernels=rows.kernels, gradients=True), Differentiate()]
+    scale = rows.precision.scale
+    scaled = [] if scale is None else [ScaleLoss(scale.start, rows.program)]
+    gradients = Differentiate("loss" if scale is None else SCALED_LOSS)
+    passes = [*rows_passes(rows), *forward_passes(kernels=rows.kernels, gradients=True), *scaled, gradients]
     return run_passes(loss, [*passes, precision_pass(rows), Simplify()], LOSS)
 
 

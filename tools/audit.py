@@ -1,8 +1,9 @@
 """`partita audit`: where the error of a recipe's precision arises, node by node.
 
-In: a recipe. The loss and its gradients run in the recipe's types and in float64, on the same initial weights and the
-same random rows. Of every value: the error that has accumulated there, and the error of its operator alone, given
-operands that are exact up to their own types; the largest of both are printed with their spec lines.
+In: a recipe. The loss and its gradients (scaled, where the recipe scales the loss) run in the recipe's types and in
+float64, on the same initial weights and the same random rows. Of every value: the error that has accumulated there, and
+the error of its operator alone, given operands that are exact up to their own types; the largest of both are printed
+with their spec lines.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 
 import torch
 
@@ -25,6 +27,8 @@ from .fault import CommandFault
 from .specs import bind
 
 EXAMPLE = "partita audit specs/recipes/docs_demo.partita --set 'precision=mixed(compute = bf16)'"
+CANCELLED = 2.0**-20  # of its terms: a sum that is smaller is zero but for the rounding of float32 terms
+UNITS = MappingProxyType({"bf16": 2.0**-8, "f16": 2.0**-11, "f32": 2.0**-24})
 _GIVEN = frozenset({"parameter", "state", "input", "start", "step", "seed"})
 _WRITTEN = frozenset({"constant", "extent"})
 Values = dict[str, torch.Tensor]
@@ -59,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([asdict(one) for one in found], indent=1))
         return 0
+    low = [f"{name} rounds to {UNITS[name]:.1e}" for name in UNITS if any(one.dtype == name for one in found)]
+    print(f"relative errors against float64, by norm; {', '.join(low)}")
     for title, key in (("where it arises", "here"), ("where it has accumulated", "total")):
         print(f"{title}:")
         for one in sorted(found, key=lambda one: -getattr(one, key))[: options.top]:
@@ -79,18 +85,24 @@ def _error(
     node: Node, graph: Graph, low: torch.Tensor, exact: torch.Tensor, known: Mapping[str, torch.Tensor]
 ) -> Error:
     place = f"{node.origin[0].file.rpartition('/')[2]}:{node.origin[0].line}" if node.origin else ""
-    return Error(
-        node.id, node.op, node.outs[0].dtype.value, place, _local(node, graph, known), _distance(low, exact)
-    )  # fmt: skip
+    read = [known[key] for key in (_key(use.node, use.output) for use in node.uses) if key in known]
+    terms = max((float(value.norm()) for value in read if value.is_floating_point()), default=0.0)
+    here = _local(node, graph, known, terms)
+    return Error(node.id, node.op, node.outs[0].dtype.value, place, here, _distance(low, exact, terms))
 
 
-def _distance(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """‖found − wanted‖ / ‖wanted‖"""
+def _distance(found: torch.Tensor, wanted: torch.Tensor, terms: float) -> float:
+    """‖found − wanted‖ / ‖wanted‖; of terms that cancel, over the terms.
+
+    The gradient of a key's bias is such a value: softmax does not see what all scores have in common.
+    """
     size = float(wanted.norm())
+    if size <= CANCELLED * terms:
+        size = terms  # no more than what their own types leave of them
     return float((found.double() - wanted).norm()) / size if size else float(found.double().norm())
 
 
-def _local(node: Node, graph: Graph, known: Mapping[str, torch.Tensor]) -> float:
+def _local(node: Node, graph: Graph, known: Mapping[str, torch.Tensor], terms: float) -> float:
     """The node alone, in its types and in float64, on operands that their types can hold."""
     alone = GraphBuilder("alone")
     uses: list[Use] = []
@@ -110,7 +122,7 @@ def _local(node: Node, graph: Graph, known: Mapping[str, torch.Tensor]) -> float
         alone.body(node.body, graph.bodies[node.body])
     alone.output(node.id, replace(node.out(), node=node.id))
     one = alone.finish()
-    return _distance(_run(one, given)[node.id], _run(doubled(one), given)[node.id])
+    return _distance(_run(one, given)[node.id], _run(doubled(one), given)[node.id], terms)
 
 
 # ---- running

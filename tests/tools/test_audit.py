@@ -20,5 +20,13 @@ def test_errors_are_of_the_size_of_their_types(precision: str, low: float) -> No
     assert head.place == "linear.partita:6"
 
 
+def test_neither_small_gradients_nor_zeros_stand_at_the_top() -> None:
+    """The loss is scaled as in training, so nothing vanishes in float16; a key's bias, whose gradient is 0, is none."""
+    found = audit(rounded_graph(*recipe_over("gpt2", "GPT2", "mixed(compute = f16)")))
+    assert any(one.value.endswith("k.b") and one.value.startswith("grad/") for one in found)
+    assert max(one.here for one in found) < 2.0**-10
+    assert max(one.total for one in found) < 2.0**-7
+
+
 def test_nothing_is_lost_in_float64() -> None:
     assert all(one.here == one.total == 0 for one in audit(rounded_graph(*recipe_over("llama3", "Llama3", "f64"))))
