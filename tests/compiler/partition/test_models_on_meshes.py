@@ -71,3 +71,14 @@ def test_any_layout_of_experts(experts: int, k: int, batch: int, sizes: tuple[in
     laid = laid_at_random(step, mesh, seed)
     assert_same_on_mesh(step, laid, mesh)
     assert_same_lowered(step, laid, mesh)
+
+
+@pytest.mark.parametrize(
+    ("length", "axes"), [(6, (("context", 3),)), (5, (("context", 2),)), (4, (("data", 2), ("context", 2)))]
+)
+def test_a_sequence_in_parts_sees_all_that_is_before_it(length: int, axes: tuple[tuple[str, int], ...]) -> None:
+    """Queries stay where they are, keys and values are gathered, and the causal mask knows where a part begins."""
+    step = small_step(GROUPED.format(heads=4, groups=2), length=length)
+    graph = assert_same(step, Mesh(axes), Wishes({"T": ("context",), "batch": () if len(axes) == 1 else ("data",)}))
+    queries, keys, *_ = (graph[use.node].layouts[use.output].text(use.dims) for use in graph["layers.1.attn.y"].uses)
+    assert "T:context" in queries and " S " in keys
