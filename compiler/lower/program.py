@@ -32,7 +32,7 @@ from ...runtime.program import (
 from ..ir.graph import Graph
 from ..ir.types import Dim, Node, Phase, TensorType
 from ..ops.collectives import changes
-from ..schedule.actions import RECEIVES
+from ..schedule.actions import RECEIVES, Kind
 from ..schedule.stages import Part, Stage, part_name
 from .checks import checked_first, states_written_early
 from .emit import TORCH_DTYPES, Key, shape, storage
@@ -134,14 +134,14 @@ def early(parts: Sequence[Part], order: Sequence[Turn]) -> tuple[Turn, ...]:
     """Each receive as soon as the one before it of its way has been waited for: where that receive stood at first."""
     kinds = {part_name(part): part for part in parts}
     found: list[Turn] = []
-    places: dict[Part, int] = {}
+    places: dict[tuple[Kind, int], int] = {}
     for turn in order:
-        part = kinds[turn.part]
-        if part[0] in RECEIVES:
-            at = places.get(part, 0)
+        kind, chunk, _ = kinds[turn.part]
+        if kind in RECEIVES:
+            at = places.get((kind, chunk), 0)
             found.insert(at, turn)
             places = {other: place + (place >= at) for other, place in places.items()}
-            places[part] = len(found)
+            places[kind, chunk] = len(found)
         else:
             found.append(turn)
     return tuple(found)

@@ -54,8 +54,6 @@ def _piped(graphs: Mapping[str, Graph], spread: Spread, mesh: Mesh, wanted: Pipe
     kinds = [{name: _plain(kind[name]) for name in graphs} for kind in (graphs, *spread.variants)]
     train = next(name for name in graphs if is_step(name))
     form = parse_form(wanted.schedule)
-    if form.count > 1:
-        raise FormFault("token slices do not run yet", "schedule = 1f1b")
     chunk_of, schedule = _placed(kinds[0][train], form, mesh.size(PIPE), wanted)
     ahead = BUFFERS if not verify(schedule, BUFFERS) else least_buffers(schedule)
     stages: list[dict[str, list[Stage]]] = []
@@ -100,7 +98,7 @@ def _cut(name: str, graph: Graph, chunk_of: Mapping[str, int], schedule: Schedul
     if not is_step(name):
         shape = replace(shape, slices=(1,) * graph.microbatches)
         schedule = complete("forward", shape, forward_only(shape))
-    return chunked(graph, chunk_of, shape.placement), schedule
+    return chunked(graph, chunk_of, shape.placement, max(shape.slices)), schedule
 
 
 def _leaves(graph: Graph) -> dict[str, Whole]:

@@ -3,7 +3,8 @@
 In: one device's step graph, the blocks of each chunk, the chunks' devices. Out: a `Chunked`: a chunk and a half for
 every node that runs once a microbatch, and for each border the values that go over it, activations down and gradients
 up. What later chunks need is passed on from chunk to chunk, and a device that has a value once keeps it. What is made
-of positions, keys of randomness or ids alone crosses nothing: each device makes it itself.
+of positions, keys of randomness or ids alone crosses nothing: each device makes it itself. Where rows are cut into token slices, a half of a chunk is that
+of one slice: what it reads of others it reads on its own device.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from ..cost.memory import STORED
 from ..ir.graph import Graph, GraphBuilder
+from ..ir.slices import slice_of
 from ..ir.types import Dims, Node, Phase, Use
 from ..ops.collectives import COLLECTIVES
 from .actions import Kind
@@ -21,7 +23,7 @@ from .blocks import Chain, original
 
 Value = tuple[str, int]
 Half = Kind  # FORWARD, INPUT or WEIGHT
-Place = tuple[Half, int]  # a half of a chunk
+Place = tuple[Half, int, int]  # a half of a chunk, for a token slice
 LINEAR = frozenset({"add", "cast", "transpose"})  # what may stand between a gradient's terms and their sum
 MICROBATCH = frozenset({Phase.FORWARD, Phase.BACKWARD})
 
@@ -47,7 +49,7 @@ class Sum:
 class Chunked:
     """The cut.
 
-    place        half and chunk of each node that a microbatch runs, except those in `free`
+    place        half, chunk and slice of each node that a microbatch runs, except those in `free`
     free         nodes that every device may make for itself, and leaves
     sums         by the id of their `accumulate`
     activations  border c: the values that chunk c sends to chunk c + 1
@@ -78,16 +80,16 @@ def names_of(step: Graph, cuts: Sequence[tuple[int, int]]) -> dict[str, int]:
     return {names[at]: chunk for chunk, (begin, end) in enumerate(cuts) for at in range(begin, end)}
 
 
-def chunked(step: Graph, chunk_of: Mapping[str, int], placement: Sequence[int]) -> Chunked:
-    """Cuts a graph. A block without a chunk goes with the one before it."""
+def chunked(step: Graph, chunk_of: Mapping[str, int], placement: Sequence[int], slices: int = 1) -> Chunked:
+    """Cuts a graph whose rows are so many slices. A block without a chunk goes with the one before it."""
     chain = Chain(step)
     chunks: list[int] = []
     for name in chain.names:
         chunks.append(max(chunk_of.get(name, 0), chunks[-1] if chunks else 0))
     step = _keeping(step, {name: chunks[block] for name, block in chain.block.items()})
-    free = _free(step)
+    free, slice_ = _free(step), _slices(step, slices)
     place = {
-        node.id: (_half(node, chain), chunks[chain.block[node.id]])
+        node.id: (_half(node, chain), chunks[chain.block[node.id]], slice_[node.id])
         for node in step
         if node.phase in MICROBATCH and node.id not in free
     }
@@ -112,6 +114,28 @@ def _keeping(step: Graph, chunk: Mapping[str, int]) -> Graph:
     for key, body in step.bodies.items():
         builder.body(key, body)
     return builder.finish()
+
+
+def _slices(step: Graph, count: int) -> dict[str, int]:
+    """The slice that each node of a microbatch runs with: never before what it reads. Backward, slices go in reverse,
+    and what is computed again is there for the first that reads it."""
+    asked: dict[str, int] = {}  # of what is computed again: the first slice to go backward that reads it
+    for node in reversed(list(step)):
+        again = original(node, step) is not None
+        mine = max(asked.get(node.id, 0) if again else 0, slice_of(node) or 0)
+        for use in node.uses if node.phase is Phase.BACKWARD else ():
+            asked[use.node] = max(asked.get(use.node, 0), mine)
+    found: dict[str, int] = {}
+    for node in step:
+        if node.phase in MICROBATCH:
+            mine, before = slice_of(node), [found[u.node] for u in node.uses if step[u.node].phase is node.phase]
+            if node.phase is Phase.FORWARD:
+                found[node.id] = max((mine or 0, *before))
+            elif original(node, step) is not None:
+                found[node.id] = max(mine or 0, asked.get(node.id, 0))
+            else:
+                found[node.id] = min((count - 1 if mine is None else mine, *before))
+    return found
 
 
 def _half(node: Node, chain: Chain) -> Half:
@@ -188,7 +212,7 @@ class _Routes:
                 self._route(value, chunks)
 
     def _route(self, value: Value, readers: set[int]) -> None:
-        half, start = self.place[value[0]]
+        half, start, _ = self.place[value[0]]
         have = {self.placement[start]}
         self._walk(value, start, 1, [c for c in readers if c > start], have, self.down)
         early = [c for c in readers if c < start and self.placement[c] not in have]

@@ -23,7 +23,7 @@ from .chunks import MICROBATCH, Chunked, Sum, Value
 
 SEND, RECEIVE = "lower.send", "lower.receive"
 
-Part = tuple[Kind, int]  # what a device does for a microbatch, and for which chunk
+Part = tuple[Kind, int, int]  # what a device does for a microbatch, for which chunk and token slice
 Homes = frozenset[int]
 
 
@@ -45,8 +45,9 @@ class Stage:
 
 
 def part_name(part: Part) -> str:
-    """`forward 0`"""
-    return f"{part[0].value} {part[1]}"
+    """`forward 0`, of a later token slice `forward 0.1`"""
+    kind, chunk, number = part
+    return f"{kind.value} {chunk}.{number}" if number else f"{kind.value} {chunk}"
 
 
 def staged(cuts: Mapping[str, tuple[Chunked, Schedule]], ahead: int) -> tuple[dict[str, list[Stage]], dict[str, Homes]]:
@@ -121,7 +122,7 @@ class _Draft:
         orders: dict[int, list[Part]] = {}
         for action in self.actions:
             if action.kind in COMPUTE | SENDS | RECEIVES:
-                orders.setdefault(action.microbatch, []).append((action.kind, action.chunk))
+                orders.setdefault(action.microbatch, []).append((action.kind, action.chunk, action.slice))
         self.parts = tuple(part for part in orders[0] if not self._is_empty(part))
         self.steady = all(order == orders[0] for order in orders.values())
         self.here = {node.id: node for node in self.cut.step}
@@ -138,20 +139,22 @@ class _Draft:
 
     # ---- parts
 
-    def _border(self, kind: Kind, chunk: int) -> tuple[Kind, int, tuple[Value, ...]]:
-        """The kind of send, the border, and the values of a message."""
+    def _border(self, kind: Kind, chunk: int, number: int) -> tuple[Kind, int, tuple[Value, ...]]:
+        """The kind of send, the border, and the values of a slice's message."""
         if kind in (Kind.SEND_ACTIVATION, Kind.RECEIVE_ACTIVATION):
             border = chunk if kind is Kind.SEND_ACTIVATION else chunk - 1
-            return Kind.SEND_ACTIVATION, border, self.cut.activations[border]
-        border = chunk - 1 if kind is Kind.SEND_GRADIENT else chunk
-        return Kind.SEND_GRADIENT, border, self.cut.gradients[border]
+            send, values = Kind.SEND_ACTIVATION, self.cut.activations[border]
+        else:
+            border = chunk - 1 if kind is Kind.SEND_GRADIENT else chunk
+            send, values = Kind.SEND_GRADIENT, self.cut.gradients[border]
+        return send, border, tuple(value for value in values if self.cut.place[value[0]][2] == number)
 
     def _is_empty(self, part: Part) -> bool:
         return part[0] in SENDS | RECEIVES and not self._border(*part)[2]
 
-    def _write(self, kind: Kind, chunk: int) -> None:
+    def _write(self, kind: Kind, chunk: int, number: int) -> None:
         if kind in SENDS | RECEIVES:
-            send, border, values = self._border(kind, chunk)
+            send, border, values = self._border(kind, chunk, number)
             for value in values:
                 tag = self.tags[send, border, value]
                 forward = send is Kind.SEND_ACTIVATION
@@ -161,13 +164,13 @@ class _Draft:
                 (self._send if kind in SENDS else self._receive)(value, peer, tag, phase)
             return
         halves = (Kind.INPUT, Kind.WEIGHT) if kind is Kind.BACKWARD else (kind,)
-        found = [node for half in halves for node in self.inside.get((half, chunk), ())]
+        found = [node for half in halves for node in self.inside.get((half, chunk, number), ())]
         if len(halves) > 1:
             known = {node.id: place for place, node in enumerate(self.cut.step)}
             found.sort(key=lambda node: known[node.id])
         for node in found:
             self._node(node, node.phase)
-        if Kind.WEIGHT in halves:
+        if Kind.WEIGHT in halves and number == 0:  # the last
             for one in self.cut.sums.values():
                 if one.spread and self.device in one.terms and self._chunk_of(one) == chunk:
                     self._local_sum(one)
@@ -264,8 +267,8 @@ class _Draft:
         for key, body in step.bodies.items():
             builder.body(key, body)
         numbers = {part: number for number, part in enumerate(self.parts)}
-        named = ((action.kind, action.chunk, action.microbatch) for action in self.actions)
-        order = tuple((numbers[kind, chunk], m) for kind, chunk, m in named if (kind, chunk) in numbers)
+        named = (((action.kind, action.chunk, action.slice), action.microbatch) for action in self.actions)
+        order = tuple((numbers[part], microbatch) for part, microbatch in named if part in numbers)
         return Stage(builder.finish(), step, self.parts, self.part, order, self.steady)
 
 
