@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from .types import Dim, Node, dims_in
+from .types import Dim, Node, TensorType, Use, dims_in
 
 MARK = "/slice."
 _MARKED = re.compile(r"/slice\.(to)?(\d+)")
@@ -40,5 +40,11 @@ def dims_of(node: Node) -> Iterable[Dim]:
 
 
 def slice_of(node: Node) -> int | None:
-    """The slice that a node computes for: the last that its dims are of; None where it is of none."""
-    return max((mark[0] for dim in dims_of(node) if (mark := marked(dim.name))), default=None)
+    """The slice that a node computes for: the last that it reads; where it reads none (what cuts an input), the first
+    that it gives; None where it is of none."""
+    reads, gives = _numbers(node.uses), _numbers(node.outs)
+    return max(reads) if reads else min(gives, default=None)
+
+
+def _numbers(tensors: Iterable[TensorType | Use]) -> list[int]:
+    return [mark[0] for tensor in tensors for dim in tensor.dims if (mark := marked(dim.name))]

@@ -88,7 +88,8 @@ def _placed(step: Graph, form: Form, devices: int, wanted: Pipeline) -> tuple[di
         placed = by_hand(blocks, placement, wanted.balance)
     else:
         memory = None if wanted.memory_bytes is None else [wanted.memory_bytes] * devices
-        placed = place(blocks, placement, memory, in_flight(schedule), (devices - 1) / step.microbatches)
+        flights = [[[-(-n // form.count) for n in one] for one in device] for device in in_flight(schedule)]
+        placed = place(blocks, placement, memory, flights, (devices - 1) / (step.microbatches * form.count))
     prices = by_chunk(chunk_prices(blocks, placed.cuts))
     return names_of(step, placed.cuts), build(form, devices, step.microbatches, prices)
 

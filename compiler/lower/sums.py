@@ -85,11 +85,14 @@ class _Sums:
         node = self.index.get(use.node)
         if node is None or len(self.users[use.value]) > 1 or use.value in self.asked or use.dims != node.outs[0].dims:
             return None
-        same = _run(self.found, node) == _run(self.found, root)
+        same = (node.phase, node.layer) == (root.phase, root.layer)
+        same = same and (root.op == "accumulate" or self.found.part(node) == self.found.part(root))
         return node if same and node.outs[0].dtype == root.outs[0].dtype else None
 
     def _far(self, node: Node, root: Node) -> bool:
-        """Whether layers lie between the two."""
+        """Whether layers lie between the two, or other parts of a stage's work."""
+        if self.found.part(node) != self.found.part(root):
+            return True
         return node.layer is None and self.stretch[node.id] != self.stretch[root.id]
 
 
