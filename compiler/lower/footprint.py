@@ -200,6 +200,13 @@ class _Own(dict[str, int]):
     def __missing__(self, name: str) -> int:
         return self.step[name]
 
+    def __delitem__(self, name: str) -> None:
+        """A lone microbatch's buffers are those of the update too, which frees what is the step's."""
+        if name in self:
+            super().__delitem__(name)
+        else:
+            del self.step[name]
+
 
 @dataclass(slots=True)
 class _Walk:

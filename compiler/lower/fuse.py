@@ -80,10 +80,16 @@ def _substitute(found: Listing, alias: Mapping[Key, Use]) -> Listing:
 
 
 def drop_trivial_accumulators(found: Listing) -> Listing:
-    """With one microbatch an accumulated value is the value."""
+    """With one microbatch an accumulated value is the value, if not several parts of its work (slices) add to it."""
     if found.microbatches > 1:
         return found
-    gone = {n.id for n in found.nodes if n.op == "accumulate"}
+    index = found.index()
+
+    def of_parts(node: Node) -> bool:
+        source = index[node.uses[0].node]
+        return source.op == "add" and any(found.part(index[use.node]) != found.part(node) for use in source.uses)
+
+    gone = {n.id for n in found.nodes if n.op == "accumulate" and not of_parts(n)}
     alias = {(n.id, 0): n.uses[0] for n in found.nodes if n.id in gone}
     kept = tuple(n for n in found.nodes if n.id not in gone)
     return _substitute(replace(found, nodes=kept), alias)

@@ -3,8 +3,8 @@
 In: one device's step graph, the blocks of each chunk, the chunks' devices. Out: a `Chunked`: a chunk and a half for
 every node that runs once a microbatch, and for each border the values that go over it, activations down and gradients
 up. What later chunks need is passed on from chunk to chunk, and a device that has a value once keeps it. What is made
-of positions, keys of randomness or ids alone crosses nothing: each device makes it itself. Where rows are cut into token slices, a half of a chunk is that
-of one slice: what it reads of others it reads on its own device.
+of positions, keys of randomness or ids alone crosses nothing: each device makes it itself. Where rows are cut into
+token slices, a half of a chunk is that of one slice: what it reads of others it reads on its own device.
 """
 
 from __future__ import annotations
