@@ -85,7 +85,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         code="E0011",
         title="not UTF-8 text",
-        what="The file's bytes are no UTF-8: it is not text, or text in another encoding.",
+        what="The file's bytes are no UTF-8, or hold a zero: it is not text, or text in another encoding.",
         why="Specs are UTF-8 everywhere, so that they mean the same on every machine.",
     ),
     Entry(

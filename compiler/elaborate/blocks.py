@@ -337,6 +337,15 @@ def all_states(instance: Instance | Chain) -> Iterator[tuple[str, Parameter, Lay
     return _all(instance, states=True)
 
 
+def count_owned(instance: Instance | Chain) -> int:
+    """How many parameters and states there are, without naming them: chains in chains have very many."""
+    if isinstance(instance, Chain):
+        made = [count_owned(template) for template in instance.templates]
+        return sum(made[kind] for kind in instance.kinds)
+    parts = (value for value in instance.names.values() if isinstance(value, Instance | Chain))
+    return len(instance.parameters) + len(instance.states) + sum(map(count_owned, parts))
+
+
 def _all(instance: Instance | Chain, states: bool) -> Iterator[tuple[str, Parameter, Layer | None]]:
     if isinstance(instance, Chain):
         made = [list(_all(template, states)) for template in instance.templates]

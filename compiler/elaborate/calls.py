@@ -300,6 +300,9 @@ def _result(
 ) -> Use:
     use = value if isinstance(value, Use) else a.tensor(inner, value, inner.context.dtype, at)
     wanted = tuple(axis for dim in out.dims for axis in d.axes(inner, dim))
+    twice = next((axis for i, axis in enumerate(wanted) if axis in wanted[:i]), None)
+    if twice is not None:
+        raise frame.fault("E0204", f"the result of {instance.name} would have two axes {twice}", out.span)
     allowed = {*wanted, *boundary.carried, *inner.bank}
     if set(wanted) - set(use.dims) or set(use.dims) - allowed:
         raise result_misfit(inner, out, use, wanted, allowed, at)

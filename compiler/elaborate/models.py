@@ -17,7 +17,7 @@ from ..ir.types import Dim, DType, Node, Phase, TensorType, Use
 from ..language import syntax as s
 from . import chain, functions, primitives, scan
 from . import dims as d
-from .blocks import all_parameters, all_states, declarations
+from .blocks import all_parameters, all_states, count_owned, declarations
 from .calls import Given, apply_instance
 from .derived import Named, extend, named
 from .expressions import EXPRESSIONS
@@ -219,8 +219,8 @@ def _write_parameters(frame: Frame, writer: Writer, instance: Instance) -> int:
     context.sink.raise_if_errors()
     unused = {id(path): (path, where) for path, _, _, where in context.inits}
     total = 0
+    context.spend_nodes(frame, count_owned(instance), instance.decl.name.span)
     for name, parameter, layer in all_parameters(instance):
-        context.spend_nodes(frame, 1, parameter.span)
         init: Value = parameter.init
         steps = name.split(".")
         for path, pattern, value, _ in context.inits:

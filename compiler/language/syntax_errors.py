@@ -161,6 +161,9 @@ def unreadable(source: Source, limit: int) -> Diagnostic | None:
     if len(source.text) > limit:
         title = f"a text of {len(source.text):,} characters; at most {limit:,} are read"
         return Diagnostic("E0010", title, (Label(source.span(0, 0)),))
+    at = source.text.find("\0")
+    if at >= 0:
+        return Diagnostic("E0011", f"not text: a byte 0 at offset {at}", (Label(source.span(at, at)),))
     return None
 
 
