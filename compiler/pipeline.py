@@ -39,6 +39,7 @@ from .partition import kept
 from .partition.choices import DATA, Wishes
 from .partition.decide import Decision, decide
 from .partition.factors import factored as in_factors
+from .partition.impossible import idle_axes
 from .passes import Pass, run_passes
 from .passes import check as check_graph
 from .passes.differentiate import Differentiate
@@ -254,9 +255,19 @@ def machines(mesh: Mesh, plan: Plan, cluster: Cluster | None) -> tuple[Cluster, 
 
 
 def wishes_of(plan: Plan) -> Wishes:
-    """What a plan asks of layouts."""
+    """What a plan asks of layouts. Raises SpecError E0947 for a dim that is to be cut and not to be, and for a stage of
+    ZeRO without an axis to cut over."""
+    if plan.zero and plan.mesh and DATA not in dict(plan.mesh):
+        title = f"ZeRO stage {plan.zero} cuts over the axis `{DATA}`, and the mesh is {Mesh(plan.mesh)}"
+        axes = ",".join(f"{name}={size}" for name, size in ((DATA, 2), *plan.mesh))
+        raise SpecError(Diagnostic("E0947", title, hint=f"for instance --mesh {axes}"))
     pins: dict[str, tuple[str, ...]] = {}
     for dim, axis in plan.pins:
+        others = {other for name, other in plan.pins if name == dim}
+        if None in others and len(others) > 1:
+            one = next(other for other in others if other is not None)
+            title = f"the pins `{dim} -> {one}` and `{dim} -> none` exclude each other"
+            raise SpecError(Diagnostic("E0947", title, hint="keep one of them"))
         pins[dim] = pins.get(dim, ()) + (() if axis is None else (axis,))
     return Wishes(pins, plan.zero)
 
@@ -409,10 +420,11 @@ def compile_recipe(
     mesh: Mesh | None = None,
     wishes: Wishes | None = None,
     cluster: Cluster | None = None,
+    warn: Callable[[Sequence[Diagnostic]], None] | None = None,
 ) -> Build:
     """The build folder of a recipe: programs to train, evaluate and predict. Raises SpecError, OSError.
 
-    `table` is what kernels take on this machine: without it no time is foretold.
+    `table` is what kernels take on this machine: without it no time is foretold. `warn`: told of what is hardly meant.
     On a mesh (the recipe's plan's, or the one given), training and evaluation are laid out on it as the wishes and the
     prices of the cluster (the recipe's, or the one given) say.
     """
@@ -439,7 +451,10 @@ def compile_recipe(
         chosen = laid_out(ways, inner, wishes, *priced)
         laid = {name: decision.graph for name, decision in chosen.items()}
         graphs, lying = spread({**laid, PREDICT: graphs[PREDICT]}, inner)
-        files = kept.files(next(iter(chosen.values())))
+        step = next(iter(chosen.values()))
+        files = kept.files(step)
+        if warn is not None:
+            warn(idle_axes(step.graph, step.mesh))
     if stages > 1:
         trained = {name: graph for name, graph in graphs.items() if name != PREDICT}
         wanted = Pipeline(plan.schedule, plan.balance, *priced)

@@ -1,6 +1,6 @@
 """`python -m partita.runtime BUILD`: trains a build folder; under torchrun, one process for each device of its mesh.
 
-    torchrun --nproc-per-node 2 -m partita.runtime out/demo/build --run out/demo
+    torchrun --nproc-per-node 2 -m partita.runtime out/demo/build --out out/demo
 
 The first process speaks; what goes wrong in any is left where torchrun looks for it.
 """
@@ -29,7 +29,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Trains; gives the exit code: 0, 1 for a fault, 130 or 143 after a signal."""
     given = _parser().parse_args(words)
     options = Options(
-        folder=Path(given.run),
+        folder=Path(given.out),
         resume=given.resume,
         overwrite=given.overwrite,
         data_root=Path(given.data_root) if given.data_root else None,
@@ -57,7 +57,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m partita.runtime", description="Train a build folder.")
     parser.add_argument("build", metavar="BUILD", help="a folder that `partita compile` wrote")
-    parser.add_argument("--run", metavar="DIR", required=True, help="the run's folder: checkpoints and metrics")
+    parser.add_argument("--out", metavar="DIR", required=True, help="the run's folder: checkpoints and metrics")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="begin anew in a folder that holds a run")
     parser.add_argument("--data-root", metavar="DIR", help="where the data's paths begin")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ..compiler import pipeline
-from ..compiler.base.diagnostic import Diagnostic, Label, Severity, did_you_mean, render_all
+from ..compiler.base.diagnostic import Diagnostic, Label, Severity, did_you_mean
 from ..compiler.cost.cluster import Cluster
 from ..compiler.cost.table import Table
 from ..compiler.elaborate.load import Spec
@@ -21,7 +19,7 @@ from ..runtime.program import Build
 from .arguments import add_kernels, add_spec, kernels_of, sets_of
 from .calibration import table_for
 from .fault import CommandFault
-from .mesh import add_mesh, cluster_of, plan_of
+from .mesh import add_mesh, cluster_of, plan_of, warn
 from .numbers import bytes_text, compact, seconds_text
 from .specs import open_spec, recipe_of
 
@@ -69,7 +67,9 @@ def compile_recipe(
         _check_known(dump, spec, recipe)
     kind = device.partition(":")[0]
     try:
-        build = pipeline.compile_recipe(spec, recipe, folder, device=kind, table=table, dump=dump, cluster=cluster)
+        build = pipeline.compile_recipe(
+            spec, recipe, folder, device=kind, table=table, dump=dump, cluster=cluster, warn=warn
+        )
     except OSError as fault:
         raise CommandFault(f"cannot write {folder}: {fault.strerror}", exit_code=1) from fault
     warn(idle(recipe, [item.name for item in build.parameters if item.trained]))
@@ -89,12 +89,6 @@ def idle(recipe: Recipe, names: Sequence[str]) -> list[Diagnostic]:
         for group in idle_groups(recipe.optimizer, names)
         if group.pattern != "*"  # for whatever is left; there may be nothing
     ]
-
-
-def warn(found: list[Diagnostic]) -> None:
-    """Warnings on standard error."""
-    if found:
-        print(render_all(found, sys.stderr.isatty() and "NO_COLOR" not in os.environ), file=sys.stderr)
 
 
 def _check_known(names: tuple[str, ...], spec: Spec, recipe: Recipe) -> None:

@@ -66,7 +66,7 @@ def job_of(options: argparse.Namespace) -> Job:
     per_host = min(options.per_host, count)
     if per_host < 1 or count % per_host:
         raise CommandFault(f"{count} devices do not divide into hosts of {per_host}", "choose another --per-host")
-    words = [options.build, "--run", options.run, "--device", options.device]
+    words = [options.build, "--out", options.run, "--device", options.device]
     return Job(build.name, count // per_host, per_host, f"-m partita.runtime {shlex.join(words)}")
 
 
@@ -76,7 +76,7 @@ RESUME = '$(ls -d "$RUN"/checkpoints/step-* > /dev/null 2>&1 && echo --resume)'
 
 def slurm(job: Job) -> str:
     """A batch script. Slurm sends SIGTERM to the steps two minutes before the end, then queues the job anew."""
-    run = shlex.split(job.command)[shlex.split(job.command).index("--run") + 1]
+    run = shlex.split(job.command)[shlex.split(job.command).index("--out") + 1]
     return f"""#!/bin/bash
 #SBATCH --job-name={job.name}
 #SBATCH --nodes={job.hosts}
@@ -98,7 +98,7 @@ srun --kill-on-bad-exit=1 torchrun \\
 def kubernetes(job: Job, image: str, device: str) -> str:
     """A headless Service, by which the hosts find the first, and an indexed Job that begins anew what was evicted."""
     name = "".join(c if c.isalnum() else "-" for c in job.name.lower()).strip("-") or "partita"
-    run = shlex.split(job.command)[shlex.split(job.command).index("--run") + 1]
+    run = shlex.split(job.command)[shlex.split(job.command).index("--out") + 1]
     gpus = f"\n          resources: {{limits: {{nvidia.com/gpu: {job.per_host}}}}}" if device == "cuda" else ""
     return f"""apiVersion: v1
 kind: Service

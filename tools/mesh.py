@@ -7,12 +7,15 @@ In: the command line's words, or the recipe's plan. Out: a partitioned graph wit
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
 from rich.console import Console
 
 from ..compiler import pipeline
-from ..compiler.base.diagnostic import Diagnostic, SpecError
+from ..compiler.base.diagnostic import Diagnostic, SpecError, render_all
 from ..compiler.cost.account import account
 from ..compiler.cost.cluster import Cluster
 from ..compiler.elaborate.load import Spec
@@ -20,6 +23,7 @@ from ..compiler.elaborate.plan import PIPE, pipeline_faults
 from ..compiler.elaborate.recipe import Plan, Recipe, Rows
 from ..compiler.ir.layout import Mesh
 from ..compiler.partition.decide import Decision
+from ..compiler.partition.impossible import idle_axes
 from ..compiler.schedule.forms import FormFault, parse_form
 from .machines import add_cluster, cluster_from
 from .numbers import bytes_text, seconds_text
@@ -82,7 +86,8 @@ def plan_of(options: argparse.Namespace, recipe: Recipe | None) -> Plan | None:
     if options.mesh is not None:
         plan = replace(plan, mesh=mesh_axes(options.mesh))
     pins = tuple(_pin(word) for word in options.pin)
-    plan = replace(plan, pins=(*plan.pins, *pins), zero=plan.zero if options.zero is None else options.zero)
+    kept = tuple(pin for pin in plan.pins if pin[0] not in dict(pins))
+    plan = replace(plan, pins=(*kept, *pins), zero=plan.zero if options.zero is None else options.zero)
     return pipeline_of(options, plan, None if recipe is None else recipe.rows)
 
 
@@ -158,6 +163,17 @@ def mesh_json(decision: Decision) -> dict[str, object]:
         "seconds": decision.solution.seconds,
         "gap": decision.solution.gap,
     }
+
+
+def warn_of_idle(decision: Decision) -> None:
+    """Says on standard error which axes are of no use."""
+    warn(idle_axes(decision.graph, decision.mesh))
+
+
+def warn(found: Sequence[Diagnostic]) -> None:
+    """Warnings on standard error."""
+    if found:
+        print(render_all(found, sys.stderr.isatty() and "NO_COLOR" not in os.environ), file=sys.stderr)
 
 
 def print_mesh(decision: Decision, console: Console) -> None:

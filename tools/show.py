@@ -28,7 +28,7 @@ from .duration import to_json as time_json
 from .fault import CommandFault
 from .figures import BlockFigures, Figures, figures
 from .machines import cluster_from
-from .mesh import add_mesh, cluster_of, decision_of, mesh_json, plan_of, print_mesh
+from .mesh import add_mesh, cluster_of, decision_of, mesh_json, plan_of, print_mesh, warn_of_idle
 from .numbers import bytes_text, compact
 from .occupied import kept_by_layer, print_occupied, to_json
 from .specs import Bound, bind, step_of
@@ -81,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
     print_figures(found, options.depth, console)
     if decision is not None:
         print_mesh(decision, console)
+        warn_of_idle(decision)
     return 0
 
 

@@ -115,7 +115,7 @@ def train_on_mesh(options: argparse.Namespace, recipe: Recipe, build: Build, bes
 
 def run_words(options: argparse.Namespace, folder: Path, kernels: tuple[str, ...]) -> list[str]:
     """The command line of each process, behind the build's folder."""
-    words = ["--run", str(folder), "--device", options.device]
+    words = ["--out", str(folder), "--device", options.device]
     words += ["--resume"] if options.resume else []
     words += ["--overwrite"] if options.overwrite else []
     words += ["--data-root", options.data_root] if options.data_root else []

@@ -98,6 +98,19 @@ ENTRIES: tuple[Entry, ...] = (
         why="A stage without work, or one that does not fit into memory, is none. The message says what would do.",
     ),
     Entry(
+        code="E0947",
+        title="wishes that exclude each other",
+        what="A dim is pinned to an axis and to none, two dims of every operator that has them are pinned to one axis, "
+        "or ZeRO is to cut over an axis that is not there.",
+        why="An axis cuts one dim of a value. The message names the operator that cannot do both.",
+    ),
+    Entry(
+        code="E0948",
+        title="an axis that cuts nothing",
+        what="A warning: along this axis of the mesh all devices hold and compute the same.",
+        why="More devices were asked for than are of use. The message says which dim is too short, or what to do.",
+    ),
+    Entry(
         code="E0951",
         title="a budget that cannot be met",
         what="However much is computed again, a step takes more memory than the budget.",

@@ -52,9 +52,9 @@ def test_a_killed_process_ends_all_and_the_run_goes_on(
     build, run = compiled(tmp_path / "build", {"data": 2}, 6)[0], tmp_path / "run"
     killer(tmp_path / "site", signal.SIGKILL, 3, 1, "os.getpid()")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    ended = launch(str(build), "--run", str(run), "--device", "cpu")
+    ended = launch(str(build), "--out", str(run), "--device", "cpu")
     assert ended.returncode == 1, ended.stderr
     assert re.search(r"E0532.*rank 1 .*SIGKILL", ended.stderr), ended.stderr
-    ended = launch(str(build), "--run", str(run), "--device", "cpu", "--resume")
+    ended = launch(str(build), "--out", str(run), "--device", "cpu", "--resume")
     assert ended.returncode == 0, ended.stderr
     assert_close(losses(run), alone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from generators.bigram import bigram_build, write_build
 from partita.runtime.layout import Mesh
 from partita.tools.cli import main
+from torch.distributed.run import get_args_parser
 
 
 def build(folder: Path, devices: int = 16) -> str:
@@ -22,6 +24,16 @@ def test_a_slurm_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=False, timeout=10).returncode == 0
     for part in ("--nodes=2", "--requeue", "--nproc-per-node 8", "-m partita.runtime", "'out/a run'", "--resume"):
         assert part in text
+
+
+def test_torchrun_takes_what_a_script_gives_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its parser looks at our words too, and takes what abbreviates an option of its own for that."""
+    assert main(["launch", build(tmp_path), "--slurm", "--run", "out/run"]) == 0
+    text = capsys.readouterr().out.replace("\\\n", " ")
+    words = shlex.split(next(line for line in text.splitlines() if line.startswith("srun")))
+    every = ["--resume", "--overwrite", "--data-root", "d", "--dump", "x", "--kernels", "k"]
+    found = get_args_parser().parse_args([*words[words.index("torchrun") + 1 : -1], *every])
+    assert found.training_script == "partita.runtime" and found.training_script_args[-len(every) :] == every
 
 
 def test_a_kubernetes_job(tmp_path: Path) -> None:

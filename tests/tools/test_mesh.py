@@ -48,6 +48,20 @@ def test_explain_gives_alternatives_and_their_cost(capsys: pytest.CaptureFixture
     assert "tensor cuts V" in text and " ms " in text
 
 
+@pytest.mark.parametrize(
+    ("mesh", "hint"),
+    [
+        ("data=8", "batch = 4: an axis of 4 would do"),
+        ("data=2,spare=2", "pin one to spare, or leave spare out"),
+        ("tensor=512", "V = 256 is the longest"),
+    ],
+)
+def test_an_axis_of_no_use_is_told(mesh: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", TOUR, "--mesh", mesh]) == 0
+    words = capsys.readouterr().err
+    assert "warning[E0946]" in words and "cuts nothing" in words and hint in words
+
+
 def test_explain_says_what_decided(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--mesh", "data=2,tensor=2", "--pin", "V=tensor")
     text = said(capsys, "explain", TOUR, "head.w", *words)
@@ -94,6 +108,7 @@ def test_a_build_explains_itself_as_its_spec_does(tmp_path: Path, capsys: pytest
         (["--mesh", "pipe=2", "--balance", "1,x"], "is not a list of numbers"),
         (["--mesh", "data=2", "--pin", "V"], "`--pin V` is not DIM=AXIS"),
         (["--mesh", "data=2", "--pin", "V=tensor"], "the mesh has no axis tensor"),
+        (["--mesh", "tensor=2", "--pin", "batch=tensor", "--pin", "T=tensor"], "has both dims, and an axis cuts one"),
     ],
 )
 def test_words_that_are_no_mesh(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

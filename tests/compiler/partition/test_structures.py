@@ -222,11 +222,17 @@ def test_twice_the_layers_are_the_same_program() -> None:
         (
             Plan((("tensor", 16),), (("H", "tensor"),)),
             "E0942",
-            ["H = 12 cannot be cut over 16", "an axis of 4 would do"],
+            ["H = 12 cannot be cut over 16", "attn.q.dot` (dot) has 12", "an axis of 4 would do"],
         ),
         (Plan((("tensor", 4),), (("H", "tenser"),)), "E0941", ["no axis tenser", "did you mean `tensor`?"]),
-        (Plan((("tensor", 4),), (("Q", "tensor"),)), "E0941", ["no dim Q"]),
-        (Plan((("tensor", 2),), (), None, 1 << 28), "E0943", ["cannot hold the step", "parameters", "more devices"]),
+        (Plan((("tensor", 4),), (("Q", "tensor"),)), "E0941", ["no dim Q", "there are batch, T, V, D"]),
+        (Plan((("tensor", 2),), (("H", "tensor"), ("H", None))), "E0947", ["`H -> tensor` and `H -> none` exclude"]),
+        (Plan((("tensor", 2),), (), 2), "E0947", ["ZeRO stage 2", "the mesh is tensor 2", "--mesh data=2,tensor=2"]),
+        (
+            Plan((("tensor", 2),), (), None, 1 << 28),
+            "E0943",
+            ["cannot hold the step", "parameters", "devices or more"],
+        ),
     ],
 )
 def test_wishes_that_cannot_be(plan: Plan, code: str, words: list[str]) -> None:
