@@ -64,13 +64,10 @@ def check_held(folded: Folded, chosen: Mapping[ClassId, Strategy], mesh: Mesh, w
             at = mesh.order(axis)
             if any(_cuts(chosen[id_][at].cut, name) for id_, _ in having):
                 continue
-            could = [
-                node for _, node in having if node.uses and any(_cuts(option.cut, name) for option in options(node))
-            ]
-            rivals = (
-                (node, dim) for node in could for dim, of in wishes.pins.items() if axis in of and _has(node, dim)
-            )
-            node, rival = next(((node, dim) for node, dim in rivals if dim != name), (None, ""))
+            could = [node for _, node in having if any(_cuts(option.cut, name) for option in options(node))]
+            others = [dim for dim, of in wishes.pins.items() if axis in of and dim != name]
+            both = ((node, dim) for node in could if node.uses for dim in others if _has(node, dim))
+            node, rival = next(both, (None, ""))
             if node is not None:
                 title = f"the pins `{name} -> {_text([axis])}` and `{rival} -> {_text([axis])}` exclude each other"
                 hint = f"`{node.id}` ({node.op}) has both dims, and an axis cuts one: leave one of the pins out"
@@ -115,7 +112,7 @@ def _idle(laid: Graph, mesh: Mesh, axis: str) -> Diagnostic:
     else:
         hint = f"to cut a dim takes longer than it saves: pin one to {axis}, or leave {axis} out"
     title = f"the axis `{axis}` cuts nothing: its {size} devices all do the same"
-    return Diagnostic("E0946", title, hint=hint, severity=Severity.WARNING)
+    return Diagnostic("E0948", title, hint=hint, severity=Severity.WARNING)
 
 
 def _size(bytes_: float) -> str:

@@ -59,7 +59,7 @@ def test_explain_gives_alternatives_and_their_cost(capsys: pytest.CaptureFixture
 def test_an_axis_of_no_use_is_told(mesh: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", TOUR, "--mesh", mesh]) == 0
     words = capsys.readouterr().err
-    assert "warning[E0946]" in words and "cuts nothing" in words and hint in words
+    assert "warning[E0948]" in words and "cuts nothing" in words and hint in words
 
 
 def test_explain_says_what_decided(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ...compiler.elaborate.plan import PIPE
 from ...compiler.elaborate.recipe import Recipe
 from ...compiler.ir.layout import Mesh
 from ..arguments import add_kernels, add_spec, add_which, kernels_of, sets_of
@@ -59,6 +60,8 @@ def run(options: argparse.Namespace) -> int:
     _check_size(recipe, count := elements_of(loss_graph(spec, recipe)))
     small = f"; made small: {told}" if told else ""
     say(options, f"{recipe.name} on {mesh}, float64, {count:,} values a forward{small}")
+    if PIPE in mesh.names:
+        say(options, f"(what the stages of `{PIPE}` exchange is not run here: each form has the whole chain)")
     chains: list[Chain] = []
     cluster = cluster_of(options, spec)
     for chain in Verification(spec, recipe, plan, whole if told else None, cluster=cluster).chains():

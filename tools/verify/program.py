@@ -14,6 +14,7 @@ from ...compiler import pipeline
 from ...compiler.cost.cluster import Cluster
 from ...compiler.elaborate.load import Spec
 from ...compiler.elaborate.loss import elaborate_loss
+from ...compiler.elaborate.plan import PIPE
 from ...compiler.elaborate.recipe import Plan, Recipe
 from ...compiler.ir.graph import Graph
 from ...compiler.ir.layout import Layout, Mesh
@@ -78,7 +79,7 @@ class Verification:
             chain = Chain(name, self.recipe.seed)
             form = chain.passes(ways[0].loss, ways[0].passes)
             if form is not None:
-                if self.plan is not None and Mesh(self.plan.mesh).devices > 1:
+                if self.plan is not None and Mesh(self.plan.mesh).without(PIPE).devices > 1:
                     chain = self._on_mesh(chain, form, ways, whole, self.plan)
                 else:
                     chain.lowered(form, form)
@@ -122,7 +123,9 @@ class Verification:
 
     def _decided(self, graphs: Sequence[Graph], plan: Plan) -> Decision:
         if self.mesh is None:
-            self.mesh, self.wishes = pipeline.factored(graphs[0], Mesh(plan.mesh), pipeline.wishes_of(plan))
+            self.mesh, self.wishes = pipeline.factored(
+                graphs[0], Mesh(plan.mesh).without(PIPE), pipeline.wishes_of(plan)
+            )
         wishes = replace(self.wishes, leaves=dict(self.leaves))
         cluster = self.cluster or pipeline.recipe_cluster(self.spec, self.recipe)
         return pipeline.partitioned(graphs, self.mesh, wishes, *pipeline.machines(self.mesh, plan, cluster))
