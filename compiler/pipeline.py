@@ -213,7 +213,8 @@ def peak_on_mesh(step: Graph, plan: Plan, device: str = "cpu", cluster: Cluster 
     if Mesh(plan.mesh).devices == 1:
         return graph_footprint(step, device).memory.peak_bytes
     mesh, wishes = factored(step, Mesh(plan.mesh), wishes_of(plan))
-    graphs, lying = spread(laid_out({"step": [step]}, mesh, wishes, cluster, plan.budget_bytes), mesh)
+    laid = laid_out({"step": [step]}, mesh, wishes, cluster, plan.budget_bytes)
+    graphs, lying = spread({name: decision.graph for name, decision in laid.items()}, mesh)
     build, _ = compile_graphs(graphs, {}, {}, device=device, spread=lying)
     return int(build.predictions["peak_bytes"])
 
