@@ -384,16 +384,22 @@ def predictions(steps: Mapping[str, Graph], recipe: Recipe) -> dict[str, float]:
     """What the graphs foretell of a step. The peak is an estimate: `compile_recipe` puts that of the lowered program in
     its place, and its seconds beside."""
     repeat = {turn.program: turn.repeat for turn in recipe.turns}
+    flops = [model_flops(step) * repeat[name] for name, step in steps.items()]
     return {
         "parameters": max(parameter_count(step) for step in steps.values()),
-        "step_flops": sum(model_flops(step) * repeat[name] for name, step in steps.items()),
+        "step_flops": sum(flops) if all(flops) else 0,
         "peak_bytes": max(step_memory(step).peak_bytes for step in steps.values()),
         "tokens_per_step": recipe.tokens_per_step,
     }
 
 
 def model_flops(step: Graph) -> int:
-    """FLOPs of the contractions of a whole step, as MFU counts them: nothing that is computed again counts."""
+    """FLOPs of the contractions of a whole step, as MFU counts them: nothing that is computed again counts.
+
+    0, which stands for unknown, where a foreign kernel computes: nobody knows what it does.
+    """
+    if any(step.nodes(op) for op in (FOREIGN, BACKWARD)):
+        return 0
     return sum(work.model_flops for node, work in works(step) if node.phase in (Phase.FORWARD, Phase.BACKWARD))
 
 

@@ -117,7 +117,7 @@ def print_duration(found: Duration, source: str, console: Console) -> None:
     rate = compact(found.tokens / found.seconds) if found.seconds else "?"
     console.print(
         f"[bold]{found.name}[/bold]  {seconds_text(found.seconds)} a step, {rate} tokens/s, "
-        f"MFU {100 * found.mfu:.1f}%  ({source})",
+        f"MFU {f'{100 * found.mfu:.1f}%' if found.model_flops else 'unknown'}  ({source})",
         soft_wrap=True,
     )
     for title, key in (("operator", _operator), ("layer", _layer)):

@@ -124,6 +124,7 @@ def test_a_build_asks_for_the_permission_again(tmp_path: Path) -> None:
     assert {item.code for item in caught.value.diagnostics} == {"E0921"} and not (tmp_path / "build").exists()
     assert "my_ops" not in sys.modules, "nothing foreign runs for a graph"
     build = compile_recipe(spec, replace(recipe, kernels=("my_ops",)), tmp_path / "build")
+    assert build.predictions["step_flops"] == 0, "nobody knows what a foreign kernel computes"
     assert build.kernels == ("my_ops",) and "my_ops" not in sys.modules
     with pytest.raises(RuntimeFault, match="E0524"):
         train(tmp_path / "build", Options(tmp_path / "run", device="cpu", kernels=("other",)))
