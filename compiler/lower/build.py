@@ -24,9 +24,10 @@ from ..ir.graph import Graph
 from ..schedule.stages import Stage
 from .agreement import disagreements
 from .footprint import ROUNDING_BYTES, Footprint, footprint, held_of
+from .modules import Module
 from .outside import ALONE, NO_WHOLES, Spread, parameters_of, states_of
 from .program import Library, lower_graph, lower_stage
-from .timing import StepTime, step_time
+from .timing import StepTime, pipeline_seconds, step_time
 
 MANIFEST = "manifest.json"
 
@@ -85,14 +86,23 @@ def compile_graphs(
     if steps and table is not None:
         modules = {module.name: module for module in library.modules.values()}
         repeats = _repeats(recipe)
-        times = {name: step_time(build.programs[name], modules, table) for name in steps}
-        foretold["step_seconds"] = sum(found.seconds * repeats.get(name, 1) for name, found in times.items())
+        times = {name: _seconds(build, name, modules, table, spread) for name in steps}
+        foretold["step_seconds"] = sum(seconds * repeats.get(name, 1) for name, seconds in times.items())
     if spread.stages:
         for name in spread.stages[0]:
             found = disagreements(build, name)
             assert not found, f"{name} of our own pipeline: {found[0]}"
     sources = {module.name: module.source for module in library.modules.values()}
     return replace(build, predictions=foretold), sources
+
+
+def _seconds(build: Build, name: str, modules: Mapping[str, Module], table: Table, spread: Spread) -> float:
+    """A run of a program; of a pipeline by its schedule, messages taken to be there at once."""
+    if name not in spread.schedules:
+        return step_time(build.programs[name], modules, table).seconds
+    ranks = sorted({build.classes.index(number) for number in build.classes})
+    runs = [(program, step_time(program, modules, table)) for program in (build.programs_of(r)[name] for r in ranks)]
+    return pipeline_seconds(runs, spread.schedules[name])
 
 
 def _repeats(recipe: Mapping[str, Any]) -> dict[str, int]:

@@ -17,6 +17,7 @@ from ...runtime.layout import ONE_DEVICE, Layout, Mesh
 from ...runtime.program import Initializer, Input, Parameter, State, is_step
 from ..ir.graph import Graph
 from ..ir.types import Dim, Dims, DType, Node
+from ..schedule.actions import Schedule
 from ..schedule.stages import Stage
 from .emit import TORCH_DTYPES, shape
 from .kernels import ARGUMENTS
@@ -45,6 +46,7 @@ class Spread:
     variants  the local graphs of the devices that differ from rank 0, by program
     classes   what each rank runs: 0 for the graphs of rank 0, n for `variants[n - 1]`; empty where all are alike
     stages    of a pipeline, what each class runs in place of those graphs, by program
+    schedules of these programs
     """
 
     mesh: Mesh = ONE_DEVICE
@@ -52,6 +54,7 @@ class Spread:
     variants: tuple[Mapping[str, Graph], ...] = ()
     classes: tuple[int, ...] = ()
     stages: tuple[Mapping[str, Stage], ...] = ()
+    schedules: Mapping[str, Schedule] = field(default_factory=dict[str, Schedule])
 
 
 ALONE = Spread()

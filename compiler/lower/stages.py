@@ -64,7 +64,8 @@ def _piped(graphs: Mapping[str, Graph], spread: Spread, mesh: Mesh, wanted: Pipe
         assert not homes or homes == here, "devices of one stage have the same parameters"
         stages.append(found)
         homes = here
-    return _spread(spread, mesh, stages, homes, {name: _leaves(graph) for name, graph in kinds[0].items()})
+    found = _spread(spread, mesh, stages, homes, {name: _leaves(graph) for name, graph in kinds[0].items()})
+    return replace(found, schedules={name: _scheduled(name, graph, schedule) for name, graph in graphs.items()})
 
 
 def _plain(graph: Graph) -> Graph:
@@ -95,11 +96,16 @@ def _placed(step: Graph, form: Form, devices: int, wanted: Pipeline) -> tuple[di
 
 
 def _cut(name: str, graph: Graph, chunk_of: Mapping[str, int], schedule: Schedule) -> tuple[Chunked, Schedule]:
-    shape = schedule.shape
-    if not is_step(name):
-        shape = replace(shape, slices=(1,) * graph.microbatches)
-        schedule = complete("forward", shape, forward_only(shape))
-    return chunked(graph, chunk_of, shape.placement, max(shape.slices)), schedule
+    schedule = _scheduled(name, graph, schedule)
+    return chunked(graph, chunk_of, schedule.shape.placement, max(schedule.shape.slices)), schedule
+
+
+def _scheduled(name: str, graph: Graph, schedule: Schedule) -> Schedule:
+    """The training step's schedule, or that of a program without a backward."""
+    if is_step(name):
+        return schedule
+    shape = replace(schedule.shape, slices=(1,) * graph.microbatches)
+    return complete("forward", shape, forward_only(shape))
 
 
 def _leaves(graph: Graph) -> dict[str, Whole]:

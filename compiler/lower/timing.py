@@ -9,7 +9,8 @@ own work; messages between devices are priced by `cost/cluster.py`.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -21,6 +22,8 @@ from ...runtime.call import Call
 from ...runtime.calls import call_of, traced
 from ...runtime.program import Program, Run
 from ..cost.table import Table, roofline_s
+from ..schedule.actions import COMPUTE, Kind, Schedule
+from ..schedule.simulate import Price, simulate
 from .footprint import placed
 from .modules import Module
 
@@ -91,3 +94,29 @@ def step_time(program: Program, modules: Mapping[str, Module], table: Table) -> 
                 for part in once[name]
             )
     return StepTime(sum(part.seconds for part in parts), tuple(parts))
+
+
+def pipeline_seconds(stages: Iterable[tuple[Program, StepTime]], schedule: Schedule) -> float:
+    """The time of a pipeline's step: its parts laid out by the schedule, before and behind them the slowest stage's.
+
+    Messages take no time, so it is what computing and waiting for it takes.
+    """
+    found = defaultdict[tuple[Kind, int, int], float](float)
+    ends = 0.0
+    for program, time in stages:
+        seconds = defaultdict[str, float](float)
+        for part in time.parts:
+            seconds[part.phase] += part.seconds
+        ends = max(ends, seconds["prepare"] + seconds["update"])
+        for name in program.parts:
+            kind, _, unit = name.rpartition(" ")
+            chunk, _, piece = unit.partition(".")
+            key = (Kind(kind), int(chunk), int(piece or 0))
+            if key[0] in COMPUTE:
+                found[key] = max(found[key], seconds[name] / program.microbatches)
+
+    def price(chunk: int, microbatch: int, piece: int) -> Price:
+        whole = found[Kind.BACKWARD, chunk, piece] + found[Kind.INPUT, chunk, piece]
+        return Price(found[Kind.FORWARD, chunk, piece], whole, found[Kind.WEIGHT, chunk, piece])
+
+    return float(simulate(schedule, price).makespan) + ends

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.pipelines import Piped, PipedMLP, assert_same_as_alone, assert_same_piped
 from partita.compiler.base.diagnostic import SpecError
+from partita.compiler.lower.timing import Part, StepTime, pipeline_seconds
+from partita.compiler.schedule.forms import build as form_schedule
 from partita.compiler.schedule.forms import parse_form
 from partita.runtime.layout import Mesh
 from partita.runtime.program import Send
@@ -42,6 +44,7 @@ def test_a_tied_table_is_on_both_ends_and_nowhere_else(tmp_path: Path) -> None:
     assert len(sent) == 1 and "wte.table" in sent[0]
 
 
+NO_MESH = Mesh(())
 SCHEDULES = ("gpipe", "1f1b", "interleaved(2)", "interleaved(3)", "zero_bubble", "zero_bubble_v", "list(1)", "list(2)")
 MESHES = st.tuples(st.integers(1, 2), st.integers(1, 2)).map(lambda s: Mesh((("data", s[0]), ("tensor", s[1]))))
 
@@ -84,3 +87,14 @@ def test_what_cannot_be_cut_is_refused(schedule: str, balance: tuple[int, ...], 
     with pytest.raises(SpecError, match="E0946") as caught:
         Piped("gpt2", "GPT2", PIPE, schedule, balance=balance).compiled(tmp_path)
     assert said in str(caught.value)
+
+
+def test_a_pipelines_time_is_that_of_its_schedule() -> None:
+    """1F1B with forward and backward of a second each: (m + p - 1) (F + B), and the update behind it."""
+    what = PipedMLP(SpreadMLP(NO_MESH, layers=2, microbatches=3), 2, "1f1b")
+    build = what.built().build
+    programs = [build.programs_of(rank)["step"] for rank in range(2)]
+    parts = [Part("", f"{kind} {chunk}", "", 3, 3.0, "") for chunk in range(2) for kind in ("forward", "backward")]
+    time = StepTime(0.0, (*parts, Part("", "update", "", 1, 5.0, "")))
+    schedule = form_schedule(parse_form("1f1b"), 2, 3)
+    assert pipeline_seconds([(program, time) for program in programs], schedule) == pytest.approx((3 + 1) * 2 + 5)
