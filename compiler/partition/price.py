@@ -52,7 +52,15 @@ class Prices:
         seconds = self.collective_s(move.op, move.axis, layout.usual_elements(dims, self.mesh) * itemsize)
         at = move.after.position(move.axis)
         idle = at is not None and (dims[at].size or 0) < self.mesh.size(move.axis)
+        seconds += self.apart_s(
+            at if move.op == "reduce_scatter" else move.dim, layout.elements(dims, self.mesh) * itemsize
+        )
         return seconds * (_IDLE if idle else 1)
+
+    def apart_s(self, at: int | None, bytes_: float) -> float:
+        """What decides between equals when parts are gathered or scattered: those along the first dim lie in one piece,
+        others are copied."""
+        return _PREFER_SMALL * bytes_ / self.cluster.machine.bandwidth_bytes_per_s if at else 0.0
 
     def collective_s(self, op: str, axis: str, bytes_: float) -> float:
         """Seconds of a collective, its launch included; of a change without a message nearly nothing."""
@@ -84,12 +92,16 @@ class Prices:
         part = size / self.mesh.size(axis)
         if isinstance(on, Reduction):
             scattered = isinstance(target, int) and on is Reduction.SUM and dims[target].runs is None
-            return self.collective_s("reduce_scatter" if scattered else "all_reduce", axis, size)
+            at = target if isinstance(target, int) and scattered else None
+            return self.collective_s("all_reduce" if at is None else "reduce_scatter", axis, size) + self.apart_s(
+                at, size
+            )
         if isinstance(target, int):
             return self.collective_s("all_to_all", axis, part)
         if isinstance(on, int) and dims[on].runs is not None:
             return self.collective_s("spread" if target is Reduction.SUM else "all_reduce", axis, size)
-        return self.collective_s("all_gather", axis, size)
+        at = on if isinstance(on, int) else None
+        return self.collective_s("all_gather", axis, size) + self.apart_s(at, size)
 
     def keep_s(self, bytes_: float) -> float:
         """What decides between equals when a value is kept for the backward."""
