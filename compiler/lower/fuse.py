@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import cast
 
 from ..ir.graph import Graph
 from ..ir.types import Dims, Node, Phase, TensorType, Use
 from .listing import PHASES, Key, Listing, frozen, of_stages
+from .own import gather_own_parts, write_own_parts
 from .sums import gather_sums
 from .unroll import unrolled
 from .updates import group_updates
@@ -23,9 +25,16 @@ NO_PARTS: Mapping[str, int] = MappingProxyType({})
 
 
 def listing(
-    graph: Graph, dump: Sequence[str] = (), parts: Mapping[str, int] = NO_PARTS, steady: bool = True
+    graph: Graph,
+    dump: Sequence[str] = (),
+    axes: Sequence[str] = (),
+    parts: Mapping[str, int] = NO_PARTS,
+    steady: bool = True,
 ) -> Listing:
-    """The graph as it is to be emitted. The first result of each node in `dump` is asked for too, as `dump/<id>`."""
+    """The graph as it is to be emitted, of a device on a mesh with these axes.
+
+    The first result of each node in `dump` is asked for too, as `dump/<id>`.
+    """
     asked = {**graph.outputs, **{f"dump/{name}": graph[name].out() for name in dump}}
     written, outputs = unrolled(graph, asked)
     nodes = sorted(written, key=lambda n: PHASES.index(n.phase))
@@ -39,7 +48,9 @@ def listing(
         one_logits_buffer,
         gather_sums,
         head_into_accumulator,
+        partial(write_own_parts, axes=axes),
         group_updates,
+        gather_own_parts,
     )
     for step in steps:
         found = step(found)

@@ -21,6 +21,7 @@ from .listing import SEND, Key, Listing, of_stages
 from .segment import stands_alone
 
 BUCKET_BYTES = 25 << 20  # as much as DistributedDataParallel sends at once (its bucket_cap_mb)
+GLOO_BUCKET_BYTES = 4 << 20  # messages cost it little, and large members go alone (`runtime/parcels.py`)
 
 
 # ---- nodes
@@ -81,17 +82,21 @@ def _is_waited_for(node: Node, axes: Sequence[str]) -> bool:
 # ---- instructions
 
 
-def overlapped(lists: Sequence[Sequence[Instruction]]) -> list[tuple[Instruction, ...]]:
-    """Instructions of a step's phases with buckets, gathers one layer ahead, and scatters one at a time."""
+def overlapped(lists: Sequence[Sequence[Instruction]], gloo: bool) -> list[tuple[Instruction, ...]]:
+    """Instructions of a step's phases with buckets, gathers one layer ahead, and scatters one at a time.
+
+    gloo: whether it carries the collectives, or NCCL
+    """
+    limit = GLOO_BUCKET_BYTES if gloo else BUCKET_BYTES
     found: list[tuple[Instruction, ...]] = []
     landed: set[str] = set()
     for instructions in lists:
-        found.append(tuple(_in_turn(ahead(bucketed(instructions)), landed)))
+        found.append(tuple(_in_turn(ahead(bucketed(instructions, limit)), landed)))
     return found
 
 
-def bucketed(instructions: Sequence[Instruction]) -> list[Instruction]:
-    """Collectives that nothing waits for yet join the next of their kind, up to `BUCKET_BYTES`.
+def bucketed(instructions: Sequence[Instruction], limit: int) -> list[Instruction]:
+    """Collectives that nothing waits for yet join the next of their kind, up to so many bytes.
 
     Gathers and scatters join their neighbours alone: a gathered layer is not kept before its time, nor are the whole
     gradients of one.
@@ -103,10 +108,11 @@ def bucketed(instructions: Sequence[Instruction]) -> list[Instruction]:
         touched = _touched(instruction)
         if isinstance(instruction, Collective) and instruction.kind != "all_to_all" and instruction.axis != PIPE:
             early = _goes_ahead(instruction, made)
-            key = (instruction.kind, instruction.axis, instruction.reduction, instruction.dtype, early)
+            into = bool(instruction.into)
+            key = (instruction.kind, instruction.axis, instruction.reduction, instruction.dtype, early, into)
             open_ = {k: one for k, one in open_.items() if k == key or not touched & _names(one)}
             before = open_.get(key)
-            if before is not None and _bytes(before) + _bytes(instruction) <= BUCKET_BYTES:
+            if before is not None and _bytes(before) + _bytes(instruction) <= limit:
                 at = next(i for i, one in enumerate(found) if one is before)
                 del found[at]
                 open_[key] = _joined(before, instruction)

@@ -42,6 +42,7 @@ from .listing import NO_PART, RECEIVE, SEND, Listing
 from .modules import Argument, Module, emit, finish, identifier
 from .outside import NO_WHOLES, Wholes, argument_name, inputs_of
 from .overlap import issue_early, overlapped
+from .own import GATHER
 from .segment import Segment, cut, literals, signature
 
 
@@ -111,21 +112,24 @@ def lower_graph(
     """
     for name in dump:
         assert name in graph, f"no value is called {name}"
-    return _Walk(checked_first(issue_early(listing(graph, dump), axes)), library, axes, wholes).program()
+    return _Walk(checked_first(issue_early(listing(graph, dump, axes), axes)), library, axes, wholes).program()
 
 
 def lower_stage(stage: Stage, library: Library, axes: Sequence[str], wholes: Wholes) -> Program:
     """The program of one stage of a pipeline. Every stage is given all that the data brings."""
-    found = issue_early(listing(stage.graph, parts=stage.part, steady=stage.steady), axes)
+    found = issue_early(listing(stage.graph, axes=axes, parts=stage.part, steady=stage.steady), axes)
     found = checked_first(found) if stage.whole.nodes("assign") else found
     walk = _Walk(found, library, axes, wholes, len(stage.parts))
-    made = walk.program()
+    made, gloo = walk.program(), library.device == "cpu"
     names = tuple(map(part_name, stage.parts))
     rows = [item for item in inputs_of(listing(stage.whole), wholes) if item.source == "data"]
     return replace(
         made,
         inputs=(*rows, *(item for item in made.inputs if item.source != "data")),
-        parts={name: overlapped([part])[0] for name, part in zip(names, walk.parts, strict=True)},
+        parts={
+            name: overlapped([part], gloo=library.device == "cpu")[0]
+            for name, part in zip(names, walk.parts, strict=True)
+        },
         order=early(stage.parts, tuple(Turn(names[part], number) for part, number in stage.order)),
     )
 
@@ -202,7 +206,8 @@ class _Walk:
             self._check()
         forward, backward = self.lists[Phase.FORWARD], self.lists[Phase.BACKWARD]
         prepare, microbatch, update = overlapped(
-            (self.lists[Phase.PREPARE], (*forward, *backward), self.lists[Phase.UPDATE])
+            (self.lists[Phase.PREPARE], (*forward, *backward), self.lists[Phase.UPDATE]),
+            gloo=self.library.device == "cpu",
         )
         return Program(
             inputs=tuple(inputs_of(self.listing, self.wholes)),
@@ -265,6 +270,9 @@ class _Walk:
             (key,) = segment.inputs
             self._send(node, key, self._ends(key, position, segment.phase))
             return
+        if node.op == GATHER:
+            self._gather_own(position, segment.phase, node)
+            return
         keys, use, out = [use.value for use in node.uses], node.uses[0], node.outs[0]
         frees = [key for key in dict.fromkeys(keys) if self._ends(key, position, segment.phase)]
         key = keys[0]
@@ -274,11 +282,12 @@ class _Walk:
         given, freed = tuple(map(self.buffer, keys)), tuple(map(self.buffer, frees))
         target, axis, dtype = self.buffer((node.id, 0)), str(node.attrs["axis"]), out.dtype.value
         at, size = _position(node, "split" if node.op == "all_to_all" else "dim")
+        view = bool(node.attrs.get("view"))
         if len(keys) > 1 and node.op != "all_to_all":
             groups = _groups(node)
             made: Instruction = Rows(axis, given[0], given[1], target, sizes, dtype, groups, node.op == "spread", freed)
         elif node.op == "shard":
-            made = Shard(axis, given[0], target, sizes, dtype, at, size, freed)
+            made = Shard(axis, given[0], target, sizes, dtype, at, size, freed, view)
         else:
             join, join_size = _position(node, "join")
             cuts = node.op != "all_reduce"
@@ -291,6 +300,8 @@ class _Walk:
             self.flying[node.id, 0] = tensor
         if in_place:
             result = tensor
+        elif view:  # where it begins differs among devices, and no module asks
+            result = tensor.narrow(at, 0, sizes[at])
         elif same:
             result = torch.empty_strided(sizes, tensor.stride(), dtype=tensor.dtype, device="meta")
         else:
@@ -300,6 +311,20 @@ class _Walk:
         for freed_key in frees:
             del self.live[freed_key]
         self.live[node.id, 0] = result
+
+    def _gather_own(self, position: int, phase: Phase, node: Node) -> None:
+        """A parameter, of which every device has written its own part, is whole again."""
+        own, whole = node.uses
+        at, size = _position(node, "dim")
+        frees = (self.buffer(own.value),) if self._ends(own.value, position, phase) else ()
+        made = Collective(
+            "all_gather", str(node.attrs["axis"]), (self.buffer(own.value),), (node.id,), (tuple(shape(whole.dims)),),
+            whole.dtype.value, dims=(at,), sizes=(size,), frees=frees, into=(self.buffer(whole.value),),
+        )  # fmt: skip
+        self.here.append(made)
+        self.flying[node.id, 0] = self.live[own.value]
+        if frees:
+            del self.live[own.value]
 
     def _check(self) -> None:
         """From here on parameters and states are written."""
@@ -385,7 +410,11 @@ def _position(node: Node, name: str) -> tuple[int, int]:
     dim = node.attrs.get(name)
     if not isinstance(dim, Dim):
         return 0, 0
-    whole = {"all_gather": node.attrs.get("into"), "all_to_all": node.attrs.get("join_into")}.get(node.op, dim)
+    whole = {
+        "all_gather": node.attrs.get("into"),
+        GATHER: node.attrs.get("into"),
+        "all_to_all": node.attrs.get("join_into"),
+    }.get(node.op, dim)
     found = whole if name != "split" else dim
     assert isinstance(found, Dim) and found.size is not None, f"{node.id}: {name} has no size"
     return node.uses[0].dims.index(dim), found.size

@@ -16,11 +16,12 @@ from ..ops.hashing import key_words
 from .checks import needed
 from .kernels import ARGUMENTS
 from .listing import NO_PART, RECEIVE, SEND, Key, Listing
+from .own import GATHER
 
 # Written into every module that reads them.
 INLINE = frozenset({"constant", "extent"})
 # Over an axis of the mesh they are instructions of their own, never part of a module; without one they change nothing.
-ALONE = frozenset({"all_reduce", "all_gather", "reduce_scatter", "all_to_all", "shard", "spread"})
+ALONE = frozenset({"all_reduce", "all_gather", "reduce_scatter", "all_to_all", "shard", "spread", GATHER})
 # Attributes that a shared module takes as integer literals.
 LITERALS = {"random": "key", "gaussian": "key"}
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from partita.compiler.lower.build import compile_graphs
-from partita.compiler.lower.overlap import BUCKET_BYTES
+from partita.compiler.lower.overlap import GLOO_BUCKET_BYTES, bucketed
 from partita.runtime.layout import Mesh
-from partita.runtime.program import Check, Collective, Instruction, Program, Run, Shard, Wait
+from partita.runtime.program import Check, Collective, CollectiveKind, Instruction, Program, Run, Shard, Wait
 from samples.spread_mlp import SpreadMLP
 
 DATA, TENSOR, BOTH = Mesh((("data", 2),)), Mesh((("tensor", 2),)), Mesh((("data", 2), ("tensor", 2)))
@@ -67,7 +67,7 @@ def test_gradients_are_summed_in_one_bucket_while_the_backward_goes_on() -> None
 
 
 def test_a_full_bucket_leaves_while_the_backward_goes_on() -> None:
-    size = int((BUCKET_BYTES / 8) ** 0.5)  # of a square whose elements just fit
+    size = int((GLOO_BUCKET_BYTES / 8) ** 0.5)  # of a square whose elements just fit
     graph, spread = SpreadMLP(DATA, batch=2, width=size, hidden=size, layers=2).spread()
     found = compile_graphs({"step": graph}, {}, {}, spread=spread)[0].programs["step"]
     backward = [i for i in found.microbatch if isinstance(i, Run) and i.module.startswith("blocks_backward")]
@@ -93,3 +93,54 @@ def test_layers_share_their_modules() -> None:
 )
 def test_collectives_are_those_of_the_graph(zero: int, expected: set[str]) -> None:
     assert set(kinds(program(DATA, zero=zero))) == expected
+
+
+def test_a_layer_is_gathered_and_scattered_in_one_bucket() -> None:
+    found = program(DATA, zero=3, layers=3).microbatch
+    gathers = [i for i in found if isinstance(i, Collective) and i.kind == "all_gather"]
+    scatters_ = [i for i in found if isinstance(i, Collective) and i.kind == "reduce_scatter"]
+    assert {len(i.inputs) for i in (*gathers[:3], *scatters_)} == {2}, "up and down"
+    assert all(len(i.dims) == len(i.sizes) == len(i.shapes) == len(i.inputs) for i in (*gathers, *scatters_))
+
+
+def test_what_is_scattered_is_taken_in_before_the_next_begins() -> None:
+    flying: set[str] = set()
+    for instruction in instructions(program(DATA, zero=3, layers=4)):
+        if isinstance(instruction, Wait):
+            flying -= {*instruction.buffers}
+        if isinstance(instruction, Collective) and instruction.kind == "reduce_scatter":
+            assert not flying, "the whole gradients of one layer at a time"
+            flying |= {*instruction.outputs}
+
+
+def collective(number: int, kind: CollectiveKind, size: int) -> Collective:
+    cut = () if kind == "all_reduce" else (0,)
+    return Collective(kind, "data", (f"x{number}",), (f"y{number}",), ((size,),), "f32", dims=cut, sizes=cut)
+
+
+KINDS: list[CollectiveKind] = ["all_reduce", "all_gather", "reduce_scatter"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 12)), max_size=12), st.integers(1, 100))
+def test_buckets_are_bounded_and_lose_nothing(sent: list[tuple[CollectiveKind, int]], limit: int) -> None:
+    given_ = [collective(number, kind, size) for number, (kind, size) in enumerate(sent)]
+    found = [one for one in bucketed(given_, limit) if isinstance(one, Collective)]
+    assert sorted(name for one in found for name in one.inputs) == sorted(name for one in given_ for name in one.inputs)
+    for one in found:
+        assert len(one.inputs) == len(one.outputs) == len(one.shapes)
+        assert len(one.inputs) == 1 or 4 * sum(size for (size,) in one.shapes) <= limit
+        by_name = {name: kind for kind, name in ((kind, f"x{number}") for number, (kind, _) in enumerate(sent))}
+        assert {by_name[name] for name in one.inputs} == {one.kind}
+
+
+def test_a_cut_update_writes_into_the_parameter_which_is_gathered_in_its_place() -> None:
+    found = program(DATA, zero=1, layers=2)
+    views = [i for i in found.update if isinstance(i, Shard) and i.view]
+    assert sorted(i.input for i in views) == ["blocks.0.up", "blocks.1.up"], "whose parts lie one behind another"
+    gathers = [i for i in found.update if isinstance(i, Collective) and i.into]
+    into = {name: whole for i in gathers for name, whole in zip(i.inputs, i.into, strict=True)}
+    assert into == {view.output: view.input for view in views}
+    written = max(
+        p for p, i in enumerate(found.update) if isinstance(i, Run) and {*i.inputs} & {v.output for v in views}
+    )
+    assert found.update.index(gathers[0]) > written
