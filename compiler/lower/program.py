@@ -126,10 +126,7 @@ def lower_stage(stage: Stage, library: Library, axes: Sequence[str], wholes: Who
     return replace(
         made,
         inputs=(*rows, *(item for item in made.inputs if item.source != "data")),
-        parts={
-            name: overlapped([part], gloo=library.device == "cpu")[0]
-            for name, part in zip(names, walk.parts, strict=True)
-        },
+        parts={name: overlapped([part], gloo)[0] for name, part in zip(names, walk.parts, strict=True)},
         order=early(stage.parts, tuple(Turn(names[part], number) for part, number in stage.order)),
     )
 
