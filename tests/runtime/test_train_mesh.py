@@ -58,3 +58,5 @@ def test_a_killed_process_ends_all_and_the_run_goes_on(
     ended = launch(str(build), "--out", str(run), "--device", "cpu", "--resume")
     assert ended.returncode == 0, ended.stderr
     assert_close(losses(run), alone)
+    trained_together(tmp_path / "whole", build, tmp_path / "never killed", 2)
+    assert losses(run) == losses(tmp_path / "never killed"), "on the same mesh, bit for bit"
