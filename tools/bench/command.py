@@ -14,6 +14,7 @@ from ..calibration import table_for
 from ..fault import CommandFault
 from ..numbers import bytes_text, seconds_text
 from .measure import Case, summary
+from .memory import bench_memory
 from .parallel import PLANS, Parallel, bench_parallel
 from .parallel import summary as parallel_summary
 from .predict import bench_predict
@@ -25,6 +26,7 @@ from .terapipe import table as both_tables
 EXAMPLE = "partita bench step --json"
 WHAT = (
     "step: a training step of a GPT against plain PyTorch; precision: the same in bfloat16, against autocast; "
+    "memory: the same within a budget, against PyTorch's ways to keep less; "
     "parallel: the same on two processes, against DDP, FSDP2 and DTensor; "
     "terapipe: token slices simulated against the paper's seconds; "
     "predict: foretold seconds and bytes of steps against measured ones, on a CPU"
@@ -33,7 +35,7 @@ WHAT = (
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("what", choices=("step", "precision", "parallel", "terapipe", "predict"), help=WHAT)
+    parser.add_argument("what", choices=("step", "precision", "memory", "parallel", "terapipe", "predict"), help=WHAT)
     parser.add_argument("--case", choices=CASES, action="append", help="which size; may be repeated (default: all)")
     parser.add_argument("--plan", choices=tuple(PLANS), action="append", help="of `parallel`: which (default: all)")
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="timed steps of each side (default 10)")
@@ -59,9 +61,11 @@ def run(options: argparse.Namespace) -> int:
     if options.what == "parallel":
         return parallel(options)
     names = tuple(options.case or CASES)
-    cases = bench_step(
-        names, options.rounds, torch.device(options.device), not options.no_compile, options.what == "precision"
-    )
+    device, compiled = torch.device(options.device), not options.no_compile
+    if options.what == "memory":
+        cases = bench_memory(options.rounds, device, compiled)
+    else:
+        cases = bench_step(names, options.rounds, device, compiled, options.what == "precision")
     found = summary(cases)
     if options.json:
         print(json.dumps(found, indent=1))

@@ -50,12 +50,20 @@ class Block(nn.Module):
         return h + self.down(F.gelu(self.up(self.ln2(h)), approximate="tanh"))
 
 
+Run = Callable[[nn.Module, Tensor], Tensor]  # a block on x[batch, T, D]: as it stands, or with some of it made again
+
+
+def _run(block: nn.Module, x: Tensor) -> Tensor:
+    return block(x)
+
+
 class GPT2(nn.Module):
     """GPT-2 with tied head; `forward` gives the mean loss, by `F.linear_cross_entropy`'s chunks if `chunked`."""
 
-    def __init__(self, shape: Shape, chunked: bool) -> None:
+    def __init__(self, shape: Shape, chunked: bool, run: Run | None = None) -> None:
         super().__init__()
         self.chunked = chunked
+        self.run_block: Run = run or _run
         self.wte = nn.Embedding(shape.vocabulary, shape.width)
         self.wpe = nn.Embedding(shape.context, shape.width)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
@@ -65,7 +73,7 @@ class GPT2(nn.Module):
         """tokens[batch, T], target[batch, T] -> scalar."""
         x = self.wte(tokens) + self.wpe(torch.arange(tokens.shape[1], device=tokens.device))
         for block in self.blocks:
-            x = block(x)
+            x = self.run_block(block, x)
         h = self.ln_f(x).flatten(0, 1)
         if self.chunked:
             options = nn.LinearCrossEntropyOptions()
@@ -114,12 +122,13 @@ def peer_step(
     compiled: bool,
     device: torch.device,
     low: bool = False,
+    run: Run | None = None,
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """One training step of the peer: zero, forward, backward, AdamW. Gives the loss (a tensor, not synchronised).
 
-    low: forward and loss under autocast to bfloat16
+    low: forward and loss under autocast to bfloat16. run: how each block runs
     """
-    model = GPT2(shape, chunked).to(device)
+    model = GPT2(shape, chunked, run).to(device)
     load_weights(model, weights)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     forward = torch.compile(model) if compiled else model

@@ -56,11 +56,11 @@ def _case(spec: Spec, name: str, rounds: int, device: torch.device, compiled: bo
         recipe = load_recipe(spec, name, ["precision=mixed(compute = bf16)"] if low else [])
         folder = Path(scratch) / "build"
         compile_recipe(spec, recipe, folder, device=device.type)
-        shape = _shape(spec, name)
-        batch = _batch(shape, device)
-        ours = [Contestant("eager", _ours(folder, batch, device, False))]
+        shape = shape_of(spec, name)
+        batch = batch_of(shape, device)
+        ours = [Contestant("eager", ours_of(folder, batch, device, False))]
         if compiled:
-            ours.append(Contestant("compiled", _ours(folder, batch, device, True)))
+            ours.append(Contestant("compiled", ours_of(folder, batch, device, True)))
         if device.type == "cuda":
             ours.reverse()  # what runs by default comes first
         peers = _peers(folder, shape, batch, device, compiled, low)
@@ -99,23 +99,27 @@ def _agreeing(step: Callable[[], torch.Tensor], reference: Contestant, tolerance
     return step
 
 
-def _shape(spec: Spec, name: str) -> Shape:
+def shape_of(spec: Spec, name: str) -> Shape:
+    """The sizes of a recipe's GPT-2, and of its batch."""
     recipe = load_recipe(spec, name)
     _, facts = elaborate_model(spec, recipe.model.name, size=recipe.model.size)
     size = {key: dim.size or 0 for key, dim in facts.dims.items()}
     return Shape(*(size[key] for key in "LDHFVN"), tokens=recipe.dims["T"], rows=recipe.batch)
 
 
-def _batch(shape: Shape, device: torch.device) -> dict[str, torch.Tensor]:
+def batch_of(shape: Shape, device: torch.device) -> dict[str, torch.Tensor]:
+    """tokens[batch, T] and target[batch, T] in i64, the same each time."""
     generator = torch.Generator().manual_seed(SEED)
     size = (shape.rows, shape.tokens)
     ids = [torch.randint(shape.vocabulary, size, generator=generator).to(device) for _ in range(2)]
     return {"tokens": ids[0], "target": ids[1]}
 
 
-def _ours(
+def ours_of(
     folder: Path, batch: dict[str, torch.Tensor], device: torch.device, compiled: bool
 ) -> Callable[[], Callable[[], torch.Tensor]]:
+    """Makes our step from a build folder; a call of it gives the loss."""
+
     def make() -> Callable[[], torch.Tensor]:
         executable = load(folder, device, compiled)
         store = initial_store(executable.build, SEED, device)
