@@ -59,10 +59,10 @@ def test_a_process_killed_at_any_instruction_ends_all(
     (tmp_path / "site" / "sitecustomize.py").write_text(killer)
     with monkeypatch.context() as within:
         within.syspath_prepend(str(tmp_path / "site"))
-        ended = launch(str(folder), "--run", str(run), "--device", "cpu", "--timeout", "20")
+        ended = launch(str(folder), "--out", str(run), "--device", "cpu", "--timeout", "20")
     assert ended.returncode == 1, ended.stderr
     assert re.search(rf"E0532.*rank {rank} .*SIGKILL", ended.stderr), ended.stderr
     saved = (run / "checkpoints" / "step-00000002").exists()
-    ended = launch(str(folder), "--run", str(run), "--device", "cpu", "--resume" if saved else "--overwrite")
+    ended = launch(str(folder), "--out", str(run), "--device", "cpu", "--resume" if saved else "--overwrite")
     assert ended.returncode == 0, ended.stderr
     assert_close(losses(run), alone)
