@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Row = tuple[Sequence[int], Sequence[float], float, float]  # columns, their coefficients, least, most
 INFINITE = float("inf")
+_PATIENCE_S = 20.0  # with a relaxation that begins from the last basis; it takes a fraction of a second, or never ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,18 @@ class Integer:
             self._relaxed = _solver()
             # The programs of layouts: half the time of a presolved run, which cannot begin from the last basis.
             self._relaxed.setOptionValue("presolve", "off")
+            self._relaxed.setOptionValue("time_limit", _PATIENCE_S)
             self._relaxed.passModel(self._model(least, False))
         else:
             count = len(self.costs)
             columns = _indices(range(count))
             self._relaxed.changeColsBounds(count, columns, least, self._most())
-        return self._run(self._relaxed)
+        found = self._run(self._relaxed)
+        if found.x is not None or found.proven:
+            return found
+        again = _solver()  # without presolve it can go round in circles
+        again.passModel(self._model(least, False))
+        return self._run(again)
 
     def best(
         self, least: NDArray[Any], *, start: Answer | None = None, presolve: bool = True, gap: float = 1e-7,

@@ -7,6 +7,7 @@ the last good one; whatever bears the name is complete. Names in it are logical,
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -26,6 +27,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
+from .execute import DTYPES
 from .fault import RuntimeFault
 from .mesh import Place, store_of
 from .program import Build, Parameter, State
@@ -76,7 +78,8 @@ def save(
     shapes = {name: list(item.shape) for name, item in tensors_of(build).items()}
     scalars = Scalars(build.name, step, seed, shapes, losses=list(losses))
     tensors = store_of(place, build, {name: store[name] for name in shapes if name in store})
-    return _save(folder, scalars, lambda partial: _write_tensors(partial, tensors), keep)
+    files = _file_numbers(tensors_of(build).values())
+    return _save(folder, scalars, lambda partial: _write_tensors(partial, tensors, files), keep)
 
 
 def save_parts(folder: Path, scalars: Scalars, parts: Iterable[dict[str, torch.Tensor]]) -> Path:
@@ -243,23 +246,24 @@ def _differences(wanted: Mapping[str, Parameter | State], found: Mapping[str, li
     return lines + [f"{name} {found[name]} is not in this model" for name in extra]
 
 
-def _write_tensors(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    writer = HuggingFaceStorageWriter(str(folder), _file_numbers(tensors), save_distributed=_distributed())
+def _write_tensors(folder: Path, tensors: dict[str, torch.Tensor], files: dict[str, int]) -> None:
+    writer = HuggingFaceStorageWriter(str(folder), files, save_distributed=_distributed())
     dense = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns that there is no process group
         dcp_save(dense, storage_writer=writer, no_dist=not _distributed())
 
 
-def _file_numbers(tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:
-    """Which file, from 1, a tensor goes to: each holds about FILE_BYTES."""
+def _file_numbers(items: Iterable[Parameter | State]) -> dict[str, int]:
+    """Which file, from 1, a tensor goes to: each holds about FILE_BYTES. Every rank says it of all, also of what only
+    others hold."""
     numbers: dict[str, int] = {}
     number, filled = 1, 0
-    for name, tensor in tensors.items():
-        size = tensor.numel() * tensor.element_size()
+    for item in items:
+        size = math.prod(item.shape) * DTYPES[item.dtype].itemsize
         if filled and filled + size > FILE_BYTES:
             number, filled = number + 1, 0
-        numbers[name], filled = number, filled + size
+        numbers[item.name], filled = number, filled + size
     return numbers
 
 

@@ -13,6 +13,7 @@ import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -80,8 +81,13 @@ def fault_of(failures: Mapping[int, ProcessFailure]) -> RuntimeFault:
     return RuntimeFault("E0532", f"rank {rank} of the mesh ended: {why}", hint or "go on with --resume")
 
 
+def _text(message: object) -> str:
+    """What torch's record of a failure holds: a text, or a dict with it."""
+    return str(cast("dict[str, object]", message).get("message", "")) if isinstance(message, dict) else str(message)
+
+
 def _said(failure: ProcessFailure) -> str:
-    message = failure.message
+    message = _text(failure.message)
     for kind in ("RuntimeFault: ", "fault.RuntimeFault: "):
         message = message.removeprefix(kind)
     return message.strip() or f"exit code {failure.exitcode}"

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 from oracles.training import Losses, assert_close, compiled, launch, losses, trained, trained_together
+from partita.compiler.elaborate.recipes import load_recipe
+from partita.compiler.ir.layout import Mesh
+from partita.compiler.pipeline import compile_recipe, open_spec
+from partita.runtime.checkpoint import latest, load
 from partita.runtime.program import Program
+from partita.runtime.state import initial_store
+from samples.spec_texts import ROOT
 
 KILLER = """
 import os, signal
@@ -38,6 +44,18 @@ def test_a_run_goes_from_a_pipeline_to_one_device_and_to_a_mesh(tmp_path: Path, 
     narrow = compiled(tmp_path / "narrow", {"pipe": 2}, 6)[0]
     trained_together(tmp_path / "second", narrow, run, 2, resume=True)
     assert_close(losses(run), alone)
+
+
+def test_each_rank_saves_what_it_alone_holds(tmp_path: Path) -> None:
+    """Names that rank 0 does not know are in the checkpoint too, and one device reads all of it."""
+    spec = open_spec(ROOT / "specs/recipes/bench_step.partita")
+    recipe = load_recipe(spec, "tiny", ["steps=1", "microbatches=2"])
+    compile_recipe(spec, recipe, tmp_path / "build", mesh=Mesh((("pipe", 2),)))
+    trained_together(tmp_path / "ran", tmp_path / "build", tmp_path / "run", 2)
+    whole = compile_recipe(spec, recipe, None)
+    store = initial_store(whole, 1)
+    load(latest(tmp_path / "run" / "checkpoints"), whole, store)
+    assert not store["ln_f.b"].eq(0).all(), "it was updated"
 
 
 def instructions(program: Program) -> int:
