@@ -24,9 +24,10 @@ from ..ir.graph import Graph
 from ..schedule.stages import Stage
 from .agreement import disagreements
 from .footprint import ROUNDING_BYTES, Footprint, footprint, held_of
+from .library import Library
 from .modules import Module
 from .outside import ALONE, NO_WHOLES, Spread, parameters_of, states_of
-from .program import Library, lower_graph, lower_stage
+from .program import lower_graph, lower_stage
 from .timing import StepTime, pipeline_seconds, step_time
 
 MANIFEST = "manifest.json"

@@ -1,8 +1,8 @@
 """What a program occupies, to the byte: its instructions are walked as the runtime runs them, memory by memory.
 
-In: a program, its modules (whose every fx node was run on the meta device, so that storages, aliases and last readers
-are facts) and the tensors that stand outside. Out: the peak, the line of the spec that runs there, whose memory it is,
-and how high each instruction reaches. What kernels allocate inside, unseen by the meta device, `workspace.py` declares.
+In: a program, its modules (of which `profile.py` tells what a call allocates) and the tensors that stand outside. Out:
+the peak, the line of the spec that runs there, whose memory it is, and how high each instruction reaches. What is alive
+`memories.py` keeps; what kernels allocate inside, unseen by the meta device, `workspace.py` declares.
 
 Sizes are rounded up as the allocator does: to 512 bytes by PyTorch's caching allocator on CUDA; on the CPU its events
 count bytes as they are asked for.
@@ -10,14 +10,12 @@ count bytes as they are asked for.
 
 from __future__ import annotations
 
-import operator
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import torch
-from torch import fx
 
 from ...runtime.layout import ONE_DEVICE, Mesh
 from ...runtime.program import (
@@ -36,35 +34,13 @@ from ...runtime.program import (
     Wait,
 )
 from ..cost.memory import CPU_ROUNDING_BYTES, CUDA_ROUNDING_BYTES, Memory, Owner, Share
-from .emit import storage
+from .memories import Block, Memories
 from .modules import Module
 from .outside import dtype_of
-from .workspace import staging_bytes, workspace_bytes
+from .profile import Profile, placed, profile
+from .workspace import staging_bytes
 
 ROUNDING_BYTES: Mapping[str, int] = MappingProxyType({"cpu": CPU_ROUNDING_BYTES, "cuda": CUDA_ROUNDING_BYTES})
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """One call of a module's body: what it makes, what it needs meanwhile, and what nobody names behind it.
-
-    Memories are numbered within the module: inputs by position (aliases by their first), then fresh ones.
-    """
-
-    place: str
-    born: tuple[tuple[int, int], ...]  # memory, bytes
-    workspace: int
-    died: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """A module's allocations in order, the memories of its inputs and outputs, and the inputs that it drops at once."""
-
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    unused: tuple[int, ...]
-    moments: tuple[Moment, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,53 +63,6 @@ class Footprint:
     levels: tuple[Level, ...]
 
 
-# ---- modules
-
-
-def profile(graph: fx.Graph, threads: int) -> Profile:
-    """The allocations of a module's body."""
-    numbers: dict[int, int] = {}
-    inputs: list[int] = []
-    for node in graph.nodes:
-        if node.op == "placeholder" and isinstance(node.meta["val"], torch.Tensor):
-            inputs.append(numbers.setdefault(storage(node.meta["val"]), len(inputs)))
-    (outputs,) = next(n for n in reversed(graph.nodes) if n.op == "output").args
-    calls = [n for n in graph.nodes if n.op == "call_function" and n.target is not operator.getitem]
-    born: list[tuple[tuple[int, int], ...]] = []
-    last: dict[int, int] = dict.fromkeys(inputs, -1)
-    for position, node in enumerate(calls):
-        made: list[tuple[int, int]] = []
-        for tensor in _tensors(node.meta["val"]):
-            memory = storage(tensor)
-            if memory not in numbers:
-                numbers[memory] = len(inputs) + len(numbers)
-                made.append((numbers[memory], tensor.untyped_storage().nbytes()))
-        named = [*_tensors(node.meta["val"]), *(t for used in node.all_input_nodes for t in _tensors(used.meta["val"]))]
-        last.update((numbers[storage(tensor)], position) for tensor in named)
-        born.append(tuple(made))
-    kept = {numbers[storage(node.meta["val"])] for node in outputs}
-    died: dict[int, list[int]] = {}
-    for memory, position in last.items():
-        if memory not in kept:
-            died.setdefault(position, []).append(memory)
-    moments = [
-        Moment(node.meta["origin"], born[i], workspace_bytes(node, threads), tuple(died.get(i, ())))
-        for i, node in enumerate(calls)
-    ]
-    where = tuple(numbers[storage(node.meta["val"])] for node in outputs)
-    return Profile(tuple(inputs), where, tuple(died.get(-1, ())), tuple(moments))
-
-
-def _tensors(value: object) -> list[torch.Tensor]:
-    """The tensors that a call gives. Its names are dropped together: a getitem is part of its call."""
-    if isinstance(value, torch.Tensor):
-        return [value]
-    return [t for item in value for t in _tensors(item)] if isinstance(value, (list, tuple)) else []
-
-
-# ---- programs
-
-
 def footprint(
     program: Program,
     modules: Mapping[str, Module],
@@ -151,9 +80,9 @@ def footprint(
     """
     threads = torch.get_num_threads() if threads is None else threads
     profiles = {name: profile(module.graph, threads) for name, module in modules.items() if name in _called(program)}
-    first = _Walk(program, profiles, rounding_bytes, mesh.lengths, gloo)
+    first = _Walk(program, profiles, Memories(rounding_bytes), mesh.lengths, gloo)
     first.run(held)
-    again = _Walk(program, profiles, rounding_bytes, first.devices, gloo, wanted=first.at)  # now it is known
+    again = _Walk(program, profiles, Memories(rounding_bytes), first.devices, gloo, wanted=first.at)  # now it is known
     again.run(held)
     return Footprint(Memory(first.peak, first.place, again.shares()), tuple(first.levels))
 
@@ -182,15 +111,6 @@ def _bytes(shape: Sequence[int], dtype: str) -> int:
     return torch.Size(shape).numel() * dtype_of(dtype).itemsize
 
 
-@dataclass(slots=True)
-class _Block:
-    """A piece of memory that is alive."""
-
-    bytes: int
-    owner: Owner
-    path: str
-
-
 class _Own(dict[str, int]):
     """The buffers of a microbatch; what is not its own is the step's."""
 
@@ -214,25 +134,20 @@ class _Walk:
 
     program: Program
     profiles: Mapping[str, Profile]
-    rounding_bytes: int
+    memories: Memories
     devices: Mapping[str, int]
     gloo: bool
     wanted: int = -1
     buffers: dict[str, int] = field(default_factory=dict[str, int])
-    named: Counter[int] = field(default_factory=Counter[int])
-    alive: dict[int, _Block] = field(default_factory=dict[int, _Block])
     flying: dict[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     leaving: dict[int, deque[int]] = field(default_factory=dict[int, deque[int]])
-    total: int = 0
-    shared: Counter[Owner] = field(default_factory=Counter[Owner])
-    made: int = 0
     moments: int = 0
     peak: int = -1
     at: int = -1
     place: str = ""
     high: int = 0
     owners: Mapping[Owner, int] = field(default_factory=dict[Owner, int])
-    seen: tuple[_Block, ...] = ()
+    seen: tuple[Block, ...] = ()
     levels: list[Level] = field(default_factory=list[Level])
     gradients: frozenset[str] = frozenset()
 
@@ -243,19 +158,19 @@ class _Walk:
         made = {name for i in hot if isinstance(i, Run) for name in i.outputs}
         self.gradients = frozenset((update & made) - set(self.program.outputs.values()))
         for name, tensor in held.items():
-            self._bind(name, self._new(tensor.bytes, tensor.owner, name))
+            self._bind(name, self.memories.new(tensor.bytes, tensor.owner, name))
         for check in (i for i in self.program.update if isinstance(i, Check)):
-            copies = [self._new(held[state].bytes, held[state].owner, state) for state in check.states]
-            self.named.update(copies)
+            copies = [self.memories.new(held[state].bytes, held[state].owner, state) for state in check.states]
+            self.memories.named.update(copies)
         scalars = [i for i in self.program.inputs if i.source != "data"]
         rows = [i for i in self.program.inputs if i.source == "data"]
         for given in scalars:
-            self._bind(given.name, self._new(_bytes(given.shape, given.dtype), Owner.DATA, given.name))
+            self._bind(given.name, self.memories.new(_bytes(given.shape, given.dtype), Owner.DATA, given.name))
         # The caller holds the data of all microbatches until the run ends.
         batches: list[dict[str, int]] = []
         for _ in range(self.program.microbatches):
-            batch = {i.name: self._new(_bytes(i.shape, i.dtype), Owner.DATA, i.name) for i in rows}
-            self.named.update(batch.values())
+            batch = {i.name: self.memories.new(_bytes(i.shape, i.dtype), Owner.DATA, i.name) for i in rows}
+            self.memories.named.update(batch.values())
             batches.append(batch)
         self._mark("")
         self._all("prepare", self.program.prepare)
@@ -280,18 +195,10 @@ class _Walk:
                     self._unbind(name)
         self.buffers, self.flying = whole if self.program.microbatches > 1 else frames[0]
 
-    # ---- memory
-
-    def _new(self, size: int, owner: Owner, path: str) -> int:
-        rounded = -(-size // self.rounding_bytes) * self.rounding_bytes
-        self.made += 1
-        self.alive[self.made] = _Block(rounded, owner, path)
-        self.total += rounded
-        self.shared[owner] += rounded
-        return self.made
+    # ---- names and moments
 
     def _bind(self, name: str, memory: int) -> None:
-        self.named[memory] += 1
+        self.memories.named[memory] += 1
         if name in self.buffers:
             self._unbind(name)
         self.buffers[name] = memory
@@ -300,27 +207,21 @@ class _Walk:
         """Drop a name; the memory goes with the last one."""
         memory = self.buffers[name]
         del self.buffers[name]
-        self.named[memory] -= 1
-        self._release((memory,))
+        self.memories.named[memory] -= 1
+        self.memories.release((memory,))
         return memory
-
-    def _release(self, memories: Iterable[int]) -> None:
-        for memory in memories:
-            if self.named[memory] <= 0 and memory in self.alive:
-                block = self.alive.pop(memory)
-                self.total -= block.bytes
-                self.shared[block.owner] -= block.bytes
 
     def _mark(self, place: str, workspace: int = 0) -> None:
         """Here the sum stands at its highest for a moment."""
-        workspace = -(-workspace // self.rounding_bytes) * self.rounding_bytes
-        reached = self.total + workspace
+        workspace = self.memories.rounded(workspace)
+        reached = self.memories.total + workspace
         if reached > self.high:
-            self.high, self.owners = reached, {**self.shared, Owner.WORKSPACE: self.shared[Owner.WORKSPACE] + workspace}
+            shared = self.memories.shared
+            self.high, self.owners = reached, {**shared, Owner.WORKSPACE: shared[Owner.WORKSPACE] + workspace}
         if reached > self.peak:
             self.peak, self.at, self.place = reached, self.moments, place
         if self.moments == self.wanted:
-            self.seen = (*self.alive.values(), _Block(workspace, Owner.WORKSPACE, place))
+            self.seen = (*self.memories.alive.values(), Block(workspace, Owner.WORKSPACE, place))
         self.moments += 1
 
     def shares(self) -> tuple[Share, ...]:
@@ -335,14 +236,14 @@ class _Walk:
 
     def _all(self, phase: str, instructions: Sequence[Instruction]) -> None:
         for instruction in instructions:
-            self.high, self.owners, layer = self.total, dict(self.shared), ""
+            self.high, self.owners, layer = self.memories.total, dict(self.memories.shared), ""
             if isinstance(instruction, Run):
                 what, layer = instruction.module, instruction.layer
                 self._call(instruction)
             elif isinstance(instruction, Allocate):
                 what = instruction.buffer
                 size = _bytes(instruction.shape, instruction.dtype)
-                self._bind(instruction.buffer, self._new(size, Owner.GRADIENT, instruction.buffer))
+                self._bind(instruction.buffer, self.memories.new(size, Owner.GRADIENT, instruction.buffer))
                 self._mark(instruction.buffer)
             elif isinstance(instruction, Free):
                 what = "free"
@@ -351,7 +252,7 @@ class _Walk:
             elif isinstance(instruction, Wait):
                 what = "wait"
                 for name in instruction.buffers:
-                    self._hold(self._landed(name), -1)
+                    self.memories.hold(self._landed(name), -1)
             elif isinstance(instruction, Check):
                 what = "check"
                 self._mark(what, workspace=2 * 8 * len(instruction.buffers))  # in float64, and together
@@ -368,7 +269,7 @@ class _Walk:
             else:
                 what = instruction.kind
                 self._send(instruction)
-            self.levels.append(Level(phase, what, self.high, self.total, self.owners, layer))
+            self.levels.append(Level(phase, what, self.high, self.memories.total, self.owners, layer))
 
     def _cut(self, shard: Shard | Rows) -> None:
         """The whole lives until its part is copied."""
@@ -376,20 +277,20 @@ class _Walk:
         if isinstance(shard, Shard) and shard.view:
             self._bind(shard.output, memories[0])
             return
-        self._hold(memories, 1)
+        self.memories.hold(memories, 1)
         for name in shard.frees:
             self._unbind(name)
         self._bind(shard.output, self._made(shard.output, shard.shape, shard.dtype))
         self._mark(shard.output)
-        self._hold(memories, -1)
+        self.memories.hold(memories, -1)
 
     def _post(self, sent: Send) -> None:
         """What is sent is kept until it has left: at the latest when one more than `ahead` of its kind is sent."""
         queue = self.leaving.setdefault(sent.tag, deque())
         while len(queue) >= sent.ahead:
-            self._hold((queue.popleft(),), -1)
+            self.memories.hold((queue.popleft(),), -1)
         queue.append(self.buffers[sent.input])
-        self._hold((queue[-1],), 1)
+        self.memories.hold((queue[-1],), 1)
         for name in sent.frees:
             self._unbind(name)
 
@@ -397,8 +298,8 @@ class _Walk:
         """A collective's operands and what it stages live until they are waited for."""
         memories = [self.buffers[name] for name in sent.inputs]
         staged = staging_bytes(sent, self.devices[sent.axis], self.gloo)
-        staging = (self._new(staged, Owner.WORKSPACE, sent.kind),) if staged else ()
-        self._hold((*memories, *staging), 1)
+        staging = (self.memories.new(staged, Owner.WORKSPACE, sent.kind),) if staged else ()
+        self.memories.hold((*memories, *staging), 1)
         for name in sent.frees:
             self._unbind(name)
         into = [self.buffers[name] for name in sent.into] or [None] * len(memories)
@@ -419,37 +320,26 @@ class _Walk:
     def _made(self, name: str, shape: tuple[int, ...], dtype: str) -> int:
         """The new memory of a buffer that an instruction makes."""
         owner = Owner.GRADIENT if name in self.gradients else Owner.ACTIVATION
-        return self._new(_bytes(shape, dtype), owner, name)
-
-    def _hold(self, memories: Sequence[int], times: int) -> None:
-        """Somebody without a name needs memories, or no longer."""
-        for memory in memories:
-            self.named[memory] += times
-        self._release(memories)
+        return self.memories.new(_bytes(shape, dtype), owner, name)
 
     def _call(self, run: Run) -> None:
         body = self.profiles[run.module]
         inside = {number: self.buffers[name] for number, name in zip(body.inputs, run.inputs, strict=True)}
         arguments = [self.buffers[name] for name in run.inputs]
-        self.named.update(arguments)  # the boxed list
+        self.memories.named.update(arguments)  # the boxed list
         for name in run.frees:
             self._unbind(name)
-        self.named.subtract(arguments)
+        self.memories.named.subtract(arguments)
         lost = set(arguments) - set(inside.values())
         assert not lost, f"{run.module}: arguments share memory in another way than when it was made"
-        self._release(inside[number] for number in body.unused)
+        self.memories.release(inside[number] for number in body.unused)
         gradients = {number for name, number in zip(run.outputs, body.outputs, strict=True) if name in self.gradients}
         for moment in body.moments:
             place = placed(moment.place, run.layer)
             for number, size in moment.born:
-                inside[number] = self._new(size, Owner.GRADIENT if number in gradients else Owner.ACTIVATION, place)
+                owner = Owner.GRADIENT if number in gradients else Owner.ACTIVATION
+                inside[number] = self.memories.new(size, owner, place)
             self._mark(place, moment.workspace)
-            self._release(inside[number] for number in moment.died)
+            self.memories.release(inside[number] for number in moment.died)
         for name, number in zip(run.outputs, body.outputs, strict=True):
             self._bind(name, inside[number])
-
-
-def placed(place: str, layer: str) -> str:
-    """`gpt2.partita:12 blocks.*.h` in the layer `blocks.3`."""
-    chain, _, index = layer.rpartition(".")
-    return place.replace(f"{chain}.*", f"{chain}.{index}") if layer else place

@@ -8,7 +8,7 @@ over. Parameters, states, data, accumulators and what `prepare` leaves for the m
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -30,72 +30,21 @@ from ...runtime.program import (
     Wait,
 )
 from ..ir.graph import Graph
-from ..ir.types import Dim, Node, Phase, TensorType
-from ..ops.collectives import changes
+from ..ir.types import Node, Phase, TensorType
 from ..schedule.actions import RECEIVES, Kind
 from ..schedule.stages import Part, Stage, part_name
 from .checks import checked_first, states_written_early
+from .cuts import groups_of, position_of
 from .emit import TORCH_DTYPES, Key, shape, storage
 from .fuse import listing
 from .kernels import ARGUMENTS
+from .library import Library, results_of
 from .listing import NO_PART, RECEIVE, SEND, Listing
-from .modules import Argument, Module, emit, finish, identifier
+from .modules import Argument
 from .outside import NO_WHOLES, Wholes, argument_name, inputs_of
 from .overlap import issue_early, overlapped
 from .own import GATHER
-from .segment import Segment, cut, literals, signature
-
-
-@dataclass
-class Library:
-    """The modules of a build, by what makes them the same."""
-
-    device: str
-    modules: dict[tuple[object, ...], Module] = field(default_factory=dict[tuple[object, ...], Module])
-    names: set[str] = field(default_factory=set[str])
-
-    def get(self, segment: Segment, arguments: Sequence[Argument]) -> Module:
-        """The module for a segment that reads these tensors; emitted if it is new."""
-        key = (signature(segment), layouts(arguments))
-        if key not in self.modules:
-            name = self._name(segment)
-            emitter = emit(segment, arguments, self.device)
-            self.modules[key] = finish(name, _title(segment), emitter)
-        return self.modules[key]
-
-    def _name(self, segment: Segment) -> str:
-        wanted = segment.phase.value
-        if segment.layer is not None:
-            wanted = f"{identifier(segment.layer.chain)}_{wanted}"
-        name, number = wanted, 1
-        while name in self.names:
-            number += 1
-            name = f"{wanted}_{number}"
-        self.names.add(name)
-        return name
-
-
-def _title(segment: Segment) -> str:
-    if segment.layer is not None:
-        return f"The {segment.phase.value} phase of one layer of `{segment.layer.chain}`."
-    first, last = segment.nodes[0].id, segment.nodes[-1].id
-    return f"Part of the {segment.phase.value} phase: from `{first}` to `{last}`."
-
-
-def layouts(arguments: Sequence[Argument]) -> tuple[object, ...]:
-    """Shapes, strides, common memory and ownership: what a module's text depends on."""
-    memories = [storage(a.tensor) for a in arguments]
-    return tuple(
-        (
-            tuple(a.tensor.shape),
-            a.tensor.stride(),
-            a.tensor.storage_offset(),
-            a.tensor.dtype,
-            memories.index(m),
-            a.owned,
-        )
-        for a, m in zip(arguments, memories, strict=True)
-    )
+from .segment import Segment, cut, literals
 
 
 def lower_graph(
@@ -248,7 +197,7 @@ class _Walk:
                 layer="" if segment.layer is None else f"{segment.layer.chain}.{segment.layer.index}",
             )
         )
-        results = _results(module, arguments)
+        results = results_of(module, arguments)
         for key in frees:
             del self.live[key]
         self.live.update(zip(segment.outputs, results, strict=True))
@@ -278,20 +227,20 @@ class _Walk:
         in_place = same and bool(frees) and storage(tensor) not in self._staying(frees)
         given, freed = tuple(map(self.buffer, keys)), tuple(map(self.buffer, frees))
         target, axis, dtype = self.buffer((node.id, 0)), str(node.attrs["axis"]), out.dtype.value
-        at, size = _position(node, "split" if node.op == "all_to_all" else "dim")
+        at, size = position_of(node, "split" if node.op == "all_to_all" else "dim")
         view = bool(node.attrs.get("view"))
         if len(keys) > 1 and node.op != "all_to_all":
-            groups = _groups(node)
+            groups = groups_of(node)
             made: Instruction = Rows(axis, given[0], given[1], target, sizes, dtype, groups, node.op == "spread", freed)
         elif node.op == "shard":
             made = Shard(axis, given[0], target, sizes, dtype, at, size, freed, view)
         else:
-            join, join_size = _position(node, "join")
+            join, join_size = position_of(node, "join")
             cuts = node.op != "all_reduce"
             reduction = cast(Reduction, node.attrs.get("reduction", "sum"))
             made = Collective(
                 cast(CollectiveKind, node.op), axis, given, (target,), (sizes,), dtype,
-                reduction, (at,) if cuts else (), (size,) if cuts else (), join, join_size, _groups(node), freed,
+                reduction, (at,) if cuts else (), (size,) if cuts else (), join, join_size, groups_of(node), freed,
                 given if in_place else (),
             )  # fmt: skip
             self.flying[node.id, 0] = tensor
@@ -312,7 +261,7 @@ class _Walk:
     def _gather_own(self, position: int, phase: Phase, node: Node) -> None:
         """A parameter, of which every device has written its own part, is whole again."""
         own, whole = node.uses
-        at, size = _position(node, "dim")
+        at, size = position_of(node, "dim")
         frees = (self.buffer(own.value),) if self._ends(own.value, position, phase) else ()
         made = Collective(
             "all_gather", str(node.attrs["axis"]), (self.buffer(own.value),), (node.id,), (tuple(shape(whole.dims)),),
@@ -391,43 +340,3 @@ def _written(segment: Segment) -> list[Key]:
 def dense(tensor: torch.Tensor) -> bool:
     """Whether the elements fill a stretch of memory without gaps, in whatever order."""
     return bool(torch.ops.aten.is_non_overlapping_and_dense(tensor))
-
-
-def _groups(node: Node) -> int:
-    """Of how many groups the sorted rows are that a change of layout cuts or joins: 0 where it is of no such."""
-    runs = [dim.runs for pair in changes(node) for dim in pair]
-    return next((one.by.size or 0 for one in runs if one is not None), 0)
-
-
-def _position(node: Node, name: str) -> tuple[int, int]:
-    """Where the axis stands that a collective cuts or joins, and its size over all devices (0, 0 where there is none).
-
-    all_gather(dim -> into) makes it whole; reduce_scatter, shard (dim -> into) and all_to_all (split) cut it.
-    """
-    dim = node.attrs.get(name)
-    if not isinstance(dim, Dim):
-        return 0, 0
-    whole = {
-        "all_gather": node.attrs.get("into"),
-        GATHER: node.attrs.get("into"),
-        "all_to_all": node.attrs.get("join_into"),
-    }.get(node.op, dim)
-    found = whole if name != "split" else dim
-    assert isinstance(found, Dim) and found.size is not None, f"{node.id}: {name} has no size"
-    return node.uses[0].dims.index(dim), found.size
-
-
-def _results(module: Module, arguments: Sequence[Argument]) -> list[torch.Tensor]:
-    """Meta tensors of a call's results, sharing memory as the module's own did."""
-    fresh: dict[int, torch.Tensor] = {}
-    found: list[torch.Tensor] = []
-    for result in module.results:
-        if result.storage < len(arguments):
-            base = arguments[result.storage].tensor
-        else:
-            reach = result.offset + sum((n - 1) * s for n, s in zip(result.shape, result.stride, strict=True)) + 1
-            base = fresh.setdefault(result.storage, torch.empty(0, dtype=result.dtype, device="meta"))
-            if base.untyped_storage().nbytes() < reach * result.dtype.itemsize:
-                base.untyped_storage().resize_(reach * result.dtype.itemsize)
-        found.append(base.as_strided(result.shape, result.stride, result.offset))
-    return found

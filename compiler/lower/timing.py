@@ -24,8 +24,8 @@ from ...runtime.program import Program, Run
 from ..cost.table import Table, roofline_s
 from ..schedule.actions import COMPUTE, Kind, Schedule
 from ..schedule.simulate import Price, simulate
-from .footprint import placed
 from .modules import Module
+from .profile import placed
 
 
 @dataclass(frozen=True, slots=True)
