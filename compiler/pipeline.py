@@ -6,19 +6,17 @@ that whoever checks, shows or draws a spec never waits for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from .base.diagnostic import Diagnostic, Diagnostics, Label, SpecError
-from .clusters import cluster_named
-from .cost.cluster import H100_NODES, Cluster
-from .cost.flops import parameter_count, works
-from .cost.memory import step_memory
-from .cost.roofline import node_time
+from .base.diagnostic import Diagnostic, SpecError
+from .budget import within_budget
+from .cost.cluster import Cluster
 from .cost.table import Table
+from .devices import factored, laid_out, machines, partitioned, recipe_cluster, wishes_of
 from .elaborate import check
 from .elaborate.apply import Functions
 from .elaborate.causality import foresight
@@ -27,21 +25,16 @@ from .elaborate.loss import elaborate_loss
 from .elaborate.models import BATCH, elaborate_model
 from .elaborate.plain import plain
 from .elaborate.recipe import Plan, Recipe, Recompute
-from .elaborate.weights import weight_map
 from .ir.graph import Graph
-from .ir.layout import PIPE, Layout, Mesh
-from .ir.levels import GRADIENT, LOSS, MODEL, PARTITIONED
-from .ir.slices import MARK
-from .ir.types import DType, Phase
+from .ir.layout import PIPE, Mesh
+from .ir.levels import LOSS, MODEL
+from .ir.types import DType
 from .language.parse import read_source
-from .ops.foreign import BACKWARD, FOREIGN, package_of
 from .partition import kept
-from .partition.choices import DATA, Wishes
-from .partition.decide import Decision, decide
-from .partition.factors import factored as in_factors
+from .partition.choices import Wishes
+from .partition.decide import Decision
 from .partition.impossible import idle_axes
 from .passes import Pass, run_passes
-from .passes import check as check_graph
 from .passes.differentiate import Differentiate
 from .passes.documents import Documents
 from .passes.fuse_loss import FuseLoss
@@ -56,9 +49,7 @@ from .passes.scale import ScaleLoss
 from .passes.simplify import Simplify
 from .passes.token_slices import TokenSlices
 from .passes.update import Update
-from .recompute.block import Value, blocks_of
-from .recompute.chain import chain_of
-from .recompute.fit import fit
+from .record import exported, foreign_packages, predictions
 from .schedule.forms import TOKEN_SLICES, parse_form
 
 if TYPE_CHECKING:
@@ -185,40 +176,6 @@ def step_graph(
     return run_passes(loss, within_budget(loss, step_passes(spec, turn, device), turn, device), LOSS, after)
 
 
-def within_budget(loss: Graph, passes: list[Pass], recipe: Recipe, device: str) -> list[Pass]:
-    """The passes of a step, computing as little again as its plan's budget asks for. Raises SpecError E0951."""
-    budget = None if recipe.plan is None else recipe.plan.recompute.budget_bytes
-    if budget is None:
-        return passes
-    at = next(at for at, one in enumerate(passes) if isinstance(one, Rematerialize))
-    kept = run_passes(loss, passes[:at], LOSS)
-    chain = chain_of(blocks_of(kept, lambda node: node_time(node, H100_NODES.machine).seconds))
-
-    def peak_bytes(again: frozenset[Value]) -> int:
-        step = run_passes(kept, [Rematerialize("none", values=again), *passes[at + 1 :]], GRADIENT)
-        return peak_on_mesh(step, recipe.plan or Plan(), device)
-
-    return [*passes[:at], Rematerialize("none", values=fit(chain, peak_bytes, budget)), *passes[at + 1 :]]
-
-
-def peak_on_mesh(step: Graph, plan: Plan, device: str = "cpu", cluster: Cluster = H100_NODES) -> int:
-    """Bytes of the device of a plan's mesh that takes most. Raises SpecError."""
-    from .lower.build import compile_graphs, graph_footprint
-    from .lower.spread import spread
-
-    if PIPE in dict(plan.mesh):
-        raise SpecError(
-            Diagnostic("E0416", "a budget for what the stages of a pipeline compute again is not built yet")
-        )
-    if Mesh(plan.mesh).devices == 1:
-        return graph_footprint(step, device).memory.peak_bytes
-    mesh, wishes = factored(step, Mesh(plan.mesh), wishes_of(plan))
-    laid = laid_out({"step": [step]}, mesh, wishes, cluster, plan.budget_bytes)
-    graphs, lying = spread({name: decision.graph for name, decision in laid.items()}, mesh)
-    build, _ = compile_graphs(graphs, {}, {}, device=device, spread=lying)
-    return int(build.predictions["peak_bytes"])
-
-
 def unfused_step(spec: Spec, recipe: Recipe, device: str = "cpu", keep: Collection[str] = ()) -> Graph:
     """The step of a recipe that is one turn, its loss apart from the head: so both can be cut along the vocabulary."""
     loss, _ = elaborate_loss(spec, recipe, keep=keep)
@@ -237,72 +194,6 @@ def partitioned_step(
     steps = [step_graph(spec, turn, device=device), unfused_step(spec, turn, device)]
     priced, limit = machines(Mesh(plan.mesh), plan, cluster or recipe_cluster(spec, recipe))
     return partitioned(steps, Mesh(plan.mesh).without(PIPE), wishes_of(plan), priced, limit)
-
-
-def recipe_cluster(spec: Spec, recipe: Recipe) -> Cluster | None:
-    """The machines that a recipe names. Raises SpecError."""
-    return None if recipe.cluster is None else cluster_named(recipe.cluster, spec)
-
-
-def machines(mesh: Mesh, plan: Plan, cluster: Cluster | None) -> tuple[Cluster, int | None]:
-    """What a mesh is priced on, and what a device of it may hold: of a cluster that is named no more than it has, of
-    the H100s that stand for none what the plan says. Raises SpecError E0945 where there are too few devices."""
-    if cluster is None:
-        return H100_NODES, plan.budget_bytes
-    if mesh.devices > cluster.devices:
-        title = f"{mesh} is {mesh.devices} devices; the cluster has {cluster.devices}"
-        raise SpecError(Diagnostic("E0945", title, hint="a record with another level, or more members in the last"))
-    return cluster, min(plan.budget_bytes or cluster.memory_bytes, cluster.memory_bytes)
-
-
-def wishes_of(plan: Plan) -> Wishes:
-    """What a plan asks of layouts. Raises SpecError E0947 for a dim that is to be cut and not to be, and for a stage of
-    ZeRO without an axis to cut over."""
-    if plan.zero and plan.mesh and DATA not in dict(plan.mesh):
-        title = f"ZeRO stage {plan.zero} cuts over the axis `{DATA}`, and the mesh is {Mesh(plan.mesh)}"
-        axes = ",".join(f"{name}={size}" for name, size in ((DATA, 2), *plan.mesh))
-        raise SpecError(Diagnostic("E0947", title, hint=f"for instance --mesh {axes}"))
-    pins: dict[str, tuple[str, ...]] = {}
-    for dim, axis in plan.pins:
-        others = {other for name, other in plan.pins if name == dim}
-        if None in others and len(others) > 1:
-            one = next(other for other in others if other is not None)
-            title = f"the pins `{dim} -> {one}` and `{dim} -> none` exclude each other"
-            raise SpecError(Diagnostic("E0947", title, hint="keep one of them"))
-        pins[dim] = pins.get(dim, ()) + (() if axis is None else (axis,))
-    return Wishes(pins, plan.zero)
-
-
-def partitioned(
-    ways: Sequence[Graph], mesh: Mesh, wishes: Wishes, cluster: Cluster = H100_NODES, memory_bytes: int | None = None
-) -> Decision:
-    """Of graphs that compute the same, the one that takes least time, laid out. Raises SpecError."""
-    mesh, wishes = factored(ways[0], mesh, wishes)
-    different = [graph for at, graph in enumerate(ways) if all(len(graph) != len(other) for other in ways[:at])]
-    decisions = [decide(graph, mesh, cluster, wishes, memory_bytes) for graph in different]
-    best = min(decisions, key=lambda decision: decision.solution.seconds)
-    check_graph(best.graph, PARTITIONED, "the partitioned graph")
-    return best
-
-
-def factored(graph: Graph, mesh: Mesh, wishes: Wishes) -> tuple[Mesh, Wishes]:
-    """The mesh as it is laid out on, an axis in factors where a dim is too short for it, and the wishes for it."""
-    return in_factors(graph, mesh, _of_slices(graph, _with_batch(graph, mesh, wishes)))
-
-
-def _with_batch(graph: Graph, mesh: Mesh, wishes: Wishes) -> Wishes:
-    """The axis `data` cuts the batch, where it is long enough and nothing else was asked for."""
-    batch = graph.dims().get(BATCH)
-    if batch is None or BATCH in wishes.pins or DATA not in mesh.names or (batch.size or 0) < mesh.size(DATA):
-        return wishes
-    return replace(wishes, pins={**wishes.pins, BATCH: (DATA,)})
-
-
-def _of_slices(graph: Graph, wishes: Wishes) -> Wishes:
-    """What is said of the tokens is said of every slice of them."""
-    marks = {name: name.partition(MARK)[0] for name in graph.dims() if MARK in name}
-    own = {name: wishes.pins[whole] for name, whole in marks.items() if whole in wishes.pins}
-    return replace(wishes, pins={**wishes.pins, **own})
 
 
 def step_graphs(spec: Spec, recipe: Recipe, device: str = "cpu", keep: Collection[str] = ()) -> dict[str, Graph]:
@@ -367,55 +258,6 @@ def gradient_graph(graph: Graph) -> Graph:
 # ---- graphs to programs
 
 
-def foreign_packages(graphs: Iterable[Graph], allowed: Collection[str]) -> tuple[str, ...]:
-    """The packages whose kernels graphs call. Raises SpecError E0921 for one that is not allowed."""
-    sink, found = Diagnostics(), dict[str, None]()
-    for node in (node for graph in graphs for node in graph if node.op in (FOREIGN, BACKWARD)):
-        package = package_of(node)
-        if package not in allowed and package not in found:
-            title = f"`{node.attrs['kernel']}` is a kernel of the package `{package}`, which is not allowed"
-            sink.add(Diagnostic("E0921", title, hint=f"--allow-kernels {package}, if you trust it"))
-        found[package] = None
-    sink.raise_if_errors()
-    return tuple(found)
-
-
-def predictions(steps: Mapping[str, Graph], recipe: Recipe) -> dict[str, float]:
-    """What the graphs foretell of a step. The peak is an estimate: `compile_recipe` puts that of the lowered program in
-    its place, and its seconds beside."""
-    repeat = {turn.program: turn.repeat for turn in recipe.turns}
-    flops = [model_flops(step) * repeat[name] for name, step in steps.items()]
-    return {
-        "parameters": max(parameter_count(step) for step in steps.values()),
-        "step_flops": sum(flops) if all(flops) else 0,
-        "peak_bytes": max(step_memory(step).peak_bytes for step in steps.values()),
-        "tokens_per_step": recipe.tokens_per_step,
-    }
-
-
-def model_flops(step: Graph) -> int:
-    """FLOPs of the contractions of a whole step, as MFU counts them: nothing that is computed again counts.
-
-    0, which stands for unknown, where a foreign kernel computes: nobody knows what it does.
-    """
-    if any(step.nodes(op) for op in (FOREIGN, BACKWARD)):
-        return 0
-    return sum(work.model_flops for node, work in works(step) if node.phase in (Phase.FORWARD, Phase.BACKWARD))
-
-
-def exported(spec: Spec, recipe: Recipe) -> dict[str, object] | None:
-    """When weights are written for others, and the map that says how. Raises SpecError where there is none for all."""
-    if recipe.export is None:
-        return None
-    ref = recipe.model
-    found = weight_map(spec, ref.name, size=ref.size, dims=recipe.dims, options=ref.options)
-    if found.anew:
-        labels = (Label(recipe.export.span, "so nothing can be exported"),) if recipe.export.span else ()
-        names = ", ".join(found.anew[:5]) + (", …" if len(found.anew) > 5 else "")
-        raise SpecError(Diagnostic("E0804", f"the weight map has no place for {names}", labels))
-    return {"every": recipe.export.every, "weights": found.plain()}
-
-
 def compile_recipe(
     spec: Spec,
     recipe: Recipe,
@@ -470,20 +312,6 @@ def compile_recipe(
         graphs, record, foretold, folder, device=device, dump=dump, files=files, kernels=packages, spread=lying,
         table=table,
     )  # fmt: skip
-
-
-def laid_out(
-    graphs: Mapping[str, Sequence[Graph]], mesh: Mesh, wishes: Wishes, cluster: Cluster = H100_NODES,
-    memory_bytes: int | None = None,
-) -> dict[str, Decision]:  # fmt: skip
-    """A build's graphs on a mesh, each the best of its ways; parameters and states lie as the first has laid them."""
-    found: dict[str, Decision] = {}
-    leaves: dict[str, Layout] = {}
-    for name, ways in graphs.items():
-        here = replace(wishes, leaves=dict(leaves))
-        found[name] = partitioned(ways, mesh, here, cluster, memory_bytes)
-        leaves |= {n.id: n.layouts[0] for n in found[name].graph if n.op in ("parameter", "state")}
-    return found
 
 
 def step_footprint(spec: Spec, recipe: Recipe, *, device: str = "cpu") -> Footprint:

@@ -25,7 +25,18 @@ PASSES = MIDDLE | {
     "compiler.recompute",
 }
 LOWER = PASSES | {"compiler.passes", "compiler.plan", "runtime.program", "runtime.layout", "runtime.parcels"}
-TOP = {"compiler.clusters", "compiler.interpret_mesh", "compiler.lower", "compiler.pipeline", "compiler.api", "runtime"}
+DEVICES = PASSES | {"compiler.passes", "compiler.clusters"}
+TOP = {
+    "compiler.clusters",
+    "compiler.interpret_mesh",
+    "compiler.lower",
+    "compiler.devices",
+    "compiler.budget",
+    "compiler.record",
+    "compiler.pipeline",
+    "compiler.api",
+    "runtime",
+}
 EVERYTHING = LOWER | TOP
 ALLOWED: dict[str, set[str]] = {
     "compiler.base": set(),
@@ -44,6 +55,9 @@ ALLOWED: dict[str, set[str]] = {
     "compiler.plan": PASSES | {"compiler.passes"},
     "compiler.lower": LOWER | {"runtime.kernels", "runtime.random", "runtime.call", "runtime.calls"},
     "compiler.clusters": MIDDLE | {"compiler.elaborate", "compiler.cost"},
+    "compiler.devices": DEVICES,
+    "compiler.budget": DEVICES | {"compiler.devices", "compiler.lower"},
+    "compiler.record": MIDDLE | {"compiler.elaborate", "compiler.cost"},
     "compiler.pipeline": EVERYTHING,
     "compiler.api": EVERYTHING,
     "runtime": set(),

@@ -18,6 +18,7 @@ from ..compiler import pipeline
 from ..compiler.base.diagnostic import Diagnostic, SpecError, render_all
 from ..compiler.cost.account import account
 from ..compiler.cost.cluster import Cluster
+from ..compiler.devices import machines, partitioned, wishes_of
 from ..compiler.elaborate.load import Spec
 from ..compiler.elaborate.plan import PIPE, pipeline_faults
 from ..compiler.elaborate.recipe import Plan, Recipe, Rows
@@ -143,9 +144,9 @@ def cluster_of(options: argparse.Namespace, spec: Spec) -> Cluster | None:
 def decision_of(bound: Bound, plan: Plan, cluster: Cluster | None = None) -> Decision:
     """The step of a spec laid out as planned, on a cluster, or on the recipe's."""
     if bound.recipe is None:
-        mesh, wishes = Mesh(plan.mesh), pipeline.wishes_of(plan)
-        priced = pipeline.machines(mesh, plan, cluster)
-        return pipeline.partitioned([step_of(bound)], mesh.without(PIPE), wishes, *priced)
+        mesh, wishes = Mesh(plan.mesh), wishes_of(plan)
+        priced = machines(mesh, plan, cluster)
+        return partitioned([step_of(bound)], mesh.without(PIPE), wishes, *priced)
     return pipeline.partitioned_step(bound.spec, bound.recipe, plan, cluster=cluster)
 
 

@@ -14,13 +14,14 @@ from pathlib import Path
 
 from ..compiler.cost.cluster import H100_NODES, Cluster, Link
 from ..compiler.cost.roofline import node_time
+from ..compiler.devices import recipe_cluster
 from ..compiler.elaborate.plan import PIPE
 from ..compiler.elaborate.recipe import Plan, Recipe
 from ..compiler.ir.graph import Graph
 from ..compiler.ir.layout import Mesh
 from ..compiler.passes.inline import Inline
 from ..compiler.passes.token_slices import TokenSlices
-from ..compiler.pipeline import recipe_cluster, step_graph
+from ..compiler.pipeline import step_graph
 from ..compiler.schedule.actions import Kind, Schedule
 from ..compiler.schedule.blocks import blocks_of, chunk_prices, device_bytes
 from ..compiler.schedule.forms import TOKEN_SLICES, Form, FormFault, build, parse_form

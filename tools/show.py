@@ -21,6 +21,7 @@ from rich.table import Table
 from ..compiler import pipeline
 from ..compiler.cost.flops import tokens
 from ..compiler.ir.types import DType
+from ..compiler.record import model_flops
 from .arguments import add_spec, add_update, add_which, sets_of, write_text
 from .casts import Reason, reasons
 from .duration import Duration, pieces_of_graph, pieces_of_time, print_duration
@@ -131,7 +132,7 @@ def show_time(options: argparse.Namespace, bound: Bound) -> int:
         machine, source = table.machine, f"{table.device}, {kind}"
         pieces = pieces_of_time(graph_time(step, table, options.device.partition(":")[0]))
     compute = bound.recipe.precision.compute if bound.recipe is not None else DType.F32
-    found = Duration(bound.model.name, pieces, pipeline.model_flops(step), tokens(step), machine.matmul(compute))
+    found = Duration(bound.model.name, pieces, model_flops(step), tokens(step), machine.matmul(compute))
     if options.json:
         print(json.dumps(time_json(found), indent=1))
     else:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from partita.compiler import pipeline
 from partita.compiler.base.diagnostic import SpecError
 from partita.compiler.base.span import Source
 from partita.compiler.clusters import catalogue, cluster_named
 from partita.compiler.cost.cluster import H100_NODES, Cluster, Level, Link
+from partita.compiler.devices import machines
 from partita.compiler.elaborate.load import load
 from partita.compiler.elaborate.recipe import Plan
 from partita.compiler.ir.layout import Mesh
@@ -66,9 +66,9 @@ def test_a_name_that_nothing_has_is_refused() -> None:
 def test_a_mesh_has_no_more_devices_than_its_cluster_and_holds_no_more() -> None:
     desk = read("  level host { of = 2 * Box, link = 3 GB/s, latency = 5 us }\n")
     mesh = Mesh((("data", 2),))
-    assert pipeline.machines(mesh, Plan(mesh.axes), None) == (H100_NODES, None)
-    assert pipeline.machines(mesh, Plan(mesh.axes), desk) == (desk, 8 << 30)
-    assert pipeline.machines(mesh, Plan(mesh.axes, (), None, 1 << 30), desk) == (desk, 1 << 30)
+    assert machines(mesh, Plan(mesh.axes), None) == (H100_NODES, None)
+    assert machines(mesh, Plan(mesh.axes), desk) == (desk, 8 << 30)
+    assert machines(mesh, Plan(mesh.axes, (), None, 1 << 30), desk) == (desk, 1 << 30)
     with pytest.raises(SpecError) as fault:
-        pipeline.machines(Mesh((("data", 3),)), Plan(), desk)
+        machines(Mesh((("data", 3),)), Plan(), desk)
     assert fault.value.diagnostics[0].code == "E0945"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from oracles.processes import run_processes
 from oracles.spread import Case, case, case_of, in_one_process
-from partita.compiler import pipeline
+from partita.compiler.devices import partitioned
 from partita.compiler.ir import layout as compiler
 from partita.compiler.partition.choices import Wishes
 from partita.runtime.layout import Mesh
@@ -39,7 +39,7 @@ def models(count: int) -> list[Case]:
     if count == 4:
         grouped = small_step(GROUPED.format(heads=4, groups=2))
         pins = {"T": (), "batch": (), "H": ("tensor",), "G": ("tensor",)}
-        decision = pipeline.partitioned([grouped], compiler.Mesh((("tensor", 4),)), Wishes(pins))
+        decision = partitioned([grouped], compiler.Mesh((("tensor", 4),)), Wishes(pins))
         assert any(node.attrs.get("axis") == "tensor" for node in decision.graph), "a message along all factors"
         found.append(case_of(grouped, decision.graph, decision.mesh))
     return found

@@ -23,6 +23,7 @@ from ...compiler.base.span import Source
 from ...compiler.cost.cluster import Cluster, Level, Link, collective_s
 from ...compiler.cost.flops import work_of
 from ...compiler.cost.roofline import FREE, VIEWS, Machine
+from ...compiler.devices import partitioned
 from ...compiler.elaborate.recipes import load_recipe
 from ...compiler.ir.graph import Graph
 from ...compiler.ir.layout import Mesh
@@ -160,7 +161,7 @@ def device_graph(setting: Setting) -> Graph:
     heads: dict[str, tuple[str, ...]] = dict.fromkeys("HGF", ("tensor",))
     wishes = Wishes({**heads, **dict.fromkeys(("T", "D", "V"), ())}, 0)
     cluster = Cluster(_machine(Rates(125e12, 900e9, 4e-6)), 16 << 30, (Level(DEVICES, INSIDE), Level(64, BETWEEN)))
-    return localize(pipeline.partitioned([step], mesh, wishes, cluster).graph, mesh, (0,))
+    return localize(partitioned([step], mesh, wishes, cluster).graph, mesh, (0,))
 
 
 _SPEC = """use gpt2

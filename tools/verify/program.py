@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 
-from ...compiler import pipeline
+from ...compiler import devices, pipeline
 from ...compiler.cost.cluster import Cluster
 from ...compiler.elaborate.load import Spec
 from ...compiler.elaborate.loss import elaborate_loss
@@ -123,12 +123,10 @@ class Verification:
 
     def _decided(self, graphs: Sequence[Graph], plan: Plan) -> Decision:
         if self.mesh is None:
-            self.mesh, self.wishes = pipeline.factored(
-                graphs[0], Mesh(plan.mesh).without(PIPE), pipeline.wishes_of(plan)
-            )
+            self.mesh, self.wishes = devices.factored(graphs[0], Mesh(plan.mesh).without(PIPE), devices.wishes_of(plan))
         wishes = replace(self.wishes, leaves=dict(self.leaves))
-        cluster = self.cluster or pipeline.recipe_cluster(self.spec, self.recipe)
-        return pipeline.partitioned(graphs, self.mesh, wishes, *pipeline.machines(self.mesh, plan, cluster))
+        cluster = self.cluster or devices.recipe_cluster(self.spec, self.recipe)
+        return devices.partitioned(graphs, self.mesh, wishes, *devices.machines(self.mesh, plan, cluster))
 
     def _kept(self, laid: Graph) -> Graph:
         """Later programs find parameters and states as this one has them."""

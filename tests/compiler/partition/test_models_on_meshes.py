@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.meshes import assert_same_on_mesh, laid_at_random
 from oracles.virtual import assert_same_lowered
-from partita.compiler import pipeline
+from partita.compiler.devices import factored, partitioned
 from partita.compiler.ir.graph import Graph
 from partita.compiler.ir.layout import Mesh
 from partita.compiler.partition.choices import Wishes
@@ -16,7 +16,7 @@ from samples.small_models import GROUPED, MIXTURE, sent_to_experts, small_step
 
 def assert_same(step: Graph, mesh: Mesh, wishes: Wishes) -> Graph:
     """As the solver lays it out, all devices compute what one does."""
-    decision = pipeline.partitioned([step], mesh, wishes)
+    decision = partitioned([step], mesh, wishes)
     assert_same_on_mesh(step, decision.graph, decision.mesh)
     assert_same_lowered(step, decision.graph, decision.mesh)
     return decision.graph
@@ -32,7 +32,7 @@ ALONE = {"batch": (), "T": ()}
 def test_fewer_key_value_heads_than_devices(heads: int, groups: int, axes: tuple[tuple[str, int], ...]) -> None:
     step = small_step(GROUPED.format(heads=heads, groups=groups))
     pins = {"T": (), "H": ("tensor",), "G": ("tensor",)} | ({"batch": ()} if len(axes) == 1 else {})
-    mesh, wishes = pipeline.factored(step, Mesh(axes), Wishes(pins))
+    mesh, wishes = factored(step, Mesh(axes), Wishes(pins))
     assert wishes.pins["H"] == ("tensor.1", "tensor.2") and wishes.pins["G"] == ("tensor.1",)
     wishes = Wishes({**wishes.pins, "R": ("tensor.2",)})  # so few heads are hardly worth it otherwise
     graph = assert_same(step, mesh, wishes)

@@ -7,6 +7,7 @@ from functools import cache
 import pytest
 from partita.compiler.base.span import Source
 from partita.compiler.cost.memory import kept_for_backward
+from partita.compiler.devices import partitioned
 from partita.compiler.elaborate.load import load
 from partita.compiler.elaborate.loss import elaborate_loss
 from partita.compiler.elaborate.recipes import load_recipe
@@ -18,7 +19,7 @@ from partita.compiler.partition.choices import Wishes
 from partita.compiler.passes import Pass, run_passes
 from partita.compiler.passes.localize import localize
 from partita.compiler.passes.rematerialize import Rematerialize
-from partita.compiler.pipeline import partitioned, step_passes
+from partita.compiler.pipeline import step_passes
 
 S, B, H, A = 64, 2, 32, 4
 SPEC = f"""use std
