@@ -21,7 +21,7 @@ from .rates import schedule_of
 from .reading import Reader, Unread, form_name
 from .recipe import Literal_, OptimizerGroup, Schedule, Segment
 from .records import Section
-from .schema import SCHEDULE_FORMS
+from .schema_forms import SCHEDULE_FORMS
 
 LEADING = ("p", "g")
 

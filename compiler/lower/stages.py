@@ -19,12 +19,12 @@ from ..ir.graph import Graph, GraphBuilder
 from ..ir.layout import PIPE, Mesh
 from ..schedule.actions import Schedule
 from ..schedule.blocks import blocks_of, chunk_prices
-from ..schedule.chunks import Chunked, chunked, names_of
+from ..schedule.chunks import Chunked, Homes, chunked, names_of
 from ..schedule.forms import Form, FormFault, build, parse_form
 from ..schedule.orders import forward_only
 from ..schedule.place import PlaceFault, by_hand, in_flight, place
 from ..schedule.simulate import by_chunk
-from ..schedule.stages import Homes, Stage, staged
+from ..schedule.stages import Stage, staged
 from ..schedule.transfers import complete
 from ..schedule.verify import BUFFERS, least_buffers, verify
 from .outside import Spread, Whole

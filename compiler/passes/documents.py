@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NoReturn
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from ..base.diagnostic import Diagnostic, SpecError
 from ..ir.graph import Graph, GraphBuilder
@@ -32,7 +32,8 @@ from ..ops.offsets import start_operands
 from ..ops.registry import REGISTRY
 from ..ops.structure import axis_pair
 from .bodies import with_documents, with_restarts
-from .of_document import Rows, in_front
+from .grown import Grown, refuse
+from .of_document import Rows
 from .tokens import Places, token_places
 
 SEGMENT, POSITION, WEIGHT = "rows.segment", "rows.position", "rows.weight"
@@ -78,6 +79,7 @@ class _Apart:
             self.build.input(name, self.rows, dtype)
             for name, dtype in ((SEGMENT, DType.I64), (POSITION, DType.I64), (WEIGHT, number))
         )
+        self.grown = Grown(self.build, self.row, self.tokens)
         self.documents = Rows(self.build, self.row, self.tokens, self.segment, self.position)
         for node in self.graph:
             with self.build.within(path=node.path, phase=node.phase, layer=node.layer, origin=node.origin):
@@ -119,7 +121,7 @@ class _Apart:
         elif set(axes) != {self.tokens} and any(
             self.tokens in new.dims and self.tokens not in old.dims for new, old in zip(uses, node.uses, strict=True)
         ):
-            self._refuse(node, "what a whole document gives meets its tokens under another name")
+            refuse(node, "what a whole document gives meets its tokens under another name")
         elif node.op == "gather" and attributes.dim(node.attrs, "dim") in axes:
             self._pick(node, uses)
         elif node.op == "attention":
@@ -136,10 +138,10 @@ class _Apart:
         definition = REGISTRY[node.op]
         roles = definition.roles(node)
         if set(axes) & set(start_operands(node)) and definition.kernel is not None:
-            self._refuse(node, f"{node.op} counts positions by itself")
+            refuse(node, f"{node.op} counts positions by itself")
         over = tuple(dim for dim in axes if roles[dim] is not Role.MAP)
         if not over and axis_pair(node) and set(axis_pair(node) or ()) & set(axes):
-            self._refuse(node, f"{node.op} cuts the tokens' axis into pieces or joins it with others")
+            refuse(node, f"{node.op} cuts the tokens' axis into pieces or joins it with others")
         if not over:
             self._copy(node, uses, zero=self._still_zero(node))
             return
@@ -159,17 +161,12 @@ class _Apart:
         elif node.op == "sum" and not kept and len(over) == 1:
             self._total(node, uses[0], over[0])
         else:
-            self._refuse(node, f"{node.op} brings tokens of a row together, whatever document they are of")
+            refuse(node, f"{node.op} brings tokens of a row together, whatever document they are of")
 
     def _where(self, here: Dim, there: Dim, use: Use, fill: float) -> Use:
         empty = self.build.constant(fill, use.dtype, hint="rows/empty")
         kept = self.build.one("where", self.documents.pair(here, there), use, empty, hint="rows/kept")
-        return self._ordered(kept, use.dims)
-
-    def _ordered(self, use: Use, dims: Dims) -> Use:
-        """The axes as they stood, those that came in in front."""
-        order = in_front(self.row, dims, use.dims)
-        return use if use.dims == order else self.build.one("transpose", use, dims=order, hint="rows/order")
+        return self.grown.ordered(kept, use.dims)
 
     def _masked_factors(self, node: Node, uses: tuple[Use, ...], here: Dim, there: Dim) -> tuple[Use, ...]:
         """One factor of a product is zero between documents, or is made so."""
@@ -204,9 +201,9 @@ class _Apart:
         readers = [self.graph[edge.consumer] for edge in self.graph.users(node.id)]
         means = all(reader.op == "mul" and self._is_share(reader, count) for reader in readers)
         if not set(self.rows) <= set(over) or not readers or not means:
-            self._refuse(node, "a sum over tokens is weighed as the mean over the batch and all tokens, no other is")
+            refuse(node, "a sum over tokens is weighed as the mean over the batch and all tokens, no other is")
         weighed = self.build.one("mul", uses[0], self.weight, hint="rows/weighed")
-        self._copy(node, (self._ordered(weighed, uses[0].dims),))
+        self._copy(node, (self.grown.ordered(weighed, uses[0].dims),))
 
     def _over_rows(self, node: Node) -> bool:
         return node.op == "sum" and self.row in attributes.dims(node.attrs, "over")
@@ -217,17 +214,15 @@ class _Apart:
         readers = [self.graph[edge.consumer] for edge in self.graph.users(node.id)]
         count = math.prod(dim.size or 0 for dim in over)
         if not readers or not all(reader.op == "mul" and self._is_share(reader, count) for reader in readers):
-            self._refuse(
-                node, "what documents give is weighed by their tokens in a mean over the batch, no other sum is"
-            )
+            refuse(node, "what documents give is weighed by their tokens in a mean over the batch, no other sum is")
         alone = [one for one in self.graph.nodes("input") if self.row in one.outs[0].dims and not self._tokens_in(one)]
         if alone:
-            self._refuse(node, f"`{alone[0].id}` has one value a row, which may hold several documents")
+            refuse(node, f"`{alone[0].id}` has one value a row, which may hold several documents")
         weighed = self.build.one("mul", uses[0], self.weight, hint="rows/weighed")
         total = self.build.one("sum", weighed, over=(*over, self.tokens), hint="rows/sum")
         share = self.build.constant(1 / (self.tokens.size or 1), total.dtype, hint="rows/share")
         mean = self.build.one("mul", total, share, hint="rows/mean")
-        self._give(node, (self._ordered(mean, node.outs[0].dims),))
+        self._give(node, (self.grown.ordered(mean, node.outs[0].dims),))
 
     def _tokens_in(self, node: Node) -> bool:
         return bool(self.places.places.get((node.id, 0)))
@@ -241,7 +236,7 @@ class _Apart:
         count = math.prod(dim.size or 0 for dim in (axis, *others))
         if readers and all(reader.op == "mul" and self._is_share(reader, count) for reader in readers):
             found = self.documents.share(found, axis.size or 1)
-        self._give(node, (self._ordered(found, node.outs[0].dims),))
+        self._give(node, (self.grown.ordered(found, node.outs[0].dims),))
 
     def _extent(self, node: Node) -> None:
         """How many tokens a document has, times what else is counted."""
@@ -259,8 +254,8 @@ class _Apart:
         axis = attributes.dim(node.attrs, "dim")
         table, ids = uses
         if (self.places.of(node.uses[1]) or (self.tokens,)) != (self.tokens,) or ids.dtype is not DType.I64:
-            self._refuse(node, "a token is picked for tokens under another name")
-        self._give(node, (self._ordered(self.documents.picked(table, axis, ids), node.outs[0].dims),))
+            refuse(node, "a token is picked for tokens under another name")
+        self._give(node, (self.grown.ordered(self.documents.picked(table, axis, ids), node.outs[0].dims),))
 
     def _is_share(self, reader: Node, count: int) -> bool:
         values = (
@@ -276,7 +271,7 @@ class _Apart:
             self._copy(node, uses)
             return
         if not set(queries) & set(axes) or len(queries) != 1 or len(keys) != 1:
-            self._refuse(node, "it sees all tokens of a row from outside of their documents")
+            refuse(node, "it sees all tokens of a row from outside of their documents")
         numbers = tuple(self.segment.relabel({self.tokens: dim}) for dim in (*queries, *keys))
         at = len(uses) - len(start_operands(node))
         assert node.body is not None, "attention has a body"
@@ -291,14 +286,14 @@ class _Apart:
             self._copy(node, uses)
             return
         if node.attrs["stride"] != 1 or out.size != dim.size:
-            self._refuse(node, "a window of tokens with a stride, or without padding, has no document of its own")
-        (x,) = self._copied(node, uses)
+            refuse(node, "a window of tokens with a stride, or without padding, has no document of its own")
+        (x,) = self.grown.copied(node, uses)
         fit: dict[str, Any] = {**node.attrs, "fill": -1.0}
         seen = self.build.one("window", self.segment.relabel({self.tokens: dim}), hint="rows/seen", **fit)
         same = self.build.one("eq", seen, self.segment.relabel({self.tokens: out}), hint="rows/same")
         assert size in same.dims, "a window has its places"
         fill = self.build.constant(attributes.number(node.attrs, "fill"), x.dtype, hint="rows/empty")
-        self._give(node, (self._ordered(self.build.one("where", same, x, fill, hint="rows/kept"), x.dims),))
+        self._give(node, (self.grown.ordered(self.build.one("where", same, x, fill, hint="rows/kept"), x.dims),))
 
     def _scan(self, node: Node, uses: tuple[Use, ...]) -> None:
         """A recurrence along tokens takes its first carries again where a document begins."""
@@ -308,13 +303,13 @@ class _Apart:
             self._mixed(node, uses, axes)
             return
         if node.attrs["reverse"] or set(axes) != {along}:
-            self._refuse(node, "a recurrence backwards, or over all tokens at each step, is not kept within documents")
+            refuse(node, "a recurrence backwards, or over all tokens at each step, is not kept within documents")
         emits = node.attrs["emits"]
         assert isinstance(emits, tuple), "a scan says what it emits"
         asked = {edge.use.output for edge in self.graph.users(node.id)}
         asked |= {use.output for use in self.graph.outputs.values() if use.node == node.id}
         if asked - set(range(carries, carries + len(emits))):
-            self._refuse(node, "the last state of a recurrence is that of the row's last document")
+            refuse(node, "the last state of a recurrence is that of the row's last document")
         assert node.body is not None, "a scan has a body"
         key, first = f"{node.body}.documents", carries + int(attributes.number(node.attrs, "steps"))
         self.build.graph.body(key, with_restarts(self.graph.bodies[node.body], node, self.row, carries, first))
@@ -333,50 +328,10 @@ class _Apart:
         body: str | None = None,
         **more: Attr,
     ) -> None:
-        self._give(node, self._copied(node, uses, body, **more))
+        self._give(node, self.grown.copied(node, uses, body, **more))
         if zero:
             self.zero[node.id, 0] = zero
-
-    def _copied(self, node: Node, uses: tuple[Use, ...], body: str | None = None, **more: Attr) -> tuple[Use, ...]:
-        """The operator on the new operands; results in the old order, the batch's axis in front where it came in."""
-        before = {dim for use in node.uses for dim in use.dims}
-        come = {dim for use in uses for dim in use.dims} - before
-        grown = tuple(
-            dim for dim in (self.row, self.tokens) if dim in come and node.outs and dim not in node.outs[0].dims
-        )
-        if (
-            not grown
-            and body is None
-            and not more
-            and all(a.dims == b.dims for a, b in zip(uses, node.uses, strict=True))
-        ):
-            self.build.graph.add(replace(node, uses=uses))
-            return tuple(node.out(index) for index in range(len(node.outs)))
-        if grown and node.body is not None:
-            self._refuse(node, f"{node.op} of what positions or whole documents give")
-        attrs: dict[str, Any] = {**node.attrs, **more}
-        if grown and node.op in ("expand", "transpose"):
-            attrs["dims"] = in_front(self.row, attributes.dims(node.attrs, "dims"), grown)
-        if node.op == "expand":
-            uses = (self._agreeing(uses[0], tuple(attributes.dims(attrs, "dims"))),)
-        outs = REGISTRY[node.op].infer(tuple(use.type for use in uses), attrs)
-        made = self.build.graph.add(replace(node, uses=uses, outs=outs, attrs=attrs, body=body or node.body))
-        return tuple(self._ordered(made.out(i), old.dims) for i, old in enumerate(node.outs))
-
-    def _agreeing(self, use: Use, dims: Dims) -> Use:
-        """The axes in the order that they have in `dims`."""
-        order = tuple(dim for dim in dims if dim in use.dims)
-        return use if order == use.dims else self.build.one("transpose", use, dims=order, hint="rows/order")
 
     def _give(self, node: Node, found: Sequence[Use]) -> None:
         for index, use in enumerate(found):
             self.new[node.id, index] = use
-
-    def _refuse(self, node: Node, why: str) -> NoReturn:
-        place = f" ({node.origin[0].file}:{node.origin[0].line})" if node.origin else ""
-        raise SpecError(
-            Diagnostic(
-                "E0915", f"`{node.id}`{place} cannot keep the documents of a row apart: {why}",
-                hint="rows = chunk(T) reads on over the ends of documents",
-            )
-        )  # fmt: skip

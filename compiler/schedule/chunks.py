@@ -24,6 +24,7 @@ from .blocks import Chain, original
 Value = tuple[str, int]
 Half = Kind  # FORWARD, INPUT or WEIGHT
 Place = tuple[Half, int, int]  # a half of a chunk, for a token slice
+Homes = frozenset[int]  # the devices that have a value
 LINEAR = frozenset({"add", "cast", "transpose"})  # what may stand between a gradient's terms and their sum
 MICROBATCH = frozenset({Phase.FORWARD, Phase.BACKWARD})
 
@@ -72,6 +73,11 @@ class Chunked:
     def device(self, node: str) -> int:
         """Where a node of a microbatch runs."""
         return self.placement[self.place[node][1]]
+
+
+def is_before(node: Node) -> bool:
+    """Whether a value is there before the microbatches, or comes with them."""
+    return node.phase is Phase.PREPARE or node.op == "input"
 
 
 def names_of(step: Graph, cuts: Sequence[tuple[int, int]]) -> dict[str, int]:

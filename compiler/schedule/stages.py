@@ -2,29 +2,26 @@
 
 In: a cut graph (`chunks.py`) and a schedule. Out: for each stage an ordinary graph with `lower.send` and
 `lower.receive` where values cross, and for its nodes the part of a microbatch's work (an action of the schedule) that
-they belong to. The update of a parameter runs where the parameter is. A sum over parameters of all stages (the
-gradients' norm) is summed on each stage, every parameter once, and joined along the axis of the pipeline; gradients of
-a parameter that several stages read are exchanged and added in one order, so that its copies stay equal to the bit.
+they belong to. A parameter is on the stages that read it, its states with it. What follows the microbatches is in
+`step_end.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..base.diagnostic import Diagnostic, SpecError
 from ..cost.memory import STORED
 from ..ir.graph import Graph, GraphBuilder
 from ..ir.layout import PIPE
-from ..ir.types import Attr, DType, Node, Phase, TensorType, Use
-from ..ops.registry import REGISTRY
+from ..ir.types import Attr, Node, Phase, TensorType, Use
 from .actions import COMPUTE, RECEIVES, SENDS, Action, Kind, Schedule
-from .chunks import MICROBATCH, Chunked, Sum, Value
-
-SEND, RECEIVE = "lower.send", "lower.receive"
+from .chunks import MICROBATCH, Chunked, Homes, Sum, Value, is_before
+from .messages import RECEIVE, SEND, local_sum, message_tags, value_name
+from .step_end import Update, Writing
 
 Part = tuple[Kind, int, int]  # what a device does for a microbatch, for which chunk and token slice
-Homes = frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -59,22 +56,12 @@ def staged(cuts: Mapping[str, tuple[Chunked, Schedule]], ahead: int) -> tuple[di
     homes: dict[str, Homes] = {}
     for name, (cut, schedule) in cuts.items():
         assert cut.placement == schedule.shape.placement, "the graph is cut as the schedule says"
-        tags = _tags(cut)
+        tags = message_tags(cut)
         drafts[name] = [_Draft(cut, schedule.actions[d], d, tags, ahead) for d in range(cut.devices)]
         for stored, places in _homes(cut, drafts[name]).items():
             homes[stored] = homes.get(stored, frozenset()) | places
-    updates = {name: _Update(cut, _with_states(cut, homes)) for name, (cut, _) in cuts.items()}
+    updates = {name: Update(cut, _with_states(cut, homes)) for name, (cut, _) in cuts.items()}
     return {name: [one.finish(updates[name]) for one in some] for name, some in drafts.items()}, homes
-
-
-def _tags(cut: Chunked) -> dict[object, int]:
-    """A number for each message of a microbatch, and for each of the exchanges at its end."""
-    keys: list[object] = []
-    for kind, borders in ((Kind.SEND_ACTIVATION, cut.activations), (Kind.SEND_GRADIENT, cut.gradients)):
-        keys += [(kind, border, value) for border, values in enumerate(borders) for value in values]
-    for name, one in cut.sums.items():
-        keys += [(name, here, there) for here in one.terms for there in one.terms if here != there]
-    return {key: number for number, key in enumerate(keys)}
 
 
 def _homes(cut: Chunked, drafts: Sequence[_Draft]) -> dict[str, Homes]:
@@ -222,7 +209,7 @@ class _Draft:
             found = self.instead[use.value]
             return Use(found.node, found.output, use.dims, use.dtype)
         node = self.here[use.node]
-        if _is_before(node):
+        if is_before(node):
             self.asked[node.id] = None
             self._ask(node)
         elif node.id in self.cut.free and node.id not in self.made:
@@ -239,27 +226,27 @@ class _Draft:
         source = self.here[value[0]]
         use = self._use(Use(*value, source.outs[value[1]].dims, source.outs[value[1]].dtype), phase)
         attrs: dict[str, Attr] = {"axis": PIPE, "peer": peer, "tag": tag, "ahead": self.ahead}
-        like = Node(f"send {self.number}/{_name(value)}", SEND, (use,), (), attrs, phase)
+        like = Node(f"send {self.number}/{value_name(value)}", SEND, (use,), (), attrs, phase)
         self._put(replace(like, path=source.path, origin=source.origin))
 
     def _receive(self, value: Value, peer: int, tag: int, phase: Phase) -> None:
         source = self.here[value[0]]
         attrs: dict[str, Attr] = {"axis": PIPE, "peer": peer, "tag": tag}
-        made = Node(_name(value), RECEIVE, (), (source.outs[value[1]],), attrs, phase)
+        made = Node(value_name(value), RECEIVE, (), (source.outs[value[1]],), attrs, phase)
         self.instead[value] = self._put(replace(made, path=source.path, origin=source.origin)).out()
 
     # ---- the whole graph
 
-    def finish(self, update: _Update) -> Stage:
+    def finish(self, update: Update) -> Stage:
         """The stage's graph, its update included."""
-        step, writing = self.cut.step, _Writing(self.device, self.tags, self.ahead, update, self.instead)
+        step, writing = self.cut.step, Writing(self.device, self.tags, self.ahead, update, self.instead)
         late = writing.write()
         wanted = {*self.asked, *writing.leaves}
         for node in reversed(list(step)):
             if node.id in wanted:
                 wanted.update(use.node for use in node.uses)
         builder = GraphBuilder(step.name, step.microbatches)
-        builder.extend(node for node in step if node.id in wanted and _is_before(node))
+        builder.extend(node for node in step if node.id in wanted and is_before(node))
         builder.extend(self.nodes)
         builder.extend(late)
         for name, use in writing.outputs.items():
@@ -270,198 +257,3 @@ class _Draft:
         named = (((action.kind, action.chunk, action.slice), action.microbatch) for action in self.actions)
         order = tuple((numbers[part], microbatch) for part, microbatch in named if part in numbers)
         return Stage(builder.finish(), step, self.parts, self.part, order, self.steady)
-
-
-def _name(value: Value) -> str:
-    return value[0] if value[1] == 0 else f"{value[0]}:{value[1]}"
-
-
-def _is_before(node: Node) -> bool:
-    """Whether a value is there before the microbatches, or comes with them."""
-    return node.phase is Phase.PREPARE or node.op == "input"
-
-
-def local_sum(name: str) -> str:
-    """The id of one device's part of a sum."""
-    return f"{name}/here"
-
-
-# ---- once a step
-
-
-@dataclass(frozen=True)
-class _Join:
-    """A value of all stages: `node` is a sum whose operands each have one device, or a value that one device has."""
-
-    name: str
-    operands: tuple[Use, ...]
-    owners: tuple[int, ...]
-    like: Node
-    out: TensorType
-
-
-@dataclass
-class _Update:
-    """The update of all stages: its nodes in order with what must be joined between them, and where each value is."""
-
-    cut: Chunked
-    stored: Mapping[str, Homes]
-    steps: list[Node | _Join] = field(init=False, default_factory=list[Node | _Join])
-    homes: dict[str, Homes] = field(init=False, default_factory=dict[str, Homes])
-    joined: dict[Value, Use] = field(init=False, default_factory=dict[Value, Use])
-    outputs: dict[str, Use] = field(init=False, default_factory=dict[str, Use])
-
-    def __post_init__(self) -> None:
-        self.everywhere = frozenset(range(self.cut.devices))
-        for node in self.cut.step:
-            if node.phase is not Phase.UPDATE:
-                self.homes[node.id] = self._home(node)
-            else:
-                self._node(node)
-        for name, use in self.cut.step.outputs.items():
-            self.outputs[name] = self._everywhere(use, self.cut.step[use.node])
-
-    def _home(self, node: Node) -> Homes:
-        """Where a value that was made before is."""
-        if node.id in self.stored:
-            return self.stored[node.id]
-        if node.id in self.cut.sums:
-            return frozenset(self.cut.sums[node.id].terms)
-        if node.id in self.cut.place:
-            return frozenset({self.cut.device(node.id)})
-        return self._common(node.uses)
-
-    def _common(self, uses: Iterable[Use]) -> Homes:
-        return self.everywhere.intersection(*(self.homes[use.node] for use in uses))
-
-    def _node(self, node: Node) -> None:
-        common = self._common(node.uses)
-        if node.op == "assign":
-            target = self.stored[str(node.attrs["target"])]
-            use = node.uses[0] if target <= common else self._everywhere(node.uses[0], node)
-            self.steps.append(replace(node, uses=(use,)))
-        elif common:
-            self.homes[node.id] = common
-            self.steps.append(node)
-        elif node.op == "add" and all(use.dims == node.outs[0].dims for use in node.uses):
-            owners = tuple(min(self.homes[use.node]) for use in node.uses)
-            self.steps.append(_Join(node.id, node.uses, owners, node, node.outs[0]))
-            self.homes[node.id] = self.everywhere
-        else:
-            uses = tuple(self._everywhere(use, node) for use in node.uses)
-            self.steps.append(replace(node, uses=uses))
-            self.homes[node.id] = self.everywhere
-
-    def _everywhere(self, use: Use, like: Node) -> Use:
-        """A value that all stages have: the first that has it tells the others."""
-        if self.homes[use.node] == self.everywhere:
-            return use
-        if use.value not in self.joined:
-            name = f"{_name(use.value)}/all"
-            join = _Join(name, (use,), (min(self.homes[use.node]),), like, use.type)
-            self.steps.append(join)
-            self.homes[name] = self.everywhere
-            self.joined[use.value] = Use(name, 0, use.dims, use.dtype)
-        found = self.joined[use.value]
-        return Use(found.node, 0, use.dims, use.dtype)
-
-
-@dataclass
-class _Writing:
-    """The update of one stage."""
-
-    device: int
-    tags: Mapping[object, int]
-    ahead: int
-    update: _Update
-    instead: Mapping[Value, Use]
-    nodes: list[Node] = field(init=False, default_factory=list[Node])
-    leaves: dict[str, None] = field(init=False, default_factory=dict[str, None])
-    outputs: dict[str, Use] = field(init=False, default_factory=dict[str, Use])
-
-    def write(self) -> list[Node]:
-        """Its nodes, in an order that is the same on all stages for what they do together."""
-        cut, wanted = self.update.cut, {use.node for use in self.update.outputs.values()}
-        mine: list[Node | _Join] = []
-        for step in reversed(self.update.steps):
-            if isinstance(step, _Join):
-                mine.append(step)
-                pairs = zip(step.operands, step.owners, strict=True)
-                wanted.update(use.node for use, owner in pairs if owner == self.device)
-            elif step.id in wanted or (step.op == "assign" and self.device in self._target(step)):
-                mine.append(step)
-                wanted.update(use.node for use in step.uses)
-        for one in cut.sums.values():
-            if one.spread and self.device in one.terms:
-                self._exchange(one)
-        for step in reversed(mine):
-            if isinstance(step, _Join):
-                self._join(step)
-            else:
-                self.nodes.append(replace(step, uses=tuple(map(self._use, step.uses))))
-                if step.op == "assign":
-                    self.leaves[str(step.attrs["target"])] = None
-        self.outputs = {name: self._use(use) for name, use in self.update.outputs.items()}
-        return self.nodes
-
-    def _target(self, node: Node) -> Homes:
-        return self.update.stored[str(node.attrs["target"])]
-
-    def _use(self, use: Use) -> Use:
-        cut = self.update.cut
-        if use.node in cut.sums and cut.sums[use.node].spread:
-            return Use(f"{use.node}/total", 0, use.dims, use.dtype)
-        if use.node in cut.step:
-            node = cut.step[use.node]
-            if _is_before(node):
-                self.leaves[use.node] = None
-        found = self.instead.get(use.value)
-        return use if found is None else Use(found.node, found.output, use.dims, use.dtype)
-
-    def _exchange(self, one: Sum) -> None:
-        """Each device's part to every other that has one; all add them in the order of devices."""
-        name, kind, devices = one.root.id, one.root.outs[0], sorted(one.terms)
-        like = replace(one.root, phase=Phase.UPDATE, attrs={}, body=None)
-        mine = Use(local_sum(name), 0, kind.dims, kind.dtype)
-        parts = {self.device: mine}
-        for other in devices:
-            if other != self.device:
-                attrs: dict[str, Attr] = {"axis": PIPE, "peer": other, "tag": self.tags[name, self.device, other]}
-                sent = replace(like, id=f"{name}/to {other}", op=SEND, uses=(mine,), outs=())
-                self.nodes.append(replace(sent, attrs={**attrs, "ahead": self.ahead}))
-        for other in devices:
-            if other != self.device:
-                attrs = {"axis": PIPE, "peer": other, "tag": self.tags[name, other, self.device]}
-                came = replace(like, id=f"{name}/from {other}", op=RECEIVE, uses=(), attrs=attrs)
-                self.nodes.append(came)
-                parts[other] = came.out()
-        uses = tuple(parts[device] for device in devices)
-        self.nodes.append(replace(like, id=f"{name}/total", op="add", uses=uses))
-
-    def _join(self, join: _Join) -> None:
-        """This stage's terms, or nothing, and then the sum over all stages."""
-        mine = [self._use(use) for use, owner in zip(join.operands, join.owners, strict=True) if owner == self.device]
-        out, wire = join.out, DType.I64 if join.out.dtype is DType.BOOL else join.out.dtype
-        like = replace(join.like, phase=Phase.UPDATE, attrs={}, body=None, layer=None)
-        if not mine:
-            zero: dict[str, Attr] = {"value": 0, "dims": out.dims, "dtype": wire}
-            here = self._put(replace(like, id=f"{join.name}/none", op="constant", uses=(), attrs=zero), wire, out)
-        else:
-            here = mine[0]
-            if len(mine) > 1:
-                here = self._put(replace(like, id=f"{join.name}/here", op="add", uses=tuple(mine)), out.dtype, out)
-            if wire is not out.dtype:
-                to: dict[str, Attr] = {"to": wire}
-                here = self._put(replace(like, id=f"{join.name}/wire", op="cast", uses=(here,), attrs=to), wire, out)
-        attrs: dict[str, Attr] = {"axis": PIPE, "reduction": "sum"}
-        name = join.name if wire is out.dtype else f"{join.name}/sum"
-        found = self._put(replace(like, id=name, op="all_reduce", uses=(here,), attrs=attrs), wire, out)
-        if wire is not out.dtype:
-            back: dict[str, Attr] = {"to": out.dtype}
-            self._put(replace(like, id=join.name, op="cast", uses=(found,), attrs=back), out.dtype, out)
-
-    def _put(self, node: Node, dtype: DType, out: TensorType) -> Use:
-        node = replace(node, outs=(TensorType(out.dims, dtype),))
-        assert node.op in REGISTRY, f"no operator {node.op}"
-        self.nodes.append(node)
-        return node.out()

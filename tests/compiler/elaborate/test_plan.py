@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from partita.compiler.elaborate.recipe import Plan
-from partita.compiler.elaborate.schema import PIPELINE_FORMS
+from partita.compiler.elaborate.schema_forms import PIPELINE_FORMS
 from partita.compiler.schedule.forms import FORMS, parse_form
 from records_support import faults, recipe
 

@@ -14,7 +14,7 @@ from partita.compiler.elaborate.rates import schedule_of
 from partita.compiler.elaborate.reading import Reader
 from partita.compiler.elaborate.recipe import Schedule
 from partita.compiler.elaborate.schedule import rate, rate_at
-from partita.compiler.elaborate.schema import SCHEDULE_FORMS
+from partita.compiler.elaborate.schema_forms import SCHEDULE_FORMS
 from partita.compiler.interpret import interpret
 from partita.compiler.ir.graph import GraphBuilder
 from partita.compiler.ir.types import DType
