@@ -127,6 +127,13 @@ ENTRIES: tuple[Entry, ...] = (
         why="It is called with contiguous tensors [n, dims as written] and gives tensors [n, dims as written].",
     ),
     Entry(
+        code="E0526",
+        title="a loss far above the steps before",
+        what="The loss of a step lies many deviations above the median of the last ones, and the recipe says `stop`.",
+        why="Bad rows or too high a learning rate show so. Nothing was updated, the checkpoint before is kept. "
+        "`on_spike` says how far is far, and what follows.",
+    ),
+    Entry(
         code="E0530",
         title="an optional package is missing",
         what="The recipe asks for something that an optional package does.",
