@@ -14,12 +14,12 @@ from pathlib import Path, PurePath
 import torch
 
 from . import checkpoint
-from .execute import BuildError, load
 from .fault import RuntimeFault
 from .feed import Executable
+from .folder import BuildError, load
 from .mesh import Place, leads
 from .metrics import EvalRecord, Metrics, StepRecord
-from .program import ProgramFormatError
+from .program_json import ProgramFormatError
 from .recipe import Training
 from .state import Store, empty_store, initial_store
 

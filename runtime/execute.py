@@ -1,27 +1,23 @@
 """The interpreter of one device: runs a program's instructions over a store of tensors.
 
-In: a build folder, the parameters and states by name, and the data of each microbatch. Out: the values asked for;
-parameters and states are written in place. Buffers live in a table of their own and leave it when an instruction says
-so, before the call, so that a module owns what it may overwrite. Collectives are begun by a `Communicator` (real
-processes: `collectives.py`; all devices in one process: `virtual.py`) and waited for where the program says so.
+In: a loaded build (`folder.py`), the parameters and states by name, and the data of each microbatch. Out: the values
+asked for; parameters and states are written in place. Buffers live in a table of their own and leave it when an
+instruction says so, before the call, so that a module owns what it may overwrite. Collectives are begun by a
+`Communicator` (`communicator.py`) and waited for where the program says so.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.abc
-import importlib.util
-import json
 import math
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from types import CodeType, MappingProxyType
-from typing import Any, Protocol, cast
+from types import MappingProxyType
+from typing import Any, cast
 
 import torch
 
+from .communicator import Communicator, Pending
 from .fault import RuntimeFault
 from .layout import chunk, part
 from .program import (
@@ -39,14 +35,12 @@ from .program import (
     Send,
     Shard,
     Wait,
-    from_json,
 )
 from .sorted_rows import cut_rows
 
 Module = Callable[[list[Any]], list[torch.Tensor]]
 Store = dict[str, torch.Tensor]
 
-MANIFEST = "manifest.json"
 NO_MICROBATCH = -1
 BATCH = "batch"  # the dim that microbatches divide
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
@@ -61,136 +55,6 @@ DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
         "f64": torch.float64,
     }
 )
-
-
-class BuildError(Exception):
-    """A build folder that is not what the compiler wrote."""
-
-
-def read_folder(folder: str | Path) -> dict[str, str]:
-    """The texts of a build folder, each checked against the manifest. Raises `BuildError`."""
-    root = Path(folder)
-    try:
-        hashes = cast(dict[str, str], json.loads((root / MANIFEST).read_text(encoding="utf-8"))["sha256"])
-        texts = {name: (root / name).read_bytes() for name in hashes}
-    except (OSError, ValueError, KeyError, TypeError) as fault:
-        raise BuildError(f"{folder} is not a build folder: {fault}") from fault
-    for name, text in texts.items():
-        if hashlib.sha256(text).hexdigest() != hashes[name]:
-            raise BuildError(f"{root / name} is not what the compiler wrote; compile again")
-    return {name: text.decode() for name, text in texts.items()}
-
-
-def load(
-    folder: str | Path, device: str | torch.device = "cpu", compiled: bool = False, kernels: Collection[str] = ()
-) -> Executable:
-    """Verify a build folder and import its modules. `kernels`: the packages whose foreign kernels may run.
-
-    Raises `BuildError`, `ProgramFormatError`, `RuntimeFault` E0524 for a package that is not allowed.
-    """
-    texts = read_folder(folder)
-    if "program.json" not in texts:
-        raise BuildError(f"{folder} has no program.json in its manifest")
-    sources = {
-        name.removeprefix("modules/").removesuffix(".py"): text
-        for name, text in texts.items()
-        if name.startswith("modules/") and name.endswith(".py")
-    }
-    places = {name: str(Path(folder) / "modules" / f"{name}.py") for name in sources}
-    return executable(from_json(texts["program.json"]), sources, device, compiled, places, kernels)
-
-
-def executable(
-    build: Build,
-    sources: Mapping[str, str],
-    device: str | torch.device = "cpu",
-    compiled: bool = False,
-    places: Mapping[str, str] | None = None,
-    kernels: Collection[str] = (),
-) -> Executable:
-    """A build with its modules' sources as something that runs. `places` are the files that tracebacks show."""
-    refused = [package for package in build.kernels if package not in kernels]
-    if refused:
-        hint = f"--allow-kernels {','.join(refused)}, if you trust it"
-        raise RuntimeFault("E0524", f"{build.name} runs code of {', '.join(refused)}, which is not allowed", hint)
-    modules = {name: import_source(name, text, (places or {}).get(name)) for name, text in sources.items()}
-    if compiled:
-        # Forward and backward; the update is fused calls already, and the compiler knows no shapes of theirs.
-        once = {i for p in _programs(build) for i in (*p.prepare, *p.update)}
-        hot = {i.module for p in _programs(build) for i in p.instructions() if isinstance(i, Run) and i not in once}
-        modules |= {name: torch.compile(modules[name], dynamic=False) for name in hot & set(modules)}
-    for program in _programs(build):
-        for instruction in program.instructions():
-            if isinstance(instruction, Run) and instruction.module not in modules:
-                raise BuildError(f"the program calls a module {instruction.module} that the build does not hold")
-    return Executable(build, modules, torch.device(device))
-
-
-def _programs(build: Build) -> list[Program]:
-    """Those of all devices."""
-    return [program for programs in (build.programs, *build.variants) for program in programs.values()]
-
-
-def import_source(name: str, text: str, place: str | None = None) -> Module:
-    """A generated module's `run`, from text that was checked, not from what the file may hold by now."""
-    loader = _Checked(text, place or f"<{name}>")
-    spec = importlib.util.spec_from_loader(f"partita_build.{name}", loader)
-    assert spec is not None, f"no module spec for {name}"
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return cast(Module, module.run)
-
-
-class _Checked(importlib.abc.InspectLoader):
-    """Imports a text that was read and checked before."""
-
-    def __init__(self, text: str, place: str) -> None:
-        self._text, self._place = text, place
-
-    def get_source(self, fullname: str) -> str:
-        return self._text
-
-    def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self._text, self._place)
-
-
-class Pending(Protocol):
-    """A collective that was begun."""
-
-    def ready(self) -> bool:
-        """Whether `results` can be asked for. Where asking blocks until they are there, always."""
-        ...
-
-    def results(self) -> Sequence[torch.Tensor]:
-        """The collective's outputs."""
-        ...
-
-
-class Communicator(Protocol):
-    """What carries the collectives of one device of a mesh."""
-
-    @property
-    def rank(self) -> int:
-        """Which device this is."""
-        ...
-
-    def begin(
-        self, collective: Collective, operands: Sequence[torch.Tensor], into: Sequence[torch.Tensor] = ()
-    ) -> Pending:
-        """Begin a collective; its operands, and what it gathers `into`, must not be written until it is waited for."""
-        ...
-
-    def send(self, message: Send, number: int, tensor: torch.Tensor) -> None:
-        """Begin to send a microbatch's tensor, which nobody writes any more. Number -1 is of no microbatch."""
-        ...
-
-    def receive(self, message: Receive, number: int, into: torch.Tensor) -> Pending:
-        """Begin to receive a microbatch's tensor."""
-        ...
-
-    def finish(self) -> None:
-        """Wait until all that was sent has left."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

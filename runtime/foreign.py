@@ -1,4 +1,4 @@
-"""Calls of kernels of packages that the user allowed (`execute.load` asks), by generated modules.
+"""Calls of kernels of packages that the user allowed (`folder.load` asks), by generated modules.
 
 In: `package:function`, contiguous operands, what the spec says of the results. Out: the results, checked, in memory of
 their own.

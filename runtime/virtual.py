@@ -184,7 +184,7 @@ class _Device:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A loaded build (`execute.load`, `execute.executable`) on every device of its mesh."""
+    """A loaded build (`folder.load`, `folder.executable`) on every device of its mesh."""
 
     executable: Executable
 

@@ -24,7 +24,14 @@ PASSES = MIDDLE | {
     "compiler.schedule",
     "compiler.recompute",
 }
-LOWER = PASSES | {"compiler.passes", "compiler.plan", "runtime.program", "runtime.layout", "runtime.parcels"}
+LOWER = PASSES | {
+    "compiler.passes",
+    "compiler.plan",
+    "runtime.program",
+    "runtime.program_json",
+    "runtime.layout",
+    "runtime.parcels",
+}
 DEVICES = PASSES | {"compiler.passes", "compiler.clusters"}
 TOP = {
     "compiler.clusters",

@@ -20,7 +20,8 @@ from ..compiler.ir.graph import Graph, GraphBuilder
 from ..compiler.ir.types import Attr, Dim, DType, Node, Phase, TensorType, Use
 from ..compiler.lower.build import compile_graphs
 from ..compiler.pipeline import rounded_graph
-from ..runtime.execute import DTYPES, executable
+from ..runtime.execute import DTYPES
+from ..runtime.folder import executable
 from ..runtime.state import initial_store
 from .arguments import add_spec, add_which, sets_of
 from .fault import CommandFault

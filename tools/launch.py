@@ -12,7 +12,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..runtime.program import ProgramFormatError, from_json
+from ..runtime.program_json import ProgramFormatError, from_json
 from .arguments import write_text
 from .fault import CommandFault
 

@@ -2,7 +2,7 @@
 
 In: the graphs of a model (`step`, `evaluate`, `predict`, as asked for), the recipe as plain data, and predictions, to
 which the lowering adds the step's peak of memory, which it alone knows. Out: a folder that runs without the compiler.
-It is code: `runtime/execute.py` checks every hash before it imports.
+It is code: `runtime/folder.py` checks every hash before it imports.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...runtime.program import Build, Program, is_step, to_json
+from ...runtime.program import Build, Program, is_step
+from ...runtime.program_json import to_json
 from ..cost.memory import Owner
 from ..cost.table import Table
 from ..ir.graph import Graph

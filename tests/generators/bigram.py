@@ -11,7 +11,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from partita.runtime.program import Allocate, Build, Initializer, Input, Parameter, Program, Run, State, to_json
+from partita.runtime.program import Allocate, Build, Initializer, Input, Parameter, Program, Run, State
+from partita.runtime.program_json import to_json
 from partita.runtime.recipe import Checkpoints, Column, DataSource, Evaluation, Rows, Training, to_plain
 
 V, T, ROWS = 128, 16, 4  # ASCII

@@ -21,8 +21,8 @@ from partita.compiler.ir.text import print_graph
 from partita.compiler.lower.build import compile_graphs
 from partita.compiler.pipeline import compile_recipe, module, predict_graph, step_graph
 from partita.runtime.begin import Options
-from partita.runtime.execute import executable
 from partita.runtime.fault import RuntimeFault
+from partita.runtime.folder import executable
 from partita.runtime.metrics import read_metrics
 from partita.runtime.state import initial_store
 from partita.runtime.train import train

@@ -19,7 +19,7 @@ from partita.compiler.pipeline import compile_recipe, step_graphs
 from partita.runtime.begin import Options
 from partita.runtime.checkpoint import latest
 from partita.runtime.data import open_data
-from partita.runtime.execute import executable
+from partita.runtime.folder import executable
 from partita.runtime.metrics import read_metrics
 from partita.runtime.recipe import from_plain
 from partita.runtime.state import initial_store, parameter_count

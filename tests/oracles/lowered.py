@@ -13,7 +13,8 @@ import torch
 from partita.compiler.ir.graph import Graph, GraphBuilder
 from partita.compiler.ir.types import Attr, DType, Node, TensorType, Use
 from partita.compiler.lower.build import compile_graphs
-from partita.runtime.execute import DTYPES, executable
+from partita.runtime.execute import DTYPES
+from partita.runtime.folder import executable
 
 from .values import Array
 

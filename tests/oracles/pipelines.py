@@ -16,7 +16,8 @@ from partita.compiler.ir.layout import Mesh
 from partita.compiler.lower.build import compile_graphs
 from partita.compiler.lower.stages import Pipeline, piped
 from partita.compiler.pipeline import compile_recipe
-from partita.runtime.execute import Executable, executable, load
+from partita.runtime.execute import Executable
+from partita.runtime.folder import executable, load
 from partita.runtime.state import initial_store
 from partita.runtime.virtual import Cluster
 from samples.recipes import recipe_over

@@ -13,10 +13,11 @@ from partita.compiler.ir import layout as compiler
 from partita.compiler.ir.graph import Graph
 from partita.compiler.lower.build import compile_graphs
 from partita.compiler.lower.spread import spread as spread_out
-from partita.runtime.execute import Executable, executable
+from partita.runtime.execute import Executable
+from partita.runtime.folder import executable
 from partita.runtime.layout import Mesh
 from partita.runtime.mesh import join_mesh
-from partita.runtime.program import from_json, to_json
+from partita.runtime.program_json import from_json, to_json
 from partita.runtime.state import initial_store
 from partita.runtime.virtual import Cluster, cut_inputs
 from samples.spread_mlp import SpreadMLP

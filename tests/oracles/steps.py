@@ -14,7 +14,7 @@ import torch
 from partita.compiler.interpret import initial_value, interpret
 from partita.compiler.ir.graph import Graph
 from partita.compiler.lower.build import compile_graphs
-from partita.runtime.execute import executable
+from partita.runtime.folder import executable
 
 from .values import Array
 

@@ -13,7 +13,8 @@ from partita.compiler.ir.graph import Graph
 from partita.compiler.ir.layout import Mesh
 from partita.compiler.lower.build import compile_graphs
 from partita.compiler.lower.spread import spread as spread_out
-from partita.runtime.execute import DTYPES, executable
+from partita.runtime.execute import DTYPES
+from partita.runtime.folder import executable
 from partita.runtime.virtual import Cluster
 
 from .values import Array, error, leaf_values, run, spread

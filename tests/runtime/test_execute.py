@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from partita.runtime.execute import BuildError, Executable, executable
+from partita.runtime.execute import Executable
+from partita.runtime.folder import BuildError, executable
 from partita.runtime.program import Allocate, Build, Free, Initializer, Input, Parameter, Program, Run
 
 ADD = "def run(args):\n    total, x = args\n    args.clear()\n    total.add_(x.sum())\n    return []\n"

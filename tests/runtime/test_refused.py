@@ -20,8 +20,8 @@ from partita.compiler.elaborate.recipes import load_recipe
 from partita.compiler.pipeline import compile_recipe
 from partita.runtime.begin import Options, open_build
 from partita.runtime.checkpoint import SPARED, checkpoints
-from partita.runtime.execute import load
 from partita.runtime.fault import RuntimeFault
+from partita.runtime.folder import load
 from partita.runtime.metrics import read_metrics
 from partita.runtime.program import Check
 from partita.runtime.state import Store, initial_store

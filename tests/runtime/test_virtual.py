@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.spread import assert_same, built, rows
-from partita.runtime.execute import Executable, executable
+from partita.runtime.execute import Executable
+from partita.runtime.folder import executable
 from partita.runtime.layout import Mesh
 from partita.runtime.program import Build, Collective, Input, Program, Wait
 from partita.runtime.state import initial_store

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from partita.tools.bench.terapipe import EQUAL, FITTED, SETTINGS, TOKENS, Found, Row, as_json, bench_terapipe, table
+from partita.tools.bench.terapipe import FITTED, Found, Row, as_json, bench_terapipe, table
+from partita.tools.bench.terapipe_published import EQUAL, SETTINGS, TOKENS
 
 
 @pytest.fixture(scope="module")

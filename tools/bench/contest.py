@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
-from ...runtime.execute import load
+from ...runtime.folder import load
 from ...runtime.layout import part
 from ...runtime.mesh import join_mesh
 from ...runtime.process import own_device, process_group

@@ -29,7 +29,7 @@ from ...compiler.elaborate.load import Spec
 from ...compiler.elaborate.recipe import Plan, Recipe, Recompute
 from ...compiler.elaborate.recipes import load_recipe
 from ...compiler.pipeline import compile_recipe, open_spec
-from ...runtime.execute import load
+from ...runtime.folder import load
 from ...runtime.state import initial_store
 from .measure import Case, alternate, peak_bytes
 from .peers import Run, Shape, has_chunked_loss, peer_step

@@ -23,7 +23,8 @@ from ...compiler.elaborate.recipes import load_recipe
 from ...compiler.lower.build import compile_graphs
 from ...compiler.pipeline import open_spec, step_graph
 from ...runtime.calls import traced
-from ...runtime.execute import Executable, executable
+from ...runtime.execute import Executable
+from ...runtime.folder import executable
 from ...runtime.machine import clock
 from ...runtime.memory import measure_peak
 from ...runtime.program import Program

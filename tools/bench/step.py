@@ -20,7 +20,8 @@ from ...compiler.elaborate.load import Spec
 from ...compiler.elaborate.models import elaborate_model
 from ...compiler.elaborate.recipes import load_recipe
 from ...compiler.pipeline import compile_recipe, open_spec
-from ...runtime.execute import Executable, load
+from ...runtime.execute import Executable
+from ...runtime.folder import load
 from ...runtime.state import initial_store
 from .measure import Case, Step, alternate, peak_bytes
 from .peers import Shape, has_chunked_loss, peer_step

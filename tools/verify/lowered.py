@@ -20,7 +20,8 @@ from ...compiler.lower.build import compile_graphs
 from ...compiler.lower.outside import ALONE
 from ...compiler.lower.spread import spread
 from ...compiler.ops.definition import Array
-from ...runtime.execute import DTYPES, Store, executable
+from ...runtime.execute import DTYPES, Store
+from ...runtime.folder import executable
 from ...runtime.state import initial_store, tensors_of
 from ...runtime.virtual import Cluster
 from ..audit import doubled

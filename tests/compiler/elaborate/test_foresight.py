@@ -9,8 +9,8 @@ from partita.compiler.base.span import Source
 from partita.compiler.elaborate.causality import foresight
 from partita.compiler.elaborate.recipes import load_recipe
 from partita.compiler.pipeline import compile_recipe, predict_graph
-from partita.runtime.execute import load
 from partita.runtime.fault import RuntimeFault
+from partita.runtime.folder import load
 from partita.runtime.generate import generate
 from partita.runtime.state import initial_store
 from samples.spec_texts import opened, text_spec

@@ -8,8 +8,9 @@ import pytest
 import torch
 from generators.models import deep_stack
 from partita.compiler.lower.build import lower
-from partita.runtime.execute import BuildError, load
-from partita.runtime.program import Run, from_json
+from partita.runtime.folder import BuildError, load
+from partita.runtime.program import Run
+from partita.runtime.program_json import from_json
 
 
 def written(folder: Path, layers: int = 3) -> Path:

@@ -16,7 +16,7 @@ from partita.compiler.ir.types import Dim, DType
 from partita.compiler.lower.build import compile_graphs, graph_footprint
 from partita.compiler.ops.build import Builder
 from partita.compiler.pipeline import step_graph
-from partita.runtime.execute import executable
+from partita.runtime.folder import executable
 from partita.runtime.memory import measure_peak
 from partita.runtime.program import Program
 from partita.runtime.state import initial_store

@@ -13,8 +13,9 @@ from partita.compiler.elaborate.recipe import DataSource
 from partita.compiler.lower.build import compile_graphs
 from partita.compiler.pipeline import compile_recipe, step_graph
 from partita.runtime.begin import Options, open_build
-from partita.runtime.execute import Executable, executable
+from partita.runtime.execute import Executable
 from partita.runtime.fault import RuntimeFault
+from partita.runtime.folder import executable
 from partita.runtime.metrics import read_metrics
 from partita.runtime.program import Run
 from partita.runtime.state import Store, initial_store

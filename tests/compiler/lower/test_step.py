@@ -22,7 +22,8 @@ from partita.compiler.ir.graph import Graph, GraphBuilder
 from partita.compiler.lower.build import compile_graphs
 from partita.compiler.lower.module import module
 from partita.compiler.pipeline import evaluate_graph, step_graph
-from partita.runtime.execute import Executable, executable
+from partita.runtime.execute import Executable
+from partita.runtime.folder import executable
 from partita.runtime.program import Build, Run
 
 LAYERS, HEADS, VOCABULARY, TIME, ROWS = 3, 2, 50, 8, 4

@@ -21,14 +21,12 @@ from partita.runtime.program import (
     Instruction,
     Parameter,
     Program,
-    ProgramFormatError,
     Run,
     Shard,
     State,
     Wait,
-    from_json,
-    to_json,
 )
+from partita.runtime.program_json import ProgramFormatError, from_json, to_json
 
 NAMES = st.text(max_size=8)
 SEVERAL = st.lists(NAMES, max_size=3).map(tuple)
