@@ -28,6 +28,7 @@ from .program import (
     Free,
     Input,
     Instruction,
+    OwnBuffers,
     Program,
     Receive,
     Rows,
@@ -258,23 +259,6 @@ class _Flight:
             del flying[name]
 
 
-class _Own(dict[str, torch.Tensor]):
-    """The buffers of one microbatch; what is not its own is the step's."""
-
-    def __init__(self, step: Store) -> None:
-        self.step = step
-
-    def __missing__(self, name: str) -> torch.Tensor:
-        return self.step[name]
-
-    def __delitem__(self, name: str) -> None:
-        """A lone microbatch's buffers are those of the update too, which frees what is the step's."""
-        if name in self:
-            super().__delitem__(name)
-        else:
-            del self.step[name]
-
-
 @dataclass(slots=True)
 class _Frame:
     """The buffers that a part's instructions see, what is under way for them, and for whom they run."""
@@ -286,7 +270,7 @@ class _Frame:
 
     def of(self, number: int) -> _Frame:
         """A microbatch's own, before the step's."""
-        return _Frame(_Own(self.buffers), number=number)
+        return _Frame(OwnBuffers(self.buffers), number=number)
 
 
 def _goes_on(check: Check, buffers: Store, bound: float) -> bool:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from .layout import ONE_DEVICE, Layout, Mesh, held, part
 
 FORMAT_VERSION = 4
+Buffer = TypeVar("Buffer")  # a tensor, or the number of one
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +326,23 @@ class Build:
     def part_of(self, item: Parameter | State, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Offsets and sizes of what a rank holds of a parameter or state."""
         return part(item.shape, item.layout, self.mesh, rank)
+
+
+class OwnBuffers(dict[str, Buffer], Generic[Buffer]):
+    """The buffers of one microbatch, by name, whoever runs or only counts them; what is not its own is the step's."""
+
+    def __init__(self, step: dict[str, Buffer]) -> None:
+        self.step = step
+
+    def __missing__(self, name: str) -> Buffer:
+        return self.step[name]
+
+    def __delitem__(self, name: str) -> None:
+        """A lone microbatch's buffers are those of the update too, which frees what is the step's."""
+        if name in self:
+            super().__delitem__(name)
+        else:
+            del self.step[name]
 
 
 def is_step(name: str) -> bool:

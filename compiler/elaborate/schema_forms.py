@@ -14,7 +14,6 @@ FLOATS = ("f32", "f64", "bf16", "f16")
 FP8 = ("e4m3", "e5m2")
 TOKEN_TYPES = ("uint8", "uint16", "uint32", "int32", "int64")
 STEPS = Count(1, (Dimension.STEPS,))
-PATHS = Text()
 DATA_FORMS = Forms(
     (
         Form("text", (), "files of text, read as bytes", rest=Text()),

@@ -25,6 +25,7 @@ from ...runtime.program import (
     Collective,
     Free,
     Instruction,
+    OwnBuffers,
     Program,
     Receive,
     Rows,
@@ -111,23 +112,6 @@ def _bytes(shape: Sequence[int], dtype: str) -> int:
     return torch.Size(shape).numel() * dtype_of(dtype).itemsize
 
 
-class _Own(dict[str, int]):
-    """The buffers of a microbatch; what is not its own is the step's."""
-
-    def __init__(self, step: dict[str, int]) -> None:
-        self.step = step
-
-    def __missing__(self, name: str) -> int:
-        return self.step[name]
-
-    def __delitem__(self, name: str) -> None:
-        """A lone microbatch's buffers are those of the update too, which frees what is the step's."""
-        if name in self:
-            super().__delitem__(name)
-        else:
-            del self.step[name]
-
-
 @dataclass(slots=True)
 class _Walk:
     """One run. Its moments are counted; at the one that is `wanted` it notes who is alive."""
@@ -185,7 +169,7 @@ class _Walk:
         for place, (part, number, instructions) in enumerate(self.program.turns()):
             first = number not in frames
             if first:
-                frames[number] = (_Own(whole[0]), {}) if self.program.order else whole
+                frames[number] = (OwnBuffers(whole[0]), {}) if self.program.order else whole
             self.buffers, self.flying = frames[number]
             for name, memory in batches[number].items() if first else ():
                 self._bind(name, memory)

@@ -46,9 +46,12 @@ def decide(
     chosen = choices(folded, mesh, wishes)
     prices = Prices(mesh, cluster)
     again = compute_copies(folded) if wishes.zero == 3 and DATA in mesh.names else frozenset[ClassId]()
-    program = Program(folded, chosen, prices, graph.microbatches, memory_bytes, again)
+    program = Program(folded, chosen, prices, graph.microbatches, None, again)
     try:
         solution = program.solve()
+        if memory_bytes is not None and program.resident_bytes(solution.strategies) > memory_bytes:
+            program = Program(folded, chosen, prices, graph.microbatches, memory_bytes, again)
+            solution = program.solve()
     except Infeasible:
         raise too_large(folded, program, memory_bytes or 0) from None
     check_held(folded, solution.strategies, mesh, wishes)

@@ -20,6 +20,7 @@ from .relayout import Move
 from .strategies import On, Strategy, cut_axes
 
 _PREFER_SMALL = 0.05  # of the time to write a result: what decides between equals is who holds less
+_PREFER_FIRST = 0.005  # the same of a copy on the way to or from a message, which must not outweigh a message
 _IDLE = 4  # how much worse it is to cut a dim that is shorter than the axis
 _NO_MESSAGE_S = 1e-9  # a change of layout without a message is not quite nothing, so that none is made in vain
 
@@ -60,7 +61,7 @@ class Prices:
     def apart_s(self, at: int | None, bytes_: float) -> float:
         """What decides between equals when parts are gathered or scattered: those along the first dim lie in one piece,
         others are copied."""
-        return _PREFER_SMALL * bytes_ / self.cluster.machine.bandwidth_bytes_per_s if at else 0.0
+        return _PREFER_FIRST * bytes_ / self.cluster.machine.bandwidth_bytes_per_s if at else 0.0
 
     def collective_s(self, op: str, axis: str, bytes_: float) -> float:
         """Seconds of a collective, its launch included; of a change without a message nearly nothing."""
