@@ -47,6 +47,7 @@ class Block:
     operands  of each node, the block's values that it reads
     before    of each node, the block's own values of which it reads the previous layer's: to run it again, keep them
     bytes     of each memory; gradients: what the backward itself has alive at each position
+    flights   microbatches of which each block keeps its values at a time, as a pipeline's stage does
     """
 
     nodes: tuple[str, ...]
@@ -57,6 +58,12 @@ class Block:
     bytes: tuple[int, ...]
     gradients: tuple[int, ...]
     alike: tuple[Mapping[str, str], ...]  # for each block: this one's node ids as that one's
+    flights: int = 1
+
+    @property
+    def copies(self) -> int:
+        """How many times what one block keeps is there."""
+        return len(self.alike) * self.flights
 
     @property
     def positions(self) -> int:

@@ -1,9 +1,8 @@
 """From the least memory to the least time: choices for a whole step, one a little larger and faster than the last.
 
-In: a step's blocks. Out: a `Chain`. Each block's frontier is what the integer program gives at several bounds, of which
-the lower convex hull is taken. A step of the chain moves one layer along its hull to the next point, those that save
-most seconds a byte first: on the hull that is the optimum for every sum of bytes that the chain reaches. Of layers that
-are alike the last keep more, because their backward is over first.
+In: a step's blocks. Out: a `Chain`. A step of the chain moves one layer along its block's frontier to the next point,
+those that save most seconds a byte first: on a convex hull that is the optimum for every sum of bytes that the chain
+reaches. Of layers that are alike the last keep more, because their backward is over first.
 """
 
 from __future__ import annotations
@@ -13,9 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from .block import Block, Value
-from .program import Choice, cheapest, least_bytes
-
-BOUNDS = 10  # points of a frontier at most, evenly between the least and the most that a block can make use of
+from .frontier import frontier
+from .program import Choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,37 +68,6 @@ def chain_of(blocks: Sequence[Block]) -> Chain:
             moves += [Move(b, layer, at, gain) for layer in reversed(range(layers))]
     # A hull's gains fall along it, and sorting is stable: a layer's moves stay in order.
     return Chain(tuple(blocks), frontiers, tuple(sorted(moves, key=lambda move: -move.seconds_a_byte)))
-
-
-def frontier(block: Block) -> tuple[Choice, ...]:
-    """Choices for a block on the convex hull of time against memory, the smallest first, the fastest last."""
-    fastest = cheapest(block, float("inf"))
-    assert fastest is not None, "keeping all is a choice"
-    least = least_bytes(block)
-    found = [fastest]
-    for number in reversed(range(BOUNDS)):
-        bound = least + (fastest.bytes - least) * number / BOUNDS
-        if bound < found[-1].bytes:
-            choice = cheapest(block, bound)
-            found += [choice] if choice is not None else []
-    return _hull(found)
-
-
-def _hull(choices: Iterable[Choice]) -> tuple[Choice, ...]:
-    """The lower convex hull, by Andrew's monotone chain; what is slower and no smaller than another falls away."""
-    hull: list[Choice] = []
-    for choice in sorted(choices, key=lambda one: (one.bytes, one.seconds)):
-        if hull and choice.seconds >= hull[-1].seconds:
-            continue
-        while len(hull) > 1 and _slope(hull[-2], hull[-1]) <= _slope(hull[-1], choice):
-            hull.pop()
-        hull.append(choice)
-    return tuple(hull)
-
-
-def _slope(small: Choice, large: Choice) -> float:
-    """Seconds saved for each byte more."""
-    return (small.seconds - large.seconds) / (large.bytes - small.bytes)
 
 
 def _values(block: Block, layer: int, choice: Choice) -> Iterable[Value]:

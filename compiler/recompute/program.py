@@ -8,7 +8,7 @@
                a[g, p] ≥ k[v] + r[w] - 1, c[n, p] + r[w] - 1     up to where w is computed again at the latest
                (L - 1) Σ bytes[g] K[g] + max_p (gradients[p] + Σ bytes[g] a[g, p]) ≤ bound,   K[g] ≥ k[v]
 
-for L blocks that are alike, of which all keep and one is in its backward. Checkmate's formulation (Jain et al. 2020,
+for L copies, of which all keep and one is in its backward. Checkmate's formulation (Jain et al. 2020,
 arXiv 1910.02653, section 4) with each value made again at most once in a backward, at its first use, so that a block
 has as many decisions as values and not their square. k and r are whole; c and a then are.
 """
@@ -27,11 +27,14 @@ _TIE = 1e-4  # what all memory weighs beside all time: of equally fast choices, 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """again: of which nodes which values are made again. seconds: what that takes, in one block. bytes: what all
-    blocks keep, and the one in its backward has besides. gap: of the bound, 0 where it is proven."""
+    """again: which values are made again. seconds: what that takes, in one block. kept_bytes: what one block keeps from
+    its forward on. working_bytes: the most that the one in its backward has, what it keeps among it. bytes: both, of
+    all copies. gap: of the bound, 0 where it is proven."""
 
     again: frozenset[int]
     seconds: float
+    kept_bytes: int
+    working_bytes: int
     bytes: int
     gap: float = 0.0
 
@@ -129,7 +132,7 @@ class _Program:
 
         block = self.block
         kept = [self.first_kept + memory for memory in range(len(block.bytes))]
-        weights = [(len(block.alike) - 1) * size / self.unit for size in block.bytes]
+        weights = [(block.copies - 1) * size / self.unit for size in block.bytes]
         sizes = np.zeros(self.peak + 1)
         sizes[kept], sizes[self.peak] = weights, 1.0
         rows, costs = list(self.rows), sizes
@@ -145,13 +148,15 @@ class _Program:
         if found.x is None:
             return None
         gap = max(0.0, 1 - found.bound / found.value) if found.value > 0 and not found.proven else 0.0
-        return self._choice(found.x, gap, float(sizes @ found.x))
+        return self._choice(found.x, gap)
 
-    def _choice(self, x: Any, gap: float, size: float) -> Choice:
+    def _choice(self, x: Any, gap: float) -> Choice:
         block = self.block
         again = frozenset(v for v, made in enumerate(block.values) if x[v] < 0.5 and x[self.first_r + made.node] > 0.5)
         seconds = sum(s for s, r in zip(block.seconds, x[self.first_r : self.first_c], strict=True) if r > 0.5)
-        return Choice(again, seconds, round(size * self.unit), gap)
+        kept = sum(size for memory, size in enumerate(block.bytes) if x[self.first_kept + memory] > 0.5)
+        working = round(float(x[self.peak]) * self.unit)
+        return Choice(again, seconds, kept, working, (block.copies - 1) * kept + working, gap)
 
 
 def _latest(block: Block) -> list[int]:
