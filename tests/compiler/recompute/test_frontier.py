@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -37,11 +38,11 @@ def test_more_memory_takes_less_time(tensor: int) -> None:
     points = found.points
     assert len(found.block.alike) == 2 and len(points) > 2
     assert points[-1].seconds == 0 and not points[-1].again
-    for small, large in zip(points, points[1:], strict=False):
+    for small, large in pairwise(points):
         assert small.bytes < large.bytes and small.seconds > large.seconds
         assert small.working_bytes >= small.kept_bytes
     assert all(point.bytes == point.kept_bytes + point.working_bytes for point in points)  # two layers, one at work
-    slopes = [(a.seconds - b.seconds) / (b.bytes - a.bytes) for a, b in zip(points, points[1:], strict=False)]
+    slopes = [(a.seconds - b.seconds) / (b.bytes - a.bytes) for a, b in pairwise(points)]
     assert slopes == sorted(slopes, reverse=True)
 
 
