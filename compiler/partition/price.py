@@ -6,7 +6,7 @@ that has most; a collective by the links of its axis.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ..cost.cluster import Cluster
@@ -14,7 +14,7 @@ from ..cost.flops import ONCE_A_STEP
 from ..cost.roofline import node_time
 from ..ir.graph import Graph
 from ..ir.layout import FACTOR, Axes, Layout, Mesh, Reduction, largest_size, usual_size
-from ..ir.types import Dim, Dims, Node, TensorType, with_dims
+from ..ir.types import Dim, Dims, Node, Phase, TensorType, with_dims
 from ..ops.collectives import COLLECTIVES
 from .relayout import Move
 from .strategies import On, Strategy, cut_axes
@@ -22,6 +22,9 @@ from .strategies import On, Strategy, cut_axes
 _PREFER_SMALL = 0.05  # of the time to write a result: what decides between equals is who holds less
 _PREFER_FIRST = 0.005  # the same of a copy on the way to or from a message, which must not outweigh a message
 _IDLE = 4  # how much worse it is to cut a dim that is shorter than the axis
+# What is felt of a gather for the backward of what awaits no gradient: it goes on beside what is computed there, and
+# takes of its units and its bandwidth. An estimate.
+BESIDE = 1 / 3
 _NO_MESSAGE_S = 1e-9  # a change of layout without a message is not quite nothing, so that none is made in vain
 
 
@@ -118,7 +121,7 @@ def laid_out_s(graph: Graph, prices: Prices) -> float:
 
     Each node in the sizes of the device that has most, each collective as it is sent; nothing overlaps.
     """
-    machine, total = prices.cluster.machine, 0.0
+    machine, total, early = prices.cluster.machine, 0.0, awaiting_no_gradient(graph)
     for node in graph:
         times = 1 if node.phase in ONCE_A_STEP else graph.microbatches
         laid = [(use.dims, graph[use.node].layouts[use.output]) for use in node.uses]
@@ -126,11 +129,23 @@ def laid_out_s(graph: Graph, prices: Prices) -> float:
         if node.op in COLLECTIVES:
             dims, layout = laid[-1 if node.op == "all_gather" else 0]
             bytes_ = layout.elements(dims, prices.mesh) * node.outs[0].dtype.itemsize_bytes
-            total += times * prices.collective_s(node.op, str(node.attrs["axis"]), bytes_)
+            beside = node.op == "all_gather" and node.phase is Phase.BACKWARD and node.id in early
+            total += times * (BESIDE if beside else 1.0) * prices.collective_s(node.op, str(node.attrs["axis"]), bytes_)
         else:
             cut = {dim: axes for dims, layout in laid for dim, axes in zip(dims, layout.shards, strict=True) if axes}
             total += times * node_time(largest(node, cut, prices.mesh), machine).seconds
     return total
+
+
+def awaiting_no_gradient(nodes: Iterable[Node], of: Mapping[str, str] | None = None) -> frozenset[str]:
+    """What the forward makes, and what the backward makes again of that. `of`: the class of each node, for nodes that
+    stand for one."""
+    found: dict[str, bool] = {}
+    for node in nodes:
+        sources = [use.node if of is None else of[use.node] for use in node.uses]
+        again = bool(sources) and all(found.get(one, False) for one in sources)
+        found[node.id] = node.phase in (Phase.FORWARD, Phase.PREPARE) or (node.phase is Phase.BACKWARD and again)
+    return frozenset(name for name, early in found.items() if early)
 
 
 def largest(node: Node, cut: Mapping[Dim, Axes], mesh: Mesh) -> Node:

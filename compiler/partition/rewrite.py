@@ -122,7 +122,7 @@ class _Rewrite:
 
     def _moved(self, source: Node, value: Value, dims: Dims, move: Move, reader: Node, phase: Phase) -> Node:
         """The node of one move, made once for all readers in or after its phase."""
-        for earlier in (phase,) if source.id in self.again else _FROM[phase]:
+        for earlier in (phase,) if self._anew(source, move) else _FROM[phase]:
             if (value, move.after, earlier) in self.fitted:
                 return self.fitted[value, move.after, earlier]
         use = Use(value[0], value[1], dims, self.builder[value[0]].outs[value[1]].dtype)
@@ -136,6 +136,11 @@ class _Rewrite:
         self.origin[node.id, 0] = self.origin.get(value, value)
         self._sort(node)
         return node
+
+    def _anew(self, source: Node, move: Move) -> bool:
+        """Whether each phase makes a move for itself. The backward gathers again what the forward has gathered: what is
+        kept is a device's part (as Korthikanti et al. 2022, section 4.2.2, keep a norm's)."""
+        return source.id in self.again or (move.op == "all_gather" and source.phase is _F)
 
     # ---- sorted rows
 

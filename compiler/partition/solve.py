@@ -24,7 +24,7 @@ from ..ir.layout import Axes, Layout, Mesh
 from ..ir.types import Dims, Node, Phase
 from .choices import Choices
 from .fold import OUTPUT, ClassId, Folded, Read
-from .price import Ons, Prices
+from .price import BESIDE, Ons, Prices, awaiting_no_gradient
 from .strategies import Strategy, operand_layout, result_layouts
 
 if TYPE_CHECKING:
@@ -37,7 +37,20 @@ Needs = list[tuple[int, Layout]]  # the variables of a reader, and the layout th
 # That, the bytes that the other axes leave of the value, and which axes further out cut it.
 Source = tuple[Ons, int, Axes]
 Target = tuple[Ons, Axes]  # that, and which axes further out still cut what is gathered
-_PER_MICROBATCH = frozenset({Phase.FORWARD, Phase.BACKWARD})
+_F, _B = Phase.FORWARD, Phase.BACKWARD
+_PER_MICROBATCH = frozenset({_F, _B})
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One reader of a value: its phase (None: the graph's output), and its variables with the layout that each wants.
+
+    beside: whether what is gathered for it is gathered for the backward alone, where no gradient is waited for
+    """
+
+    phase: Phase | None
+    needs: Needs
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +73,11 @@ class Infeasible(Exception):
 def _ons(layout: Layout, factors: Axes) -> Ons:
     """What an axis does to a value, factor by factor."""
     return tuple(layout.on(axis) for axis in factors)
+
+
+def _gathers(source: Source, target: Target) -> bool:
+    """Whether the parts of a value are put together."""
+    return any(isinstance(on, int) and to is None for on, to in zip(source[0], target[0], strict=True))
 
 
 @dataclass
@@ -86,6 +104,11 @@ class Program:
         if self.memory_bytes is not None:
             self._memory(self.memory_bytes)
 
+    @cached_property
+    def early(self) -> frozenset[ClassId]:
+        """The classes whose values await no gradient."""
+        return awaiting_no_gradient(self.folded.nodes.values(), self.folded.of)
+
     @property
     def mesh(self) -> Mesh:
         """The mesh that is laid out on."""
@@ -111,27 +134,26 @@ class Program:
         """The terms of the values of one class that the same readers read."""
         node = self.folded.nodes[read.source]
         made = [result_layouts(node, s, self.mesh)[read.output] for s in self.choices[read.source]]
-        wanted = self._wanted(read)
-        for readers, times in self._grouped(read, node, wanted):
+        for readers, times in self.grouped(read):
             for _, factors in self.mesh.whole_axes:
                 self._axis(read, node, made, readers, factors, times)
 
-    def _grouped(self, read: Read, node: Node, wanted: Mapping[ClassId, Needs]) -> list[tuple[list[Needs], float]]:
+    def grouped(self, read: Read) -> list[tuple[list[Reading], float]]:
         """Readers that share what is brought to them, and how often that is in a step."""
+        node, wanted = self.folded.nodes[read.source], self._wanted(read)
         each = float(self.microbatches)
         if node.phase is not Phase.PREPARE:
             once = node.op == "accumulate" or node.phase is Phase.UPDATE
             return [(list(wanted.values()), read.count * (1.0 if once else each))]
-        groups: dict[Phase | None, list[Needs]] = {}
-        for reader, needs in wanted.items():
-            phase = self.folded.nodes[reader.rpartition("#")[0]].phase if "#" in reader else None
-            apart = phase if read.source in self.again and phase in _PER_MICROBATCH else None
-            groups.setdefault(apart, []).append(needs)
-        return [(needs, read.count * (1.0 if phase is None else each)) for phase, needs in groups.items()]
+        groups: dict[Phase | None, list[Reading]] = {}
+        for reader in wanted.values():
+            apart = reader.phase if read.source in self.again and reader.phase in _PER_MICROBATCH else None
+            groups.setdefault(apart, []).append(reader)
+        return [(readers, read.count * (1.0 if phase is None else each)) for phase, readers in groups.items()]
 
-    def _wanted(self, read: Read) -> dict[str, Needs]:
-        """For each reader, its variables with the layout that each wants."""
-        found: dict[str, Needs] = {}
+    def _wanted(self, read: Read) -> dict[str, Reading]:
+        """Each reader."""
+        found: dict[str, Reading] = {}
         for name, place in read.readers:
             if name.startswith(OUTPUT) or self._alike(read, name, place):
                 continue
@@ -143,9 +165,10 @@ class Program:
             else:
                 layouts = [operand_layout(node, s, self.mesh, place) for s in self.choices[name]]
                 start = self.first[name]
-            found[f"{name}#{place}"] = [(start + i, layout) for i, layout in enumerate(layouts)]
+            needs = [(start + i, layout) for i, layout in enumerate(layouts)]
+            found[f"{name}#{place}"] = Reading(node.phase, needs, node.phase is _B and read.source in self.early)
         if any(name.startswith(OUTPUT) for name, _ in read.readers):
-            found["output"] = self._whole_output(read)
+            found["output"] = Reading(None, self._whole_output(read))
         return found
 
     def _alike(self, read: Read, name: ClassId, place: int) -> bool:
@@ -166,7 +189,7 @@ class Program:
         read: Read,
         node: Node,
         made: list[Layout],
-        readers: list[Needs],
+        readers: list[Reading],
         factors: Axes,
         times: float,
     ) -> None:
@@ -178,21 +201,30 @@ class Program:
                 rest = rest.with_axis(axis, None, self.mesh)
             size, outer = self.prices.part_bytes(out, rest), self._outer_cuts(layout, factors)
             sources.setdefault((_ons(layout, factors), size, outer), []).append(start + i)
-        targets = dict.fromkeys(self._target(layout, factors) for needs in readers for _, layout in needs)
+        targets = dict.fromkeys(self._target(layout, factors) for reader in readers for _, layout in reader.needs)
         nothing = (None,) * len(factors)
         if len({on for on, _ in targets}) == 1 and {on for on, _, _ in sources} <= {next(iter(targets))[0], nothing}:
             return
         forward = node.phase is Phase.FORWARD
         kept = self.prices.keep_s(max(size for _, size, _ in sources)) if forward else 0.0
         prices = {
-            (source, target): times * (self._grown(source, target, factors, out.dims) + kept * (target[0] == nothing))
+            (source, target): times
+            * (
+                self._grown(source, target, factors, out.dims)
+                + kept * (target[0] == nothing and not _gathers(source, target))
+            )
             for source in sources
             for target in targets
             if source[0] not in (target[0], nothing)
         }
-        shared = {pair: self._variable(price) for pair, price in prices.items()} if len(readers) > 1 else {}
-        for needs in readers:
-            self._flow(sources, needs, factors, shared, {} if shared else prices)
+        late = {pair: price * (BESIDE if _gathers(*pair) else 1.0) for pair, price in prices.items()}
+        if len(readers) == 1:
+            self._flow(sources, readers[0].needs, factors, {}, late if readers[0].beside else prices)
+            return
+        first = {pair: self._variable(price) for pair, price in prices.items()}
+        again = {pair: self._variable(late[pair]) if _gathers(*pair) else first[pair] for pair in prices}
+        for reader in readers:
+            self._flow(sources, reader.needs, factors, again if reader.beside else first, {})
 
     def _outer_cuts(self, layout: Layout, factors: Axes) -> Axes:
         """Which axes before these cut the value."""
