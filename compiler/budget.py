@@ -1,56 +1,137 @@
 """A step within its budget: the passes of a training step, made to compute again just what its plan's bytes ask for.
 
-In: a loss, the passes that make it a step, and its recipe. Out: the same passes, save that `Rematerialize` names the
-values. `recompute` finds what is cheapest to make again; whether it fits is no estimate but read off the lowered step,
-on the device of the mesh that takes most. So torch is loaded where a plan has a budget, and only there.
+In: a loss, the passes that make it a step, its recipe, and the machines. Out: the same passes, save that what
+`Rematerialize` makes again is named. `recompute` finds what is cheapest, of one device's part of the step and at what
+its kernels take; whether it fits is no estimate but read off the lowered step, on the device of the mesh (and the stage
+of the pipeline) that takes most. So torch is loaded where a plan has a budget, and only there.
 """
 
 from __future__ import annotations
 
-from .base.diagnostic import Diagnostic, SpecError
-from .cost.cluster import H100_NODES, Cluster
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from .cost.cluster import Cluster
 from .cost.roofline import node_time
-from .devices import factored, laid_out, wishes_of
+from .devices import factored, laid_out, machines, wishes_of
 from .elaborate.recipe import Plan, Recipe
 from .ir.graph import Graph
 from .ir.layout import PIPE, Mesh
 from .ir.levels import GRADIENT, LOSS
+from .ir.types import Node
+from .ops.collectives import COLLECTIVES
+from .ops.shapes import elements
 from .passes import Pass, run_passes
 from .passes.rematerialize import Rematerialize
 from .recompute.block import Value, blocks_of
 from .recompute.chain import chain_of
 from .recompute.fit import fit
+from .schedule.forms import build, parse_form
+from .schedule.place import in_flight
+
+if TYPE_CHECKING:
+    from .cost.table import Table
+    from .lower.build import Occupied
+    from .lower.outside import Spread
+
+STEP = "step"
 
 
-def within_budget(loss: Graph, passes: list[Pass], recipe: Recipe, device: str) -> list[Pass]:
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a step is for. cluster: the machines that it is laid out on, where some are named; table: what kernels take
+    on this one, where they were timed."""
+
+    device: str = "cpu"
+    cluster: Cluster | None = None
+    table: Table | None = None
+
+
+def within_budget(loss: Graph, passes: list[Pass], recipe: Recipe, target: Target) -> list[Pass]:
     """The passes of a step, computing as little again as its plan's budget asks for. Raises SpecError E0951."""
-    budget = None if recipe.plan is None else recipe.plan.recompute.budget_bytes
-    if budget is None:
+    plan = recipe.plan or Plan()
+    if plan.recompute.budget_bytes is None:
         return passes
     at = next(at for at, one in enumerate(passes) if isinstance(one, Rematerialize))
     kept = run_passes(loss, passes[:at], LOSS)
-    chain = chain_of(blocks_of(kept, lambda node: node_time(node, H100_NODES.machine).seconds))
 
-    def peak_bytes(again: frozenset[Value]) -> int:
-        step = run_passes(kept, [Rematerialize("none", values=again), *passes[at + 1 :]], GRADIENT)
-        return peak_on_mesh(step, recipe.plan or Plan(), device)
+    def again(values: frozenset[Value]) -> Rematerialize:
+        """Messages, and what layouts alone bring in, are in no step yet."""
+        return Rematerialize("none", values=frozenset(value for value in values if value[0] in kept))
 
-    return [*passes[:at], Rematerialize("none", values=fit(chain, peak_bytes, budget)), *passes[at + 1 :]]
+    def lying(values: frozenset[Value]) -> _Lying:
+        return _lying(run_passes(kept, [again(values), *passes[at + 1 :]], GRADIENT), plan, target)
+
+    whole = lying(frozenset())
+    timed = _occupied(whole, plan, target)
+    flights = _flights(plan, recipe.microbatches)
+    blocks = [replace(block, flights=flights) for block in blocks_of(whole.local, _seconds(whole, timed.seconds))]
+
+    def peak_bytes(values: frozenset[Value]) -> int:
+        if not again(values).values:
+            return timed.peak_bytes
+        return _occupied(lying(values), plan, target).peak_bytes
+
+    return [*passes[:at], again(fit(chain_of(blocks), peak_bytes, plan.recompute.budget_bytes)), *passes[at + 1 :]]
 
 
-def peak_on_mesh(step: Graph, plan: Plan, device: str = "cpu", cluster: Cluster = H100_NODES) -> int:
-    """Bytes of the device of a plan's mesh that takes most. Raises SpecError."""
-    from .lower.build import compile_graphs, graph_footprint
+def _flights(plan: Plan, microbatches: int) -> int:
+    """Microbatches that a layer's values are kept of at a time, on the stage that has most."""
+    stages = dict(plan.mesh).get(PIPE, 1)
+    if stages == 1:
+        return 1
+    form = parse_form(plan.schedule)
+    numbers = in_flight(build(form, stages, microbatches))
+    most = max(sum(one) / len(one) for device in numbers for one in device)
+    return max(1, round(most / form.count))
+
+
+@dataclass(frozen=True)
+class _Lying:
+    """A step on a mesh without the axis of the pipeline: the graph of rank 0, and how all lie."""
+
+    local: Graph
+    spread: Spread
+    mesh: Mesh
+    machines: tuple[Cluster, int | None]
+
+
+def _lying(step: Graph, plan: Plan, target: Target) -> _Lying:
+    """A step as its plan lays it out. Raises SpecError."""
+    from .lower.outside import ALONE
     from .lower.spread import spread
 
-    if PIPE in dict(plan.mesh):
-        raise SpecError(
-            Diagnostic("E0416", "a budget for what the stages of a pipeline compute again is not built yet")
-        )
-    if Mesh(plan.mesh).devices == 1:
-        return graph_footprint(step, device).memory.peak_bytes
-    mesh, wishes = factored(step, Mesh(plan.mesh), wishes_of(plan))
-    laid = laid_out({"step": [step]}, mesh, wishes, cluster, plan.budget_bytes)
-    graphs, lying = spread({name: decision.graph for name, decision in laid.items()}, mesh)
-    build, _ = compile_graphs(graphs, {}, {}, device=device, spread=lying)
-    return int(build.predictions["peak_bytes"])
+    mesh, priced = Mesh(plan.mesh).without(PIPE), machines(Mesh(plan.mesh), plan, target.cluster)
+    if mesh.devices == 1:
+        return _Lying(step, ALONE, mesh, priced)
+    mesh, wishes = factored(step, mesh, wishes_of(plan))
+    laid = laid_out({STEP: [step]}, mesh, wishes, *priced)
+    graphs, lying = spread({STEP: laid[STEP].graph}, mesh)
+    return _Lying(graphs[STEP], lying, mesh, priced)
+
+
+def _occupied(lying: _Lying, plan: Plan, target: Target) -> Occupied:
+    """What the step takes once it is lowered. Raises SpecError."""
+    from .lower.build import occupied
+    from .lower.stages import Pipeline, piped
+
+    mesh, spread = Mesh(plan.mesh), lying.spread
+    if dict(mesh.axes).get(PIPE, 1) > 1:
+        wanted = Pipeline(plan.schedule, plan.balance, *lying.machines)
+        spread = piped({STEP: lying.local}, spread, lying.mesh.across(PIPE, mesh), wanted)
+    return occupied(STEP, lying.local, target.device, spread, target.table)
+
+
+def _seconds(lying: _Lying, timed: Mapping[str, float]) -> Callable[[Node], float]:
+    """Of a node that runs again: as its kernels were foretold, else by its roofline; of a message by its links."""
+    cluster, _ = lying.machines
+
+    def seconds(node: Node) -> float:
+        if node.op in COLLECTIVES:
+            sent = node.outs[0] if node.op == "all_gather" else node.uses[0].type
+            size = elements(sent.dims) * sent.dtype.itemsize_bytes
+            return cluster.collective_s(node.op, size, lying.mesh, str(node.attrs["axis"])) + cluster.machine.launch_s
+        return timed.get(node.id, 0.0) if timed else node_time(node, cluster.machine).seconds
+
+    return seconds

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from .base.diagnostic import Diagnostic, SpecError
-from .budget import within_budget
+from .budget import Target, within_budget
 from .cost.cluster import Cluster
 from .cost.table import Table
 from .devices import factored, laid_out, machines, partitioned, recipe_cluster, wishes_of
@@ -165,22 +165,33 @@ def step_passes(spec: Spec, recipe: Recipe, device: str = "cpu", fuse_loss: bool
 
 
 def step_graph(
-    spec: Spec, recipe: Recipe, after: After | None = None, device: str = "cpu", keep: Collection[str] = ()
-) -> Graph:
+    spec: Spec, recipe: Recipe, after: After | None = None, device: str = "cpu", keep: Collection[str] = (),
+    cluster: Cluster | None = None, table: Table | None = None,
+) -> Graph:  # fmt: skip
     """The whole training step of a recipe; of several updates that take turns, the first. Raises SpecError.
 
-    `keep` names values of the forward that stay though nothing reads them (see `elaborate_loss`).
+    `keep` names values of the forward that stay though nothing reads them (see `elaborate_loss`). By the cluster (else
+    the recipe's) and the table it is decided what a plan's budget computes again.
     """
     turn = recipe.turns[0]
-    loss, _ = elaborate_loss(spec, turn, keep=keep)
-    return run_passes(loss, within_budget(loss, step_passes(spec, turn, device), turn, device), LOSS, after)
+    return _step(spec, turn, step_passes(spec, turn, device), Target(device, cluster, table), keep, after)
 
 
-def unfused_step(spec: Spec, recipe: Recipe, device: str = "cpu", keep: Collection[str] = ()) -> Graph:
+def unfused_step(
+    spec: Spec, recipe: Recipe, device: str = "cpu", keep: Collection[str] = (), cluster: Cluster | None = None,
+    table: Table | None = None,
+) -> Graph:  # fmt: skip
     """The step of a recipe that is one turn, its loss apart from the head: so both can be cut along the vocabulary."""
-    loss, _ = elaborate_loss(spec, recipe, keep=keep)
     passes = step_passes(spec, recipe, device, fuse_loss=False)
-    return run_passes(loss, within_budget(loss, passes, recipe, device), LOSS)
+    return _step(spec, recipe, passes, Target(device, cluster, table), keep)
+
+
+def _step(
+    spec: Spec, turn: Recipe, passes: list[Pass], target: Target, keep: Collection[str], after: After | None = None
+) -> Graph:
+    loss, _ = elaborate_loss(spec, turn, keep=keep)
+    target = replace(target, cluster=target.cluster or recipe_cluster(spec, turn))
+    return run_passes(loss, within_budget(loss, passes, turn, target), LOSS, after)
 
 
 def partitioned_step(
@@ -191,14 +202,20 @@ def partitioned_step(
     Priced on the cluster, else on the recipe's, else on H100s. Raises SpecError where a wish cannot be fulfilled.
     """
     turn = recipe.turns[0]
-    steps = [step_graph(spec, turn, device=device), unfused_step(spec, turn, device)]
+    steps = [step_graph(spec, turn, device=device, cluster=cluster), unfused_step(spec, turn, device, cluster=cluster)]
     priced, limit = machines(Mesh(plan.mesh), plan, cluster or recipe_cluster(spec, recipe))
     return partitioned(steps, Mesh(plan.mesh).without(PIPE), wishes_of(plan), priced, limit)
 
 
-def step_graphs(spec: Spec, recipe: Recipe, device: str = "cpu", keep: Collection[str] = ()) -> dict[str, Graph]:
+def step_graphs(
+    spec: Spec, recipe: Recipe, device: str = "cpu", keep: Collection[str] = (), cluster: Cluster | None = None,
+    table: Table | None = None,
+) -> dict[str, Graph]:  # fmt: skip
     """The program of each update of a step, by name, in the order in which they run. Raises SpecError."""
-    steps = {turn.program: step_graph(spec, turn, device=device, keep=keep) for turn in recipe.turns}
+    steps = {
+        turn.program: step_graph(spec, turn, device=device, keep=keep, cluster=cluster, table=table)
+        for turn in recipe.turns
+    }
     idle = [set(unused(step, recipe.precision.overrides)) for step in steps.values()]
     for pattern in sorted(set[str].intersection(*idle)):
         raise SpecError(Diagnostic("E0916", f"`precision` names `{pattern}`, and no part of the model is called so"))
@@ -282,7 +299,7 @@ def compile_recipe(
     from .lower.spread import spread
     from .lower.stages import Pipeline, piped
 
-    steps = step_graphs(spec, recipe, device, dump)
+    steps = step_graphs(spec, recipe, device, dump, cluster, table)
     graphs = {**steps, "evaluate": evaluate_graph(spec, recipe), PREDICT: predict_graph(spec, recipe)}
     packages = foreign_packages(graphs.values(), recipe.kernels)
     foretold = predictions(steps, recipe)
@@ -295,7 +312,7 @@ def compile_recipe(
     if inner.devices > 1:
         ways = {name: [graph] for name, graph in graphs.items() if name != PREDICT}
         for turn in recipe.turns:
-            ways[turn.program].append(unfused_step(spec, turn, device, dump))
+            ways[turn.program].append(unfused_step(spec, turn, device, dump, cluster, table))
         inner, wishes = factored(next(iter(steps.values())), inner, wishes)
         chosen = laid_out(ways, inner, wishes, *priced)
         laid = {name: decision.graph for name, decision in chosen.items()}

@@ -12,8 +12,9 @@ import json
 import os
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,31 @@ def graph_footprint(graph: Graph, device: str = "cpu", threads: int | None = Non
     """What one run of a graph occupies, instruction by instruction, once it is lowered for a device."""
     build, library = _built({graph.name: graph}, {}, device, (), ALONE)
     return _footprint(build, graph.name, library, threads)
+
+
+@dataclass(frozen=True, slots=True)
+class Occupied:
+    """peak_bytes: of the device that has most. seconds: of a run of each node, with what is fused into it; nothing
+    where no table was given."""
+
+    peak_bytes: int
+    seconds: Mapping[str, float]
+
+
+def occupied(name: str, step: Graph, device: str, spread: Spread = ALONE, table: Table | None = None) -> Occupied:
+    """What a step (rank 0's graph of it) takes where it lies as `spread` says, once it is lowered."""
+    build, library = _built({name: step}, {}, device, (), spread)
+    ranks = sorted({build.classes.index(number) for number in build.classes}) or [0]
+    peak = max(_footprint(build, name, library, rank=rank).memory.peak_bytes for rank in ranks)
+    modules = {module.name: module for module in library.modules.values()}
+    seconds: dict[str, float] = {}
+    for rank in ranks if table is not None else ():
+        assert table is not None, "there are no ranks without it"
+        found = defaultdict[str, float](float)
+        for part in step_time(build.programs_of(rank)[name], modules, table).parts:
+            found[part.place.rpartition(" ")[2]] += part.seconds / part.calls
+        seconds = {**found, **seconds}
+    return Occupied(peak, seconds)
 
 
 def graph_time(graph: Graph, table: Table, device: str = "cpu") -> StepTime:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
+from itertools import accumulate, pairwise
 
 from .block import Block, Value
 from .frontier import frontier
@@ -26,7 +27,7 @@ class Move:
     seconds_a_byte: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Chain:
     """frontiers: of each block its points, the smallest first. moves: in order; after all, every layer is fastest."""
 
@@ -36,6 +37,16 @@ class Chain:
 
     def __len__(self) -> int:
         return len(self.moves) + 1
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """What all blocks keep after each number of moves, in bytes, but for what nothing can make smaller."""
+
+        def more(move: Move) -> int:
+            points, block = self.frontiers[move.block], self.blocks[move.block]
+            return (points[move.point].bytes - points[move.point - 1].bytes) // len(block.alike)
+
+        return tuple(accumulate(map(more, self.moves), initial=0))
 
     def values(self, at: int) -> frozenset[Value]:
         """What is made again after so many moves."""

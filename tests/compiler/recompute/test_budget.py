@@ -51,3 +51,22 @@ def test_a_budget_is_kept_and_less_of_it_takes_more_time() -> None:
     seconds, sizes = [seconds_again(graph) for graph, _ in found], [size for _, size in found]
     assert seconds == sorted(seconds) and seconds[0] == 0 and seconds[1] <= seconds_again(full)
     assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "sets"),
+    [("pipe = 2", ()), ("pipe = 2, tensor = 2", ("plan.schedule=gpipe", "plan.pin=[H -> tensor, F -> tensor]"))],
+)
+def test_the_stage_that_takes_most_keeps_to_it(mesh: str, sets: tuple[str, ...]) -> None:
+    """What is compiled for a mesh has the peak that a budget allows; the least that a refusal names is enough."""
+    spec = pipeline.open_spec(SPEC)
+    sets = (f"plan.mesh=[{mesh}]", "plan.microbatches=4", "dims.T=32", "batch=16", *sets)
+
+    def peak(recompute: str) -> float:
+        recipe = load_recipe(spec, "tiny", [f"plan.recompute={recompute}", *sets])
+        return pipeline.compile_recipe(spec, recipe, None).predictions["peak_bytes"] / MIB
+
+    with pytest.raises(SpecError, match="E0951") as found:
+        peak("budget(0.01 MiB)")
+    least = float(str(found.value).partition("budget(")[2].partition(" MiB")[0])
+    assert peak(f"budget({least} MiB)") <= least < peak("none")
