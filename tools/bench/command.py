@@ -17,6 +17,8 @@ from .measure import Case, summary
 from .memory import bench_memory
 from .parallel import PLANS, Parallel, bench_parallel
 from .parallel import summary as parallel_summary
+from .pipeline import PROCESSES, SCHEDULES, Piped, bench_pipeline
+from .pipeline import summary as pipeline_summary
 from .predict import bench_predict
 from .predict import summary as errors
 from .step import CASES, bench_step
@@ -24,10 +26,12 @@ from .terapipe import as_json, bench_terapipe
 from .terapipe import table as both_tables
 
 EXAMPLE = "partita bench step --json"
+KINDS = ("step", "precision", "memory", "parallel", "pipeline", "terapipe", "predict")
 WHAT = (
     "step: a training step of a GPT against plain PyTorch; precision: the same in bfloat16, against autocast; "
     "memory: the same within a budget, against PyTorch's ways to keep less; "
     "parallel: the same on two processes, against DDP, FSDP2 and DTensor; "
+    "pipeline: stages on two and four processes, against torch.distributed.pipelining; "
     "terapipe: token slices simulated against the paper's seconds; "
     "predict: foretold seconds and bytes of steps against measured ones, on a CPU"
 )
@@ -35,9 +39,15 @@ WHAT = (
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("what", choices=("step", "precision", "memory", "parallel", "terapipe", "predict"), help=WHAT)
+    parser.add_argument("what", choices=KINDS, help=WHAT)
     parser.add_argument("--case", choices=CASES, action="append", help="which size; may be repeated (default: all)")
     parser.add_argument("--plan", choices=tuple(PLANS), action="append", help="of `parallel`: which (default: all)")
+    parser.add_argument(
+        "--schedule", choices=tuple(SCHEDULES), action="append", help="of `pipeline`: which (default: all)"
+    )
+    parser.add_argument(
+        "--processes", type=int, choices=PROCESSES, action="append", help="of `pipeline`: how many (default: 2 and 4)"
+    )
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="timed steps of each side (default 10)")
     parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
@@ -52,6 +62,10 @@ def run(options: argparse.Namespace) -> int:
         raise CommandFault(f"there is no device `{options.device}` here", exit_code=1)
     if options.plan and options.what != "parallel":
         raise CommandFault("--plan is of `bench parallel`")
+    if (options.schedule or options.processes) and options.what != "pipeline":
+        raise CommandFault("--schedule and --processes are of `bench pipeline`")
+    if options.what == "pipeline":
+        return pipeline(options)
     if options.what == "terapipe":
         simulated = bench_terapipe()
         print(json.dumps(as_json(simulated), indent=1) if options.json else both_tables(simulated))
@@ -96,6 +110,33 @@ def parallel(options: argparse.Namespace) -> int:
         print(f"{line(case)}, losses within {case.gap:.1e}")
     print(f"worst: time {found['worst_time']:.3f}, memory {found['worst_memory']:.3f}")
     return 0
+
+
+def pipeline(options: argparse.Namespace) -> int:
+    """A line for each schedule and peer, and the worst; or JSON."""
+    if options.device != "cpu" or options.case:
+        raise CommandFault("`bench pipeline` runs its own case, on the CPU")
+    cases = bench_pipeline(
+        tuple(options.schedule or SCHEDULES), tuple(options.processes or PROCESSES), "small", options.rounds
+    )
+    found = pipeline_summary(cases)
+    if options.json:
+        print(json.dumps(found, indent=1))
+        return 0
+    for case in cases:
+        print(piped(case))
+    print(f"worst: time {found['worst_time']:.3f}, memory {found['worst_memory']:.3f}")
+    return 0
+
+
+def piped(case: Piped) -> str:
+    """One peer on a pipeline: ratios, and the figures behind them."""
+    time = f"time {case.ratio_time:.3f} ({seconds_text(case.ours_seconds)} / {seconds_text(case.peer_seconds)})"
+    largest = f"{bytes_text(max(case.ours_bytes))} / {bytes_text(max(case.peer_bytes))}"
+    each = ", ".join(f"{ratio:.3f}" for ratio in case.ratios_memory)
+    memory = f"memory {case.ratio_memory:.3f} ({largest}; by process {each})"
+    name = f"{case.schedule} on {case.processes}"
+    return f"{name}: Partita against {case.peer}: {time}, {memory}, losses within {case.gap:.1e}"
 
 
 def predict(options: argparse.Namespace) -> int:
