@@ -80,14 +80,20 @@ def _homes(cut: Chunked, drafts: Sequence[_Draft]) -> dict[str, Homes]:
 
 
 def _with_states(cut: Chunked, homes: dict[str, Homes]) -> dict[str, Homes]:
-    """`homes` completed: a parameter that nobody reads is on the first; a state with its parameter, or everywhere."""
+    """`homes` completed: a parameter that nobody reads is on the first; a state with its parameter, or everywhere.
+
+    Numbers that the update counts (a loss's scale, the steps that were none) each stage counts itself.
+    """
+    everywhere = frozenset(range(cut.devices))
     for node in cut.step:
         if node.op == "parameter" and not homes[node.id]:
             homes[node.id] = frozenset({0})
+    counted = {str(node.attrs["target"]) for node in cut.step if node.op == "assign" and node.phase is Phase.UPDATE}
     for node in cut.step:
         if node.op == "state":
             of = homes.get(str(node.attrs["of"]), frozenset[int]())
-            homes[node.id] = homes[node.id] | of or frozenset(range(cut.devices))
+            number = node.id in counted and not of and not node.outs[0].dims
+            homes[node.id] = everywhere if number else homes[node.id] | of or everywhere
     return homes
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from ..ir.layout import PIPE
 from ..ir.types import Attr, DType, Node, Phase, TensorType, Use
 from ..ops.registry import REGISTRY
+from ..ops.shapes import elements
 from .chunks import Chunked, Homes, Sum, Value, is_before
 from .messages import RECEIVE, SEND, local_sum, value_name
 
@@ -78,9 +79,17 @@ class Update:
             self.steps.append(_Join(node.id, node.uses, owners, node, node.outs[0]))
             self.homes[node.id] = self.everywhere
         else:
-            uses = tuple(self._everywhere(use, node) for use in node.uses)
+            uses = self._together(node)
             self.steps.append(replace(node, uses=uses))
-            self.homes[node.id] = self.everywhere
+            self.homes[node.id] = self._common(uses)
+
+    def _together(self, node: Node) -> tuple[Use, ...]:
+        """Operands that no stage has all of: the smaller are told to all, until one has the others."""
+        uses = list(node.uses)
+        for place in sorted(range(len(uses)), key=lambda place: elements(uses[place].dims)):
+            if not self._common(uses):
+                uses[place] = self._everywhere(uses[place], node)
+        return tuple(uses)
 
     def _everywhere(self, use: Use, like: Node) -> Use:
         """A value that all stages have: the first that has it tells the others."""
