@@ -324,7 +324,7 @@ def compile_recipe(
     if stages > 1:
         trained = {name: graph for name, graph in graphs.items() if name != PREDICT}
         wanted = Pipeline(plan.schedule, plan.balance, *priced)
-        lying = piped(trained, lying, inner.across(PIPE, mesh), wanted)
+        lying = piped(trained, lying, inner.across(PIPE, mesh), wanted, dump)
     return lower(
         graphs, record, foretold, folder, device=device, dump=dump, files=files, kernels=packages, spread=lying,
         table=table,

@@ -67,7 +67,9 @@ def check_build(executable: Executable, training: Training, options: Options) ->
     steps = [program for program in programs if program is not None and "loss" in program.outputs]
     if len(steps) < len(programs):
         raise RuntimeFault("E0521", f"{build.name} has no program that trains", "compile a train record")
-    given = dict.fromkeys(name for step in steps for name in step.outputs)
+    devices = [build.programs, *build.variants]
+    everywhere = [one[turn.program] for turn in training.turns for one in devices if turn.program in one]
+    given = dict.fromkeys(name for program in everywhere for name in program.outputs)
     missing = [name for name in options.dump if name not in given]
     if missing:
         known = f"it gives {', '.join(given)}"

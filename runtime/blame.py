@@ -43,7 +43,8 @@ def first_bad(
     if found is None and watch.bad is not None:
         found = Finding(RUN, watch.order, rank, str(watch.bad))
     first = agreed(found or Finding(NOTHING, 0, rank, ""))
-    return first.words or None
+    where = f", on rank {first.rank}" if first.kind != NOTHING and _processes() > 1 else ""
+    return first.words + where or None
 
 
 def _given(tensors: Mapping[str, torch.Tensor], kind: int, rank: int, where: str) -> Finding | None:
@@ -63,11 +64,16 @@ def _given(tensors: Mapping[str, torch.Tensor], kind: int, rank: int, where: str
 
 def agreed(mine: Finding) -> Finding:
     """The first of what all processes found."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    if _processes() == 1:
         return mine
     text = json.dumps([mine.kind, mine.order, mine.rank, mine.words[: LONGEST // 8]]).encode()
     said = torch.zeros(LONGEST, dtype=torch.uint8)
     said[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-    heard = [torch.empty_like(said) for _ in range(dist.get_world_size())]
+    heard = [torch.empty_like(said) for _ in range(_processes())]
     dist.all_gather(heard, said)
     return min(Finding(*json.loads(bytes(one.tolist()).rstrip(b"\0"))) for one in heard)
+
+
+def _processes() -> int:
+    """How many there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1

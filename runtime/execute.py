@@ -131,6 +131,8 @@ class Executable:
             frame.part, frame.number = turn, number
             yield from self._run(instructions, frame)
             if ends[number] == place and program.microbatches > 1:
+                if number == program.microbatches - 1:
+                    _hand_over(program, frame.buffers, whole.buffers)
                 del frames[number]
         last = frames.get(0, whole)
         last.part, last.number = "update", NO_MICROBATCH
@@ -277,6 +279,12 @@ def _goes_on(check: Check, buffers: Store, bound: float) -> bool:
     """Whether all scalars are finite and the loss is within the bound; one transfer from the device."""
     loss, *others = torch.stack([buffers[name].double() for name in check.buffers]).tolist()
     return loss <= bound and all(map(math.isfinite, (loss, *others)))
+
+
+def _hand_over(program: Program, microbatch: Store, step: Store) -> None:
+    """What is asked for of the last microbatch, and lies in a table of its own, outlives it."""
+    if microbatch is not step:
+        step.update({name: microbatch[name] for name in program.outputs.values() if name in microbatch})
 
 
 def _take(buffers: Store, inputs: Sequence[str], frees: Sequence[str]) -> list[torch.Tensor]:

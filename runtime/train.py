@@ -296,7 +296,8 @@ class _Run:
 
         folder = self.options.folder / "dump"
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: outputs[name].detach().cpu().contiguous() for name in self.options.dump}
+        there = [name for name in self.options.dump if name in outputs]  # a stage of a pipeline has its own
+        tensors = {name: outputs[name].detach().cpu().contiguous() for name in there}
         whose = f"-rank-{self.place.rank}" if self.place else ""
         save_file(tensors, folder / f"step-{self.done + 1:08d}{whose}.safetensors")
 

@@ -12,8 +12,9 @@ from ..compiler.base.diagnostic import Diagnostic, Label, Severity, did_you_mean
 from ..compiler.cost.cluster import Cluster
 from ..compiler.cost.table import Table
 from ..compiler.elaborate.load import Spec
-from ..compiler.elaborate.loss import DUMP, elaborate_loss
+from ..compiler.elaborate.loss import elaborate_loss
 from ..compiler.elaborate.recipe import Recipe
+from ..compiler.ir.graph import DUMP
 from ..compiler.passes.update import idle_groups
 from ..runtime.program import Build
 from .arguments import add_kernels, add_spec, kernels_of, sets_of

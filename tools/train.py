@@ -10,6 +10,7 @@ from pathlib import Path
 from ..compiler.cost.table import Table
 from ..compiler.elaborate.load import Spec
 from ..compiler.elaborate.recipe import Recipe
+from ..compiler.ir.graph import DUMP
 from ..runtime import train as runtime
 from ..runtime.begin import Options
 from ..runtime.metrics import StepRecord
@@ -87,7 +88,7 @@ def train(options: argparse.Namespace, spec: Spec, recipe: Recipe, beside: Path,
                 data_root=Path(options.data_root) if options.data_root else None,
                 device=options.device,
                 kernels=recipe.kernels,
-                dump=tuple(f"dump/{name}" for name in options.dump),  # as the compiler names these outputs
+                dump=tuple(DUMP + name for name in options.dump),
                 on_step=begun,
                 on_evaluate=display.evaluation,
                 on_warning=lambda words: display.say(f"warning: {words}"),
@@ -120,7 +121,7 @@ def run_words(options: argparse.Namespace, folder: Path, kernels: tuple[str, ...
     words += ["--overwrite"] if options.overwrite else []
     words += ["--data-root", options.data_root] if options.data_root else []
     words += ["--timeout", str(options.timeout)] if options.timeout else []
-    words += [word for name in options.dump for word in ("--dump", f"dump/{name}")]
+    words += [word for name in options.dump for word in ("--dump", DUMP + name)]
     return words + [word for name in kernels for word in ("--kernels", name)]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from ..base.diagnostic import Diagnostics, Label, SpecError, did_you_mean
-from ..ir.graph import Graph, GraphBuilder
+from ..ir.graph import DUMP, Graph, GraphBuilder
 from ..ir.types import Use
 from . import arithmetic as a
 from .causality import check_next_token
@@ -25,8 +25,6 @@ from .sizes import BATCH
 from .trace import Trace
 from .values import Value, show_dims
 from .writer import Writer
-
-DUMP = "dump/"  # what is in front of the name of an output that is kept for looking at
 
 
 def elaborate_loss(

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import networkx as nx
 
 
+DUMP = "dump/"  # what is in front of the name of an output that is kept for looking at
+
+
 @dataclass(frozen=True, slots=True)
 class Edge:
     """One operand: `producer`'s output `use.output` is operand `operand` of `consumer`."""

@@ -13,7 +13,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import cast
 
-from ..ir.graph import Graph
+from ..ir.graph import DUMP, Graph
 from ..ir.types import Dims, Node, Phase, TensorType, Use
 from .listing import PHASES, Key, Listing, frozen, of_stages
 from .own import gather_own_parts, write_own_parts
@@ -35,7 +35,7 @@ def listing(
 
     The first result of each node in `dump` is asked for too, as `dump/<id>`.
     """
-    asked = {**graph.outputs, **{f"dump/{name}": graph[name].out() for name in dump}}
+    asked = {**graph.outputs, **{DUMP + name: graph[name].out() for name in dump}}
     written, outputs = unrolled(graph, asked)
     nodes = sorted(written, key=lambda n: PHASES.index(n.phase))
     found = Listing(tuple(nodes), outputs, graph.microbatches, parts=parts, steady=steady)

@@ -7,7 +7,7 @@ the training step takes; the other programs are cut at the same blocks, and run 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ...runtime.layout import REPLICATE, at_places
@@ -42,15 +42,20 @@ class Pipeline:
     memory_bytes: int | None = None
 
 
-def piped(graphs: Mapping[str, Graph], spread: Spread, mesh: Mesh, wanted: Pipeline) -> Spread:
-    """How programs lie on a mesh with the axis `pipe`; `spread` says it of the mesh without. Raises SpecError E0946."""
+def piped(
+    graphs: Mapping[str, Graph], spread: Spread, mesh: Mesh, wanted: Pipeline, dump: Sequence[str] = ()
+) -> Spread:
+    """How programs lie on a mesh with the axis `pipe`; `spread` says it of the mesh without.
+
+    `dump` names values of the step that the stages which make them give as outputs. Raises SpecError E0946.
+    """
     try:
-        return _piped(graphs, spread, mesh, wanted)
+        return _piped(graphs, spread, mesh, wanted, dump)
     except (FormFault, PlaceFault) as fault:
         raise SpecError(Diagnostic("E0946", str(fault), hint=fault.hint)) from None
 
 
-def _piped(graphs: Mapping[str, Graph], spread: Spread, mesh: Mesh, wanted: Pipeline) -> Spread:
+def _piped(graphs: Mapping[str, Graph], spread: Spread, mesh: Mesh, wanted: Pipeline, dump: Sequence[str]) -> Spread:
     kinds = [{name: _plain(kind[name]) for name in graphs} for kind in (graphs, *spread.variants)]
     train = next(name for name in graphs if is_step(name))
     form = parse_form(wanted.schedule)
@@ -60,7 +65,7 @@ def _piped(graphs: Mapping[str, Graph], spread: Spread, mesh: Mesh, wanted: Pipe
     homes: dict[str, Homes] = {}
     for local in kinds:
         cuts = {name: _cut(name, graph, chunk_of, schedule) for name, graph in local.items()}
-        found, here = staged(cuts, ahead)
+        found, here = staged(cuts, ahead, dump)
         assert not homes or homes == here, "devices of one stage have the same parameters"
         stages.append(found)
         homes = here

@@ -31,3 +31,8 @@ def value_name(value: Value) -> str:
 def local_sum(name: str) -> str:
     """The id of one device's part of a sum."""
     return f"{name}/here"
+
+
+def total(name: str) -> str:
+    """The id of a sum that several devices have parts of, where these are added up."""
+    return f"{name}/total"

@@ -8,17 +8,17 @@ they belong to. A parameter is on the stages that read it, its states with it. W
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..base.diagnostic import Diagnostic, SpecError
 from ..cost.memory import STORED
-from ..ir.graph import Graph, GraphBuilder
+from ..ir.graph import DUMP, Graph, GraphBuilder
 from ..ir.layout import PIPE
 from ..ir.types import Attr, Node, Phase, TensorType, Use
 from .actions import COMPUTE, RECEIVES, SENDS, Action, Kind, Schedule
 from .chunks import MICROBATCH, Chunked, Homes, Sum, Value, is_before
-from .messages import RECEIVE, SEND, local_sum, message_tags, value_name
+from .messages import RECEIVE, SEND, local_sum, message_tags, total, value_name
 from .step_end import Update, Writing
 
 Part = tuple[Kind, int, int]  # what a device does for a microbatch, for which chunk and token slice
@@ -47,10 +47,13 @@ def part_name(part: Part) -> str:
     return f"{kind.value} {chunk}.{number}" if number else f"{kind.value} {chunk}"
 
 
-def staged(cuts: Mapping[str, tuple[Chunked, Schedule]], ahead: int) -> tuple[dict[str, list[Stage]], dict[str, Homes]]:
+def staged(
+    cuts: Mapping[str, tuple[Chunked, Schedule]], ahead: int, dump: Sequence[str] = ()
+) -> tuple[dict[str, list[Stage]], dict[str, Homes]]:
     """The stages of some programs over the same parameters and states, and which stages have each of these.
 
-    `ahead`: how many messages of a kind may be on their way. Raises SpecError E0946.
+    `ahead`: how many messages of a kind may be on their way; `dump`: names of values that the stages which make them
+    give as outputs. Raises SpecError E0946.
     """
     drafts: dict[str, list[_Draft]] = {}
     homes: dict[str, Homes] = {}
@@ -61,7 +64,27 @@ def staged(cuts: Mapping[str, tuple[Chunked, Schedule]], ahead: int) -> tuple[di
         for stored, places in _homes(cut, drafts[name]).items():
             homes[stored] = homes.get(stored, frozenset()) | places
     updates = {name: Update(cut, _with_states(cut, homes)) for name, (cut, _) in cuts.items()}
-    return {name: [one.finish(updates[name]) for one in some] for name, some in drafts.items()}, homes
+    stages = {name: [one.finish(updates[name], dump) for one in some] for name, some in drafts.items()}
+    _all_dumped(cuts, stages, dump)
+    return stages, homes
+
+
+def dumped(step: Graph, dump: Sequence[str]) -> dict[str, Use]:
+    """What of a step is to be looked at, by the names of the outputs that it becomes."""
+    taps = {name: use for name, use in step.outputs.items() if name.startswith(DUMP)}
+    return {**taps, **{DUMP + name: step[name].out() for name in dump if name in step and step[name].outs}}
+
+
+def _all_dumped(
+    cuts: Mapping[str, tuple[Chunked, Schedule]], stages: Mapping[str, Sequence[Stage]], dump: Sequence[str]
+) -> None:
+    """Raises SpecError E0946 for a value that a program has on one device, and none of its stages."""
+    for program, (cut, _) in cuts.items():
+        given = {name for stage in stages[program] for name in stage.graph.outputs}
+        for name in dumped(cut.step, dump):
+            if name not in given:
+                title = f"`{name.removeprefix(DUMP)}` is a sum that stages of the pipeline add up in other parts"
+                raise SpecError(Diagnostic("E0946", title, hint="dump its terms, or what is made of it"))
 
 
 def _homes(cut: Chunked, drafts: Sequence[_Draft]) -> dict[str, Homes]:
@@ -243,8 +266,8 @@ class _Draft:
 
     # ---- the whole graph
 
-    def finish(self, update: Update) -> Stage:
-        """The stage's graph, its update included."""
+    def finish(self, update: Update, dump: Sequence[str]) -> Stage:
+        """The stage's graph, its update and what is dumped of it included."""
         step, writing = self.cut.step, Writing(self.device, self.tags, self.ahead, update, self.instead)
         late = writing.write()
         wanted = {*self.asked, *writing.leaves}
@@ -255,7 +278,8 @@ class _Draft:
         builder.extend(node for node in step if node.id in wanted and is_before(node))
         builder.extend(self.nodes)
         builder.extend(late)
-        for name, use in writing.outputs.items():
+        made = {node.id for node in (*self.nodes, *late)} | (wanted & {node.id for node in step if is_before(node)})
+        for name, use in {**writing.outputs, **self._dumped(dump, made)}.items():
             builder.output(name, use)
         for key, body in step.bodies.items():
             builder.body(key, body)
@@ -263,3 +287,12 @@ class _Draft:
         named = (((action.kind, action.chunk, action.slice), action.microbatch) for action in self.actions)
         order = tuple((numbers[part], microbatch) for part, microbatch in named if part in numbers)
         return Stage(builder.finish(), step, self.parts, self.part, order, self.steady)
+
+    def _dumped(self, dump: Sequence[str], made: Collection[str]) -> dict[str, Use]:
+        """What this stage has of what is to be looked at; of a sum over stages what it is in all."""
+        found: dict[str, Use] = {}
+        for name, use in dumped(self.cut.step, dump).items():
+            for node in (use.node, total(use.node)):
+                if node in made:
+                    found[name] = replace(use, node=node)
+        return found

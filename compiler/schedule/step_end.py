@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from ..ir.graph import DUMP
 from ..ir.layout import PIPE
 from ..ir.types import Attr, DType, Node, Phase, TensorType, Use
 from ..ops.registry import REGISTRY
 from ..ops.shapes import elements
 from .chunks import Chunked, Homes, Sum, Value, is_before
-from .messages import RECEIVE, SEND, local_sum, value_name
+from .messages import RECEIVE, SEND, local_sum, total, value_name
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Update:
             else:
                 self._node(node)
         for name, use in self.cut.step.outputs.items():
-            self.outputs[name] = self._everywhere(use, self.cut.step[use.node])
+            if not name.startswith(DUMP):
+                self.outputs[name] = self._everywhere(use, self.cut.step[use.node])
 
     def _home(self, node: Node) -> Homes:
         """Where a value that was made before is."""
@@ -149,7 +151,7 @@ class Writing:
     def _use(self, use: Use) -> Use:
         cut = self.update.cut
         if use.node in cut.sums and cut.sums[use.node].spread:
-            return Use(f"{use.node}/total", 0, use.dims, use.dtype)
+            return Use(total(use.node), 0, use.dims, use.dtype)
         if use.node in cut.step:
             node = cut.step[use.node]
             if is_before(node):
@@ -175,7 +177,7 @@ class Writing:
                 self.nodes.append(came)
                 parts[other] = came.out()
         uses = tuple(parts[device] for device in devices)
-        self.nodes.append(replace(like, id=f"{name}/total", op="add", uses=uses))
+        self.nodes.append(replace(like, id=total(name), op="add", uses=uses))
 
     def _join(self, join: _Join) -> None:
         """This stage's terms, or nothing, and then the sum over all stages."""

@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 
 from ...compiler.interpret import Trace
-from ...compiler.ir.graph import Graph
+from ...compiler.ir.graph import DUMP, Graph
 from ...compiler.ir.layout import Coordinate, Mesh
 from ...compiler.lower.build import compile_graphs
 from ...compiler.lower.outside import ALONE
@@ -126,9 +126,9 @@ class Lowered:
             for rank, (c, device) in enumerate(self.devices.items()):
                 value = (name, 0)
                 wanted = device.trace.parts[-1].get(value)
-                if wanted is None or f"dump/{name}" not in outputs[rank]:
+                if wanted is None or DUMP + name not in outputs[rank]:
                     continue
-                gap = self._gap(c, value, _array(outputs[rank][f"dump/{name}"]), wanted)
+                gap = self._gap(c, value, _array(outputs[rank][DUMP + name]), wanted)
                 if gap.error > most.get(name, ALLOWED_HERE):
                     return gap
         return None
@@ -166,9 +166,9 @@ def masks_drawn(lowered: Lowered, alone: Alone) -> tuple[int, list[str]]:
     wrong: dict[str, None] = {}
     for rank, c in enumerate(lowered.devices):
         for name in names:
-            node, mine = lowered.graph[name], whole[f"dump/{name}"]
+            node, mine = lowered.graph[name], whole[DUMP + name]
             where = node.layouts[0].slices(node.outs[0].dims, lowered.mesh, c)
-            if not torch.equal(mine[where], outputs[rank][f"dump/{name}"]):
+            if not torch.equal(mine[where], outputs[rank][DUMP + name]):
                 wrong[name] = None
     return len(names) - len(wrong), list(wrong)
 
