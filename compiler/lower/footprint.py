@@ -102,7 +102,7 @@ class Held:
 
 def held_of(build: Build, rank: int = 0) -> dict[str, Held]:
     """What the store of a build holds on a device."""
-    items = (*build.parameters, *build.states)
+    items = [item for item in (*build.parameters, *build.states) if build.has(item, rank)]
     sizes = {item.name: _bytes(build.part_of(item, rank)[1], item.dtype) for item in items}
     parameters = {item.name for item in build.parameters}
     return {name: Held(Owner.PARAMETER if name in parameters else Owner.STATE, n) for name, n in sizes.items()}

@@ -58,6 +58,12 @@ def losses(run: Path) -> dict[str, torch.Tensor]:
     return {str(line["step"]): torch.tensor(line["loss"], dtype=torch.float64) for line in lines}
 
 
+def measured_peak(build: str, run: str) -> dict[str, torch.Tensor]:
+    """One process of a mesh trains to the end: the highest peak of any, in bytes."""
+    summary = train(Path(build), Options(Path(run), device="cpu")).summary
+    return {"peak": torch.tensor(summary.peak_bytes)}
+
+
 def trained_together(folder: Path, build: Path, run: Path, count: int, resume: bool = False) -> dict[str, torch.Tensor]:
     """The same in processes of their own."""
     run_processes(folder, count, "oracles.training:trained", build=str(build), run=str(run), resume=resume)

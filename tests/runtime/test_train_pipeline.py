@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from oracles.processes import run_processes
 from oracles.training import Losses, assert_close, compiled, launch, losses, trained, trained_together
 from partita.compiler.elaborate.recipes import load_recipe
 from partita.compiler.ir.layout import Mesh
@@ -56,6 +57,15 @@ def test_each_rank_saves_what_it_alone_holds(tmp_path: Path) -> None:
     store = initial_store(whole, 1)
     load(latest(tmp_path / "run" / "checkpoints"), whole, store)
     assert not store["ln_f.b"].eq(0).all(), "it was updated"
+
+
+def test_the_peak_of_the_fullest_stage_is_what_was_foretold(tmp_path: Path) -> None:
+    """A stage holds no parameters of others."""
+    folder, build = compiled(tmp_path / "build", {"pipe": 2}, 2, schedule="zero_bubble")
+    words = {"build": str(folder), "run": str(tmp_path / "run")}
+    said = run_processes(tmp_path / "ran", 2, "oracles.training:measured_peak", **words)
+    for one in said:
+        assert int(one["peak"]) == pytest.approx(build.predictions["peak_bytes"], rel=0.02)
 
 
 def instructions(program: Program) -> int:
