@@ -22,6 +22,7 @@ from .ir.levels import GRADIENT, LOSS
 from .ir.types import Node
 from .ops.collectives import COLLECTIVES
 from .ops.shapes import elements
+from .offloaded import offloaded
 from .passes import Pass, run_passes
 from .passes.rematerialize import Rematerialize
 from .recompute.block import Value, blocks_of
@@ -120,7 +121,8 @@ def _occupied(lying: _Lying, plan: Plan, target: Target) -> Occupied:
     if dict(mesh.axes).get(PIPE, 1) > 1:
         wanted = Pipeline(plan.schedule, plan.balance, *lying.machines)
         spread = piped({STEP: lying.local}, spread, lying.mesh.across(PIPE, mesh), wanted)
-    return occupied(STEP, lying.local, target.device, spread, target.table)
+    graphs, spread = offloaded({STEP: lying.local}, spread, plan.offload)
+    return occupied(STEP, graphs[STEP], target.device, spread, target.table)
 
 
 def _seconds(lying: _Lying, timed: Mapping[str, float]) -> Callable[[Node], float]:

@@ -30,6 +30,7 @@ from .ir.layout import PIPE, Mesh
 from .ir.levels import LOSS, MODEL
 from .ir.types import DType
 from .language.parse import read_source
+from .offloaded import offloaded
 from .partition import kept
 from .partition.choices import Wishes
 from .partition.decide import Decision
@@ -325,6 +326,7 @@ def compile_recipe(
         trained = {name: graph for name, graph in graphs.items() if name != PREDICT}
         wanted = Pipeline(plan.schedule, plan.balance, *priced)
         lying = piped(trained, lying, inner.across(PIPE, mesh), wanted, dump)
+    graphs, lying = offloaded(graphs, lying, plan.offload)
     return lower(
         graphs, record, foretold, folder, device=device, dump=dump, files=files, kernels=packages, spread=lying,
         table=table,
@@ -337,8 +339,9 @@ def step_footprint(spec: Spec, recipe: Recipe, *, device: str = "cpu") -> Footpr
     Of several updates that take turns, the one that reaches highest.
     """
     from .lower.build import graph_footprint
+    from .lower.outside import ALONE
 
-    steps = step_graphs(spec, recipe, device)
+    steps, _ = offloaded(step_graphs(spec, recipe, device), ALONE, () if recipe.plan is None else recipe.plan.offload)
     found = [graph_footprint(step, device) for step in steps.values()]
     return max(found, key=lambda one: one.memory.peak_bytes)
 

@@ -16,18 +16,22 @@ from types import MappingProxyType
 from typing import Any, cast
 
 import torch
+from torch.profiler import record_function
 
 from .communicator import Communicator, Pending
 from .fault import RuntimeFault
+from .host import HOST_RUN, Host
 from .layout import chunk, part
 from .program import (
     Allocate,
     Build,
     Check,
     Collective,
+    Fetch,
     Free,
     Input,
     Instruction,
+    Offload,
     OwnBuffers,
     Program,
     Receive,
@@ -66,6 +70,7 @@ class Executable:
     modules: Mapping[str, Module]
     device: torch.device
     communicator: Communicator | None = None
+    host: Host = field(default_factory=Host)
 
     @property
     def rank(self) -> int:
@@ -181,13 +186,16 @@ class Executable:
                 found[given.name] = tensor.to(self.device, DTYPES[given.dtype]).contiguous()
         return found
 
-    def _run(self, instructions: Sequence[Instruction], frame: _Frame) -> Generator[None, None, None]:
+    def _run(  # noqa: PLR0912, a branch for each kind of instruction
+        self, instructions: Sequence[Instruction], frame: _Frame
+    ) -> Generator[None, None, None]:
         buffers, flying = frame.buffers, frame.flying
         for instruction in instructions:
             match instruction:
                 case Run():
                     boxed: list[Any] = [*_take(buffers, instruction.inputs, instruction.frees), *instruction.literals]
-                    results = self.modules[instruction.module](boxed)
+                    module = self.modules[instruction.module]
+                    results = self._on_host(module, boxed) if instruction.host else module(boxed)
                     buffers.update(zip(instruction.outputs, results, strict=True))
                     del results
                 case Allocate(buffer, shape, dtype):
@@ -208,6 +216,8 @@ class Executable:
                         self._blocking(partial(landing[0].land, buffers, flying), frame, landing[0].what)
                 case Shard() | Rows():
                     self._cut(instruction, buffers)
+                case Offload() | Fetch():
+                    self._move(instruction, frame)
                 case Send():
                     (tensor,) = _take(buffers, (instruction.input,), instruction.frees)
                     send = partial(self._peers(instruction.axis).send, instruction, frame.number, tensor)
@@ -219,8 +229,22 @@ class Executable:
                     what = f"{instruction.output} from place {instruction.source} of {instruction.axis}"
                     flying[instruction.output] = _Flight(pending, (instruction.output,), what)
                     del into, pending
-                case Check():
-                    pass  # the run itself stops there
+                case _:
+                    assert isinstance(instruction, Check), f"nobody runs {instruction.op}"  # the run itself stops there
+
+    def _move(self, moved: Offload | Fetch, frame: _Frame) -> None:
+        """Begin to copy a buffer down to the host, or up from it."""
+        (tensor,) = _take(frame.buffers, (moved.input,), moved.frees)
+        down = isinstance(moved, Offload)
+        pending = self.host.down(tensor) if down else self.host.up(tensor, self.device)
+        frame.flying[moved.output] = _Flight(pending, (moved.output,), f"the copy of {moved.input}")
+
+    def _on_host(self, module: Module, boxed: list[Any]) -> list[torch.Tensor]:
+        """A module's results in the host's own memory."""
+        with record_function(HOST_RUN):
+            there = {tensor.untyped_storage().data_ptr() for tensor in boxed if isinstance(tensor, torch.Tensor)}
+            results = module(boxed)
+            return [t if t.untyped_storage().data_ptr() in there else self.host.kept(t, self.device) for t in results]
 
     def _peers(self, axis: str) -> Communicator:
         assert self.communicator is not None, f"a lone device has no axis {axis}"

@@ -1,7 +1,8 @@
 """Peak memory of one call, from the allocator's own events, never from the process's resident size.
 
 On CUDA the caching allocator counts; on the CPU `torch.profiler` records each allocation and release. The figure is
-what the tensors held before the call plus the highest sum of what was allocated during it.
+what the tensors held before the call plus the highest sum of what was allocated during it. Where the CPU stands for the
+device, what runs on its host is left out: what that holds on to is not the allocator's (`host.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+from .host import HOST_RUN
 
 Result = TypeVar("Result")
 _QUIET = "KINETO_LOG_LEVEL"  # the profiler's library writes notes to the terminal below level 99
@@ -39,13 +42,15 @@ def held_bytes(tensors: Iterable[torch.Tensor]) -> int:
 
 
 def _peak_of(recorded: profile) -> int:
-    """The highest running sum of allocations less releases."""
-    results: Any = cast("Any", recorded).profiler.kineto_results
-    changes = [(event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]"]
+    """The highest running sum of allocations less releases, while nothing runs on the host."""
+    events: list[Any] = list(cast("Any", recorded).profiler.kineto_results.events())
+    changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
+    hosts = [(event.start_ns(), event.end_ns()) for event in events if event.name() == HOST_RUN]
     total = peak = 0
-    for _, size in sorted(changes, key=lambda change: change[0]):
+    for when, size in sorted(changes, key=lambda change: change[0]):
         total += size
-        peak = max(peak, total)
+        if not any(begin <= when <= end for begin, end in hosts):
+            peak = max(peak, total)
     return peak
 
 

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from .layout import ONE_DEVICE, Layout, Mesh, held, part
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 Buffer = TypeVar("Buffer")  # a tensor, or the number of one
 
 
@@ -30,7 +30,8 @@ class Parameter:
     """A trained tensor. `name` is its path in the model, `shape` its global shape, `dims` its dims' names.
 
     `layout` says per mesh axis how it is cut: `"replicate"`, `"shard:<position>"`, or `"at:<places>"` where only the
-    devices at these places of the axis have it (stages of a pipeline); empty on one device.
+    devices at these places of the axis have it (stages of a pipeline); empty on one device. `host`: whether it lies in
+    the host's memory rather than the device's.
     """
 
     name: str
@@ -40,13 +41,14 @@ class Parameter:
     initializer: Initializer
     trained: bool = True
     layout: Layout = ()
+    host: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class State:
     """A tensor that lives across steps beside the parameters (Adam's moments, running statistics).
 
-    `name` is `<role>/<parameter>` for optimizer state (`adamw.m/blocks.0.attn.q.w`), `shape` and `layout` as a
+    `name` is `<role>/<parameter>` for optimizer state (`adamw.m/blocks.0.attn.q.w`), `shape`, `layout` and `host` as a
     parameter's.
     """
 
@@ -55,6 +57,7 @@ class State:
     dtype: str
     initializer: Initializer
     layout: Layout = ()
+    host: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ class Run:
     A buffer in `frees` is dropped from the store before the call, so that the module owns the last reference and may
     overwrite or free it. Integer literals that a shared module needs (the key of a layer's randomness) stand in
     `literals` and follow the tensors in the list. `layer` is the path of the layer that is computed (`blocks.3`), empty
-    outside of all: what a shared module works on.
+    outside of all: what a shared module works on. On the `host`, its tensors lie there, and so do its results.
     """
 
     module: str
@@ -93,6 +96,7 @@ class Run:
     frees: tuple[str, ...] = ()
     literals: tuple[int, ...] = ()
     layer: str = ""
+    host: bool = False
     op: Literal["run"] = "run"
 
 
@@ -241,7 +245,34 @@ class Rows:
     op: Literal["rows"] = "rows"
 
 
-Instruction = Run | Allocate | Free | Collective | Wait | Shard | Rows | Check | Send | Receive
+@dataclass(frozen=True, slots=True)
+class Offload:
+    """Begin to copy a buffer from the device to the host; `output` is there after a `Wait`.
+
+    Nobody writes the buffer until then; one that the instruction frees goes when it is copied.
+    """
+
+    input: str
+    output: str
+    shape: tuple[int, ...]
+    dtype: str
+    frees: tuple[str, ...] = ()
+    op: Literal["offload"] = "offload"
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Begin to copy a buffer from the host to the device; `output` is there after a `Wait`."""
+
+    input: str
+    output: str
+    shape: tuple[int, ...]
+    dtype: str
+    frees: tuple[str, ...] = ()
+    op: Literal["fetch"] = "fetch"
+
+
+Instruction = Run | Allocate | Free | Collective | Wait | Shard | Rows | Check | Send | Receive | Offload | Fetch
 
 
 @dataclass(frozen=True, slots=True)

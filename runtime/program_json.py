@@ -19,10 +19,12 @@ from .program import (
     Build,
     Check,
     Collective,
+    Fetch,
     Free,
     Initializer,
     Input,
     Instruction,
+    Offload,
     Parameter,
     Program,
     Receive,
@@ -107,6 +109,8 @@ _INSTRUCTIONS: Mapping[str, type[Instruction]] = MappingProxyType(
         "check": Check,
         "send": Send,
         "receive": Receive,
+        "offload": Offload,
+        "fetch": Fetch,
     }
 )
 

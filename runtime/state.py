@@ -38,13 +38,22 @@ def initial_tensor(
     """One of them. A part is drawn by itself: a value follows from its place in the whole."""
     offsets, sizes = part_of(build, item, rank)
     values = initial_values(item.initializer, item.shape, seed, item.name, offsets=offsets, sizes=sizes)
-    return values.to(device, DTYPES[item.dtype])
+    kind, dtype = torch.device(device).type, DTYPES[item.dtype]
+    if not item.host:
+        return values.to(device, dtype)
+    return values.to(dtype).pin_memory() if kind == "cuda" else values.to(dtype)
 
 
 def empty_store(build: Build, device: torch.device | str = "cpu", rank: int | None = None) -> Store:
     """The same names and shapes with whatever the memory holds: for a checkpoint to be read into."""
+    kind = torch.device(device).type
     return {
-        name: torch.empty(part_of(build, item, rank)[1], dtype=DTYPES[item.dtype], device=device)
+        name: torch.empty(
+            part_of(build, item, rank)[1],
+            dtype=DTYPES[item.dtype],
+            device="cpu" if item.host else device,
+            pin_memory=item.host and kind == "cuda",
+        )
         for name, item in tensors_of(build, rank).items()
     }
 

@@ -218,11 +218,18 @@ class _Run:
             return self.executable.run(turn.program, self.store, data, step=count, seed=seed, bound=bound)
 
         if self._measures():
-            held = [*self.store.values(), *(tensor for rows in data for tensor in rows.values())]
+            own = self._on_device()
+            held = [*own, *(tensor for rows in data for tensor in rows.values())]
             outputs, peak = measure_peak(call, held, self.executable.device)
             self.peak_bytes = max(self.peak_bytes or 0, int(highest(peak)))
             return outputs
         return call()
+
+    def _on_device(self) -> list[torch.Tensor]:
+        """The tensors of the store, but for those that lie on the host."""
+        build = self.executable.build
+        host = {item.name for item in (*build.parameters, *build.states) if item.host}
+        return [tensor for name, tensor in self.store.items() if name not in host]
 
     def _measures(self) -> bool:
         """Whether this step's memory is measured: the first from `MEASURED` on that no profile is taken of."""

@@ -30,8 +30,8 @@ from .machines import add_cluster, cluster_from
 from .numbers import bytes_text, seconds_text
 from .specs import Bound, step_of
 
-# The settings that `--microbatches` and `--recompute` stand for.
-MICROBATCHES, RECOMPUTE = "plan.microbatches", "plan.recompute"
+# The settings that `--microbatches`, `--recompute` and `--offload` stand for.
+MICROBATCHES, RECOMPUTE, OFFLOAD = "plan.microbatches", "plan.recompute", "plan.offload"
 
 
 def add_mesh(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +44,10 @@ def add_mesh(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recompute", metavar="CHOICE", action="append", dest="sets", type=_recompute,
         help="what the backward computes again: none, full, selective, 'budget(24 GiB)' or patterns in [ ]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--offload", metavar="WHAT", action="append", dest="sets", type=_offload,
+        help="what lies on the host between its uses: none, optimizer",
     )  # fmt: skip
     add_cluster(parser)
     add_pipeline(parser)
@@ -65,6 +69,11 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
 def _recompute(choice: str) -> str:
     """The setting that says it."""
     return f"{RECOMPUTE}={choice}"
+
+
+def _offload(choice: str) -> str:
+    """The setting that says it: `optimizer,activations` is a list."""
+    return f"{OFFLOAD}={f'[{choice}]' if ',' in choice else choice}"
 
 
 def _microbatches(number: str) -> str:

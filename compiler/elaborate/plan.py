@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from ..base.diagnostic import Diagnostics
 from ..language import syntax as s
-from .kinds import Applied, Named
+from .kinds import Applied, Named, Word
 from .recipe import Plan, Recompute, Rows
 from .records import Section
 
@@ -36,6 +36,7 @@ def read_plan(section: Section | None, rows: Rows | None, sink: Diagnostics) -> 
         _schedule(section, sink),
         cast("tuple[int, ...]", section.values.get("balance") or ()),
         _recompute(section),
+        _offload(section),
     )
     written = [key for key in ("schedule", "balance") if key in section.spans]
     for key, title, hint in pipeline_faults(plan, written, rows):
@@ -98,6 +99,13 @@ def _recompute(section: Section) -> Recompute:
         memory = found.arguments.get("memory")
         return Recompute(cast(Any, found.name), (), int(memory) if isinstance(memory, int | float) else None)
     return Recompute("paths", cast("tuple[str, ...]", found)) if isinstance(found, tuple) else Recompute("none")
+
+
+def _offload(section: Section) -> tuple[str, ...]:
+    """`none`, `optimizer`, `[optimizer, activations]`."""
+    found = section.values.get("offload")
+    words = cast("tuple[Word, ...]", found) if isinstance(found, tuple) else (found,)
+    return tuple(dict.fromkeys(word.text for word in words if isinstance(word, Word)))
 
 
 def _pins(section: Section, sink: Diagnostics) -> tuple[tuple[str, str | None], ...]:

@@ -278,6 +278,7 @@ class Plan:
     schedule      of the pipeline over the axis `pipe`, as `schedule.forms.parse_form` reads it
     balance       how many blocks each chunk of the pipeline has, along the chain; empty: the compiler chooses
     recompute     what is not kept for the backward
+    offload       what lies on the host between its uses: `optimizer`, `activations`
     """
 
     mesh: tuple[tuple[str, int], ...] = ()
@@ -287,6 +288,7 @@ class Plan:
     schedule: str = "1f1b"
     balance: tuple[int, ...] = ()
     recompute: Recompute = Recompute()
+    offload: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,6 +169,12 @@ PLAN_KEYS = (
         Either((RECOMPUTE_FORMS, Nothing(), ListOf(Text()))),
         "what the backward computes again: a name, a budget or patterns of instances; by default what costs no time",
     ),
+    Key(
+        "offload",
+        Either((Nothing(), Choice(("optimizer",)), ListOf(Choice(("optimizer",))))),
+        "what lies on the host: `optimizer`, its state, its update and the parameters as it updates them",
+        None,
+    ),
 )
 
 # ---- the kinds of record

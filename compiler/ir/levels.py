@@ -38,13 +38,16 @@ _UPDATES = frozenset({"adamw"})  # operators of the optimizer
 RELAYOUTS = frozenset(
     {"all_reduce", "reduce_scatter", "all_gather", "all_to_all", "shard", "partial", "spread", "mask"}
 )
-_NOT_YET = _UPDATES | RELAYOUTS
+# What moves a value between a device and its host, brought in by `offload`.
+MOVES = frozenset({"offload", "fetch"})
+_ONE_SPACE = RELAYOUTS | MOVES
+_NOT_YET = _UPDATES | _ONE_SPACE
 
 MODEL = Level("model", _ONCE_AND_FORWARD, _NOT_YET, ())  # a model: forward alone, any outputs
 LOSS = Level("loss", _ONCE_AND_FORWARD, _NOT_YET, ("loss",))  # and a recipe's loss
 GRADIENT = Level("gradient", _WITH_BACKWARD, _NOT_YET, ("loss", "grad/"))  # and the gradients of its parameters
-STEP = Level("step", frozenset(Phase), RELAYOUTS, ("loss",))  # and the optimizer: all that training does in a step
-PARTITIONED = Level("partitioned", frozenset(Phase), frozenset(), (), laid=True)  # one graph for all devices of a mesh
+STEP = Level("step", frozenset(Phase), _ONE_SPACE, ("loss",))  # and the optimizer: all that training does in a step
+PARTITIONED = Level("partitioned", frozenset(Phase), MOVES, (), laid=True)  # one graph for all devices of a mesh
 LOCAL = Level("local", frozenset(Phase), frozenset(), ())  # what one device of the mesh runs, with its own sizes
 
 LEVELS: Mapping[str, Level] = MappingProxyType(

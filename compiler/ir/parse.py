@@ -227,7 +227,7 @@ class _Reader:
         return None if self.accept("?") else self.integer()
 
     def node(self, builder: GraphBuilder) -> None:
-        """`ID = OP(uses) : types {attrs} body(KEY) @PHASE layer(CHAIN, I) path(PATH) layout(…) from FILE:LINE, …`."""
+        """`ID = OP(uses) : types {attrs} body(KEY) @PHASE layer(CHAIN, I) path(PATH) host layout(…) from FILE:LINE`."""
         name = self.name()
         if name in builder:
             self.fail(f"the node {name} is here already", back=1)
@@ -245,9 +245,10 @@ class _Reader:
         self.at += 1
         layer = self.layer() if self.accept("layer") else None
         path = self.bracketed() if self.accept("path") else ""
+        host = self.accept("host")
         layouts = tuple(self.layouts(outs)) if self.accept("layout") else ()
         origin = tuple(self.places()) if self.accept("from") else ()
-        builder.add(Node(name, op, uses, outs, attrs, phase, body, path, layer, origin, layouts))
+        builder.add(Node(name, op, uses, outs, attrs, phase, body, path, layer, origin, layouts, host))
 
     def sequence(self, opening: str, closing: str, item: Callable[[], _Item]) -> Iterator[_Item]:
         self.take(opening)

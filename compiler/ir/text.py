@@ -98,6 +98,8 @@ def _node(node: Node, table: _Table, dtype_of: Callable[[Use], DType | None]) ->
         parts.append(f"layer({_name(node.layer.chain)}, {node.layer.index})")
     if node.path:
         parts.append(f"path({_name(node.path)})")
+    if node.host:
+        parts.append("host")
     if node.layouts:
         pairs = zip(node.layouts, node.outs, strict=True)
         parts.append(f"layout({', '.join(_layout(layout, out.dims) for layout, out in pairs)})")

@@ -179,6 +179,7 @@ class Node:
     path     the instance that it belongs to (`blocks.0.attn`), the owner in every report
     origin   where it was written, innermost first, then the calls that led there
     layouts  once it is partitioned, how each result lies on the mesh
+    host     whether it runs on the device's host, and its results lie there
     """
 
     id: str
@@ -192,6 +193,7 @@ class Node:
     layer: Layer | None = None
     origin: tuple[Origin, ...] = ()
     layouts: tuple[Layout, ...] = ()
+    host: bool = False
 
     def out(self, index: int = 0) -> Use:
         """Result `index` as an edge, its axes called as the producer calls them."""

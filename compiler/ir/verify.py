@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from .graph import Graph
-from .levels import MODEL, PHASE_ORDER, Level
+from .levels import MODEL, MOVES, PHASE_ORDER, Level
 from .types import Dim, Node, Phase, Use, dims_in
 
 NodeCheck = Callable[[Node], Iterable[str]]
 
 _PER_MICROBATCH = frozenset({Phase.FORWARD, Phase.BACKWARD})
 _TARGETS = frozenset({"parameter", "state"})
+_NUMBERS = frozenset({"constant", "extent"})  # written into whatever reads them
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ def verify(graph: Graph, level: Level, check_node: NodeCheck | None = None) -> l
         *_sizes(graph),
         *_outputs(graph, level),
         *_layouts(graph, level),
+        *_spaces(graph),
     ]
     if check_node is not None:
         found += [Problem(node.id, message) for node in graph for message in check_node(node)]
@@ -155,6 +157,24 @@ def _layouts(graph: Graph, level: Level) -> Iterator[Problem]:
         use, target = node.uses[0], graph[str(node.attrs["target"])]
         if graph[use.node].layouts[use.output : use.output + 1] != target.layouts:
             yield Problem(node.id, f"writes a value that lies otherwise than {target.id}")
+
+
+def _spaces(graph: Graph) -> Iterator[Problem]:
+    """What lies on the host is read there, and nothing else, but for what moves it."""
+    for node in graph:
+        for use in node.uses if node.op not in MOVES else ():
+            if use.node not in graph:
+                continue
+            source = graph[use.node]
+            if source.host is not node.host and source.op not in _NUMBERS:
+                there = ("the device", "the host")
+                yield Problem(node.id, f"runs on {there[node.host]} but reads {source.id}, on {there[source.host]}")
+        if node.op in MOVES and node.host is not (node.op == "offload"):
+            yield Problem(node.id, f"{node.op} gives a value on the other side")
+    for node in graph.nodes("assign"):
+        target = str(node.attrs.get("target"))
+        if target in graph and graph[target].host is not node.host:
+            yield Problem(node.id, f"writes {target}, which lies on the other side")
 
 
 def _outputs(graph: Graph, level: Level) -> Iterator[Problem]:

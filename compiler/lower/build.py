@@ -84,6 +84,8 @@ def compile_graphs(
         ranks = sorted({build.classes.index(number) for number in build.classes}) or [0]
         prints = [_footprint(build, name, library, rank=rank) for name in steps for rank in ranks]
         highest = max((one.memory for one in prints), key=lambda memory: memory.peak_bytes)
+        host = max(one.host_bytes for one in prints)
+        foretold.update({"host_bytes": host} if host else {})
         foretold["peak_bytes"] = highest.peak_bytes
         foretold.update({f"peak_bytes.{owner.value}": highest.of(owner) for owner in Owner})
     if steps and table is not None:

@@ -23,8 +23,10 @@ from ...runtime.program import (
     Build,
     Check,
     Collective,
+    Fetch,
     Free,
     Instruction,
+    Offload,
     OwnBuffers,
     Program,
     Receive,
@@ -58,10 +60,14 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """The peak of a program, who owns it, and its course: one level an instruction, in the order of the run."""
+    """The peak of a program, who owns it, and its course: one level an instruction, in the order of the run.
+
+    host_bytes  the most that lies on the host at once
+    """
 
     memory: Memory
     levels: tuple[Level, ...]
+    host_bytes: int = 0
 
 
 def footprint(
@@ -85,7 +91,7 @@ def footprint(
     first.run(held)
     again = _Walk(program, profiles, Memories(rounding_bytes), first.devices, gloo, wanted=first.at)  # now it is known
     again.run(held)
-    return Footprint(Memory(first.peak, first.place, again.shares()), tuple(first.levels))
+    return Footprint(Memory(first.peak, first.place, again.shares()), tuple(first.levels), first.host_peak)
 
 
 def _called(program: Program) -> frozenset[str]:
@@ -98,14 +104,21 @@ class Held:
 
     owner: Owner
     bytes: int
+    host: bool = False
 
 
 def held_of(build: Build, rank: int = 0) -> dict[str, Held]:
     """What the store of a build holds on a device."""
     items = [item for item in (*build.parameters, *build.states) if build.has(item, rank)]
-    sizes = {item.name: _bytes(build.part_of(item, rank)[1], item.dtype) for item in items}
     parameters = {item.name for item in build.parameters}
-    return {name: Held(Owner.PARAMETER if name in parameters else Owner.STATE, n) for name, n in sizes.items()}
+    return {
+        item.name: Held(
+            Owner.PARAMETER if item.name in parameters else Owner.STATE,
+            _bytes(build.part_of(item, rank)[1], item.dtype),
+            item.host,
+        )
+        for item in items
+    }
 
 
 def _bytes(shape: Sequence[int], dtype: str) -> int:
@@ -128,6 +141,7 @@ class _Walk:
     moments: int = 0
     peak: int = -1
     at: int = -1
+    host_peak: int = 0
     place: str = ""
     high: int = 0
     owners: Mapping[Owner, int] = field(default_factory=dict[Owner, int])
@@ -142,7 +156,7 @@ class _Walk:
         made = {name for i in hot if isinstance(i, Run) for name in i.outputs}
         self.gradients = frozenset((update & made) - set(self.program.outputs.values()))
         for name, tensor in held.items():
-            self._bind(name, self.memories.new(tensor.bytes, tensor.owner, name))
+            self._bind(name, self.memories.new(tensor.bytes, tensor.owner, name, tensor.host))
         for check in (i for i in self.program.update if isinstance(i, Check)):
             copies = [self.memories.new(held[state].bytes, held[state].owner, state) for state in check.states]
             self.memories.named.update(copies)
@@ -199,6 +213,7 @@ class _Walk:
         """Here the sum stands at its highest for a moment."""
         workspace = self.memories.rounded(workspace)
         reached = self.memories.total + workspace
+        self.host_peak = max(self.host_peak, self.memories.host_bytes)
         if reached > self.high:
             shared = self.memories.shared
             self.high, self.owners = reached, {**shared, Owner.WORKSPACE: shared[Owner.WORKSPACE] + workspace}
@@ -212,7 +227,8 @@ class _Walk:
         """Who had how much at the moment that was wanted, the largest first."""
         found: Counter[tuple[Owner, str]] = Counter()
         for block in self.seen:
-            found[block.owner, block.path] += block.bytes
+            if not block.host:
+                found[block.owner, block.path] += block.bytes
         shares = (Share(owner, path, size) for (owner, path), size in found.items() if size)
         return tuple(sorted(shares, key=lambda s: (-s.bytes, s.owner.value, s.path)))
 
@@ -220,40 +236,41 @@ class _Walk:
 
     def _all(self, phase: str, instructions: Sequence[Instruction]) -> None:
         for instruction in instructions:
-            self.high, self.owners, layer = self.memories.total, dict(self.memories.shared), ""
-            if isinstance(instruction, Run):
-                what, layer = instruction.module, instruction.layer
-                self._call(instruction)
-            elif isinstance(instruction, Allocate):
-                what = instruction.buffer
-                size = _bytes(instruction.shape, instruction.dtype)
-                self._bind(instruction.buffer, self.memories.new(size, Owner.GRADIENT, instruction.buffer))
-                self._mark(instruction.buffer)
-            elif isinstance(instruction, Free):
-                what = "free"
-                for name in instruction.buffers:
-                    self._unbind(name)
-            elif isinstance(instruction, Wait):
-                what = "wait"
-                for name in instruction.buffers:
-                    self.memories.hold(self._landed(name), -1)
-            elif isinstance(instruction, Check):
-                what = "check"
-                self._mark(what, workspace=2 * 8 * len(instruction.buffers))  # in float64, and together
-            elif isinstance(instruction, Shard | Rows):
-                what = instruction.op
-                self._cut(instruction)
-            elif isinstance(instruction, Send):
-                what = instruction.op
-                self._post(instruction)
-            elif isinstance(instruction, Receive):
-                what = instruction.op
-                self._bind(instruction.output, self._made(instruction.output, instruction.shape, instruction.dtype))
-                self._mark(instruction.output)
-            else:
-                what = instruction.kind
-                self._send(instruction)
+            self.high, self.owners = self.memories.total, dict(self.memories.shared)
+            what, layer = self._instruction(instruction)
             self.levels.append(Level(phase, what, self.high, self.memories.total, self.owners, layer))
+
+    def _instruction(self, instruction: Instruction) -> tuple[str, str]:
+        """What one does to memory. Gives what it is called, and the layer that it works on."""
+        match instruction:
+            case Run():
+                self._call(instruction)
+                return instruction.module, instruction.layer
+            case Allocate(buffer, shape, dtype):
+                self._bind(buffer, self.memories.new(_bytes(shape, dtype), Owner.GRADIENT, buffer))
+                self._mark(buffer)
+                return buffer, ""
+            case Free(names):
+                for name in names:
+                    self._unbind(name)
+            case Wait(names):
+                for name in names:
+                    self.memories.hold(self._landed(name), -1)
+            case Check():
+                self._mark("check", workspace=2 * 8 * len(instruction.buffers))  # in float64, and together
+            case Shard() | Rows():
+                self._cut(instruction)
+            case Send():
+                self._post(instruction)
+            case Offload() | Fetch():
+                self._move(instruction)
+            case Receive(output=output, shape=shape, dtype=dtype):
+                self._bind(output, self._made(output, shape, dtype))
+                self._mark(output)
+            case Collective():
+                self._send(instruction)
+                return instruction.kind, ""
+        return instruction.op, ""
 
     def _cut(self, shard: Shard | Rows) -> None:
         """The whole lives until its part is copied."""
@@ -267,6 +284,16 @@ class _Walk:
         self._bind(shard.output, self._made(shard.output, shard.shape, shard.dtype))
         self._mark(shard.output)
         self.memories.hold(memories, -1)
+
+    def _move(self, moved: Offload | Fetch) -> None:
+        """What is copied goes when it is: nothing runs between the two but other copies."""
+        block = self.memories.alive[self.buffers[moved.input]]
+        host = isinstance(moved, Offload)
+        size = _bytes(moved.shape, moved.dtype)
+        self._bind(moved.output, self.memories.new(size, block.owner, block.path, host))
+        self._mark(moved.output)
+        for name in moved.frees:
+            self._unbind(name)
 
     def _post(self, sent: Send) -> None:
         """What is sent is kept until it has left: at the latest when one more than `ahead` of its kind is sent."""
@@ -322,8 +349,8 @@ class _Walk:
             place = placed(moment.place, run.layer)
             for number, size in moment.born:
                 owner = Owner.GRADIENT if number in gradients else Owner.ACTIVATION
-                inside[number] = self.memories.new(size, owner, place)
-            self._mark(place, moment.workspace)
+                inside[number] = self.memories.new(size, owner, place, run.host)
+            self._mark(place, 0 if run.host else moment.workspace)
             self.memories.release(inside[number] for number in moment.died)
         for name, number in zip(run.outputs, body.outputs, strict=True):
             self._bind(name, inside[number])

@@ -29,12 +29,12 @@ class Library:
         key = (signature(segment), layouts(arguments))
         if key not in self.modules:
             name = self._name(segment)
-            emitter = emit(segment, arguments, self.device)
+            emitter = emit(segment, arguments, "cpu" if segment.host else self.device)
             self.modules[key] = finish(name, _title(segment), emitter)
         return self.modules[key]
 
     def _name(self, segment: Segment) -> str:
-        wanted = segment.phase.value
+        wanted = f"host_{segment.phase.value}" if segment.host else segment.phase.value
         if segment.layer is not None:
             wanted = f"{identifier(segment.layer.chain)}_{wanted}"
         name, number = wanted, 1
@@ -46,10 +46,11 @@ class Library:
 
 
 def _title(segment: Segment) -> str:
+    where = ", on the host" if segment.host else ""
     if segment.layer is not None:
-        return f"The {segment.phase.value} phase of one layer of `{segment.layer.chain}`."
+        return f"The {segment.phase.value} phase of one layer of `{segment.layer.chain}`{where}."
     first, last = segment.nodes[0].id, segment.nodes[-1].id
-    return f"Part of the {segment.phase.value} phase: from `{first}` to `{last}`."
+    return f"Part of the {segment.phase.value} phase: from `{first}` to `{last}`{where}."
 
 
 def layouts(arguments: Sequence[Argument]) -> tuple[object, ...]:

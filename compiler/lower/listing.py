@@ -12,6 +12,7 @@ from ..ir.types import Attr, Node, Phase, TensorType, Use
 Key = tuple[str, int]
 NO_PART = -1
 SEND, RECEIVE = "lower.send", "lower.receive"  # messages between stages of a pipeline
+MOVES = frozenset({"offload", "fetch"})  # between the device and its host
 PHASES = (Phase.PREPARE, Phase.FORWARD, Phase.BACKWARD, Phase.UPDATE)
 
 

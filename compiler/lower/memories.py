@@ -15,11 +15,12 @@ from ..cost.memory import Owner
 
 @dataclass(slots=True)
 class Block:
-    """A piece of memory that is alive."""
+    """A piece of memory that is alive, on the device or on its host."""
 
     bytes: int
     owner: Owner
     path: str
+    host: bool = False
 
 
 @dataclass(slots=True)
@@ -28,7 +29,8 @@ class Memories:
 
     rounding_bytes  what the allocator rounds up to
     named           how many hold each memory, by a name or without
-    total, shared   bytes alive, of all and of each owner
+    total, shared   bytes alive on the device, of all and of each owner
+    host_bytes      bytes alive on the host
     made            how many were ever made
     """
 
@@ -37,16 +39,21 @@ class Memories:
     alive: dict[int, Block] = field(default_factory=dict[int, Block])
     total: int = 0
     shared: Counter[Owner] = field(default_factory=Counter[Owner])
+    host_bytes: int = 0
     made: int = 0
 
     def rounded(self, size: int) -> int:
         """Bytes that the allocator takes for so many."""
         return -(-size // self.rounding_bytes) * self.rounding_bytes
 
-    def new(self, size: int, owner: Owner, path: str) -> int:
+    def new(self, size: int, owner: Owner, path: str, host: bool = False) -> int:
         """The number of a new memory, which lives until nobody holds it and it is released."""
-        rounded = self.rounded(size)
         self.made += 1
+        if host:
+            self.alive[self.made] = Block(size, owner, path, host)
+            self.host_bytes += size
+            return self.made
+        rounded = self.rounded(size)
         self.alive[self.made] = Block(rounded, owner, path)
         self.total += rounded
         self.shared[owner] += rounded
@@ -63,5 +70,8 @@ class Memories:
         for memory in memories:
             if self.named[memory] <= 0 and memory in self.alive:
                 block = self.alive.pop(memory)
-                self.total -= block.bytes
-                self.shared[block.owner] -= block.bytes
+                if block.host:
+                    self.host_bytes -= block.bytes
+                else:
+                    self.total -= block.bytes
+                    self.shared[block.owner] -= block.bytes

@@ -134,6 +134,7 @@ def parameters_of(graphs: Mapping[str, Graph], spread: Spread = ALONE) -> tuple[
                 initializer=initializer(node.attrs["init"]),
                 trained=node.id in trained,
                 layout=whole.layout,
+                host=node.host,
             )
     return tuple(found.values())
 
@@ -146,7 +147,7 @@ def states_of(graphs: Mapping[str, Graph], spread: Spread = ALONE) -> tuple[Stat
             out = node.outs[0]
             whole = _whole(spread, program, node, found.get(node.id))
             start = initializer(node.attrs["init"])
-            found[node.id] = State(node.id, whole.shape, out.dtype.value, start, whole.layout)
+            found[node.id] = State(node.id, whole.shape, out.dtype.value, start, whole.layout, node.host)
     return tuple(found.values())
 
 

@@ -14,7 +14,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from ...runtime.program import Allocate, Check, Collective, Free, Instruction, Receive, Rows, Run, Send, Shard, Wait
+from ...runtime.program import (
+    Allocate,
+    Check,
+    Collective,
+    Fetch,
+    Free,
+    Instruction,
+    Offload,
+    Receive,
+    Rows,
+    Run,
+    Send,
+    Shard,
+    Wait,
+)
 from ..ir.layout import PIPE
 from ..ir.types import DType, Node
 from .listing import SEND, Key, Listing, of_stages
@@ -137,7 +151,7 @@ def _names(collective: Collective) -> set[str]:
 def _made(instructions: Iterable[Instruction]) -> frozenset[str]:
     """The buffers that instructions make."""
     several = [i.outputs for i in instructions if isinstance(i, Run | Collective)]
-    single = [(i.output,) for i in instructions if isinstance(i, Shard | Rows)]
+    single = [(i.output,) for i in instructions if isinstance(i, Shard | Rows | Offload | Fetch)]
     return frozenset(name for names in (*several, *single) for name in names)
 
 
@@ -172,7 +186,7 @@ def _touched(instruction: Instruction) -> set[str]:
             return {*instruction.inputs}
         case Collective():
             return {*instruction.inputs, *instruction.into}
-        case Shard() | Send():
+        case Shard() | Send() | Offload() | Fetch():
             return {instruction.input}
         case Receive():
             return {instruction.output}

@@ -18,7 +18,9 @@ from ...runtime.program import (
     Check,
     Collective,
     CollectiveKind,
+    Fetch,
     Instruction,
+    Offload,
     Program,
     Receive,
     Reduction,
@@ -39,7 +41,7 @@ from .emit import TORCH_DTYPES, Key, shape, storage
 from .fuse import listing
 from .kernels import ARGUMENTS
 from .library import Library, results_of
-from .listing import NO_PART, RECEIVE, SEND, Listing
+from .listing import MOVES, NO_PART, RECEIVE, SEND, Listing
 from .modules import Argument
 from .outside import NO_WHOLES, Wholes, argument_name, inputs_of
 from .overlap import issue_early, overlapped
@@ -195,6 +197,7 @@ class _Walk:
                 frees=tuple(self.buffer(key) for key in frees),
                 literals=literals(segment),
                 layer="" if segment.layer is None else f"{segment.layer.chain}.{segment.layer.index}",
+                host=segment.host,
             )
         )
         results = results_of(module, arguments)
@@ -218,6 +221,9 @@ class _Walk:
             return
         if node.op == GATHER:
             self._gather_own(position, segment.phase, node)
+            return
+        if node.op in MOVES:
+            self._move(node, self._ends(node.uses[0].value, position, segment.phase))
             return
         keys, use, out = [use.value for use in node.uses], node.uses[0], node.outs[0]
         frees = [key for key in dict.fromkeys(keys) if self._ends(key, position, segment.phase)]
@@ -257,6 +263,17 @@ class _Walk:
         for freed_key in frees:
             del self.live[freed_key]
         self.live[node.id, 0] = result
+
+    def _move(self, node: Node, frees: bool) -> None:
+        """Down to the host or up from it: begun here, waited for by whoever reads it first."""
+        key, target = node.uses[0].value, (node.id, 0)
+        tensor, given = self.live[key], self.buffer(key)
+        made = Offload if node.op == "offload" else Fetch
+        sizes, dtype = tuple(tensor.shape), node.outs[0].dtype.value
+        self.here.append(made(given, self.buffer(target), sizes, dtype, (given,) if frees else ()))
+        self.live[target], self.flying[target] = moved(tensor), tensor
+        if frees:
+            del self.live[key]
 
     def _gather_own(self, position: int, phase: Phase, node: Node) -> None:
         """A parameter, of which every device has written its own part, is whole again."""
@@ -335,6 +352,15 @@ def _written(segment: Segment) -> list[Key]:
     nodes = [node for node in segment.nodes if node.op in ("lower.assign", "lower.adamw")]
     inside = {node.id for node in segment.nodes}
     return [use.value for node in nodes for use in node.uses if use.node not in inside]
+
+
+def moved(tensor: torch.Tensor) -> torch.Tensor:
+    """What a copy in another memory is: the same strides where they leave no gaps, else in the order of the axes."""
+    strides = tensor.stride() if dense(tensor) else None
+    shape, dtype = tensor.shape, tensor.dtype
+    if strides is None:
+        return torch.empty(shape, dtype=dtype, device="meta")
+    return torch.empty_strided(shape, strides, dtype=dtype, device="meta")
 
 
 def dense(tensor: torch.Tensor) -> bool:

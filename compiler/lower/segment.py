@@ -15,7 +15,7 @@ from ..ir.types import Layer, Node, Phase, Use
 from ..ops.hashing import key_words
 from .checks import needed
 from .kernels import ARGUMENTS
-from .listing import NO_PART, RECEIVE, SEND, Key, Listing
+from .listing import MOVES, NO_PART, RECEIVE, SEND, Key, Listing
 from .own import GATHER
 
 # Written into every module that reads them.
@@ -33,6 +33,7 @@ class Segment:
     inputs    the values that it reads from outside, by first use
     outputs   the values that are read outside, in the order in which they are made
     part      of a stage of a pipeline, the part of a microbatch's work that it is in
+    host      whether it runs on the host
     """
 
     phase: Phase
@@ -42,6 +43,7 @@ class Segment:
     outputs: tuple[Key, ...] = ()
     alone: Node | None = None
     part: int = NO_PART
+    host: bool = False
 
 
 def cut(listing: Listing, axes: Sequence[str] = ()) -> list[Segment]:
@@ -57,25 +59,27 @@ def cut(listing: Listing, axes: Sequence[str] = ()) -> list[Segment]:
     inline = {n.id: n for n in listing.nodes if n.op in INLINE and (n.id, 0) not in asked | sent}
     segments: list[Segment] = []
     place: dict[str, int] = {}
-    latest: dict[tuple[Phase, Layer | None, int], int] = {}
+    latest: dict[tuple[Phase, Layer | None, int, bool], int] = {}
     for node in listing.nodes:
         if node.op in ARGUMENTS or node.id in inline:
             continue
-        layer = node.layer if node.phase in (Phase.FORWARD, Phase.BACKWARD) else None
+        layer = node.layer if node.phase in (Phase.FORWARD, Phase.BACKWARD) or node.host else None
         part = listing.part(node)
+        kind = (node.phase, layer, part, node.host)
         if stands_alone(node, axes):
             place[node.id] = len(segments)
             segments.append(Segment(node.phase, layer, [node], alone=node, part=part))
             continue
         earliest = max((place.get(use.node, 0) for use in node.uses), default=0)
-        at = latest.get((node.phase, layer, part), -1)
-        joins = at >= earliest and (layer is not None or at == len(segments) - 1)
+        at = latest.get(kind, -1)
+        stays = layer is None or node.phase is Phase.UPDATE  # what writes stands behind the readers of what was there
+        joins = at >= earliest and (not stays or at == len(segments) - 1)
         if joins and listing.checks and node.phase is Phase.UPDATE:
             joins = (node.id in checked) == (segments[at].nodes[-1].id in checked)
         if not joins:
             at = len(segments)
-            segments.append(Segment(node.phase, layer, part=part))
-            latest[(node.phase, layer, part)] = at
+            segments.append(Segment(node.phase, layer, part=part, host=node.host))
+            latest[kind] = at
         segments[at].nodes.append(node)
         place[node.id] = at
     for segment in segments:
@@ -86,7 +90,7 @@ def cut(listing: Listing, axes: Sequence[str] = ()) -> list[Segment]:
 
 def stands_alone(node: Node, axes: Sequence[str]) -> bool:
     """Whether a node is an instruction of its own on a mesh with these axes."""
-    return (node.op in ALONE and node.attrs["axis"] in axes) or node.op in (SEND, RECEIVE)
+    return (node.op in ALONE and node.attrs["axis"] in axes) or node.op in (SEND, RECEIVE) or node.op in MOVES
 
 
 def _with_constants(nodes: Sequence[Node], inline: Mapping[str, Node]) -> list[Node]:
@@ -139,4 +143,4 @@ def signature(segment: Segment) -> tuple[object, ...]:
         return (node.op, tuple(edge(use) for use in node.uses), node.outs, attrs)
 
     outputs = tuple((local[name], index) for name, index in segment.outputs)
-    return (segment.phase, tuple(facts(node) for node in segment.nodes), len(segment.inputs), outputs)
+    return (segment.phase, segment.host, tuple(facts(node) for node in segment.nodes), len(segment.inputs), outputs)

@@ -122,7 +122,8 @@ def _group_key(
     if factor is not None and (gradient in asked or any(r.op in ("adamw", "assign") for r in users[gradient])):
         factor = None
     hyper = tuple(node.attrs[name] for name in ("beta1", "beta2", "eps", "decay"))
-    return (*hyper, node.uses[4].value, node.uses[5].value, node.uses[0].dtype, factor.value if factor else None)
+    layer = node.layer if node.host else None  # one layer is updated while the gradients of others still come down
+    return (*hyper, layer, node.uses[4].value, node.uses[5].value, node.uses[0].dtype, factor.value if factor else None)
 
 
 def _other(product: Node, factor: Use) -> Use:

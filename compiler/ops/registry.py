@@ -19,6 +19,7 @@ from .joining import JOINING
 from .leaves import LEAVES
 from .logic import LOGIC
 from .losses import LOSSES
+from .moves import MOVE
 from .norms import NORMS
 from .optimizers import OPTIMIZERS
 from .randomness import RANDOMNESS
@@ -57,6 +58,7 @@ _ALL = (
     *ATTENTION,
     *OPTIMIZERS,
     *COLLECTIVE,
+    *MOVE,
     *FOREIGN_OPS,
 )
 

@@ -372,6 +372,7 @@ MAKERS: Mapping[str, Make] = MappingProxyType(
         "mask": _collective(("dim",)),
         "reduce_scatter": _collective(("dim", "into"), reduction="sum"),
         "all_to_all": _collective(("split", "split_into"), ("join", "join_into")),
+        **dict.fromkeys(("offload", "fetch"), lambda m: m.floats(*m.dims()) or {}),
         "assign": lambda m: m.floats(*m.dims()) or {"target": "w"},
         "foreign": _foreign,
         "foreign_backward": lambda m: _foreign(m, backward=True),

@@ -5,13 +5,14 @@ In: a graph before and after partition, the mesh. Out: whole outputs and what is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from partita.compiler.ir.graph import Graph
 from partita.compiler.ir.layout import Mesh
 from partita.compiler.lower.build import compile_graphs
+from partita.compiler.lower.outside import Spread
 from partita.compiler.lower.spread import spread as spread_out
 from partita.runtime.execute import DTYPES
 from partita.runtime.folder import executable
@@ -19,10 +20,14 @@ from partita.runtime.virtual import Cluster
 
 from .values import Array, error, leaf_values, run, spread
 
+Local = tuple[dict[str, Graph], Spread]
 
-def run_lowered_on_mesh(graph: Graph, mesh: Mesh, values: Mapping[str, Array]) -> dict[str, Array]:
-    """Whole outputs, and what is left in parameters and states that are written."""
-    local, lying = spread_out({"step": graph}, mesh)
+
+def run_lowered_on_mesh(
+    graph: Graph, mesh: Mesh, values: Mapping[str, Array], change: Callable[[Local], Local] = lambda local: local
+) -> dict[str, Array]:
+    """Whole outputs, and what is left in parameters and states that are written. `change`: the devices' own graphs."""
+    local, lying = change(spread_out({"step": graph}, mesh))
     build, sources = compile_graphs(local, {}, {}, spread=lying)
     cluster = Cluster(executable(build, sources))
     kept = [*build.parameters, *build.states]
@@ -43,10 +48,12 @@ def run_lowered_on_mesh(graph: Graph, mesh: Mesh, values: Mapping[str, Array]) -
     return found | {name: t.numpy() for name, t in cluster.join(stores).items() if name in written}
 
 
-def assert_same_lowered(before: Graph, partitioned: Graph, mesh: Mesh) -> None:
+def assert_same_lowered(
+    before: Graph, partitioned: Graph, mesh: Mesh, change: Callable[[Local], Local] = lambda local: local
+) -> None:
     """In float64, within what the order of sums moves."""
     values = leaf_values(before)
-    wanted, found = run(before, values), run_lowered_on_mesh(partitioned, mesh, values)
+    wanted, found = run(before, values), run_lowered_on_mesh(partitioned, mesh, values, change)
     assert found.keys() == wanted.keys()
     errors = {name: error(found[name], value) for name, value in wanted.items()}
     far = {name: size for name, size in errors.items() if not size <= 1e-10}

@@ -22,6 +22,7 @@ from . import (
     indexing,
     leaves,
     loss,
+    moves,
     normalization,
     randomness,
     reductions,
@@ -52,6 +53,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         **training.RULES,
         **windows.RULES,
         **collectives.RULES,
+        **moves.RULES,
         **foreign.RULES,
     }
 )
