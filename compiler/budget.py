@@ -20,9 +20,9 @@ from .ir.graph import Graph
 from .ir.layout import PIPE, Mesh
 from .ir.levels import GRADIENT, LOSS
 from .ir.types import Node
+from .offloaded import offloaded
 from .ops.collectives import COLLECTIVES
 from .ops.shapes import elements
-from .offloaded import offloaded
 from .passes import Pass, run_passes
 from .passes.rematerialize import Rematerialize
 from .recompute.block import Value, blocks_of
