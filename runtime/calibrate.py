@@ -1,37 +1,45 @@
 """Times the kernels of this machine by shape and element type: what the compiler's predictions interpolate.
 
-In: a device and types. Out: `Timed` points and the machine's `Rates`. Every kernel is called as generated modules call
-it, and described by what it dispatches to (`calls.py`). The best of several runs counts, because everything that
-disturbs a run makes it slower; each point has a budget, so that the whole takes well under a minute, or, with less
-effort, a few seconds.
+In: a device and types. Out: `Timed` points. Every kernel is called as generated modules call it, is described by what
+it dispatches to (`calls.py`), and meets what it meets in a step: rounds of one call of each in ever another order, so
+that its operands, its instructions and the threads of the pool were last touched for something else. The median of the
+rounds counts. Called in a loop by itself a small kernel takes a fraction of that.
 """
 
 from __future__ import annotations
 
 import math
+import random
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from .call import Timed
-from .calls import traced
+from .allocator import keep_freed_memory
+from .call import Call, Timed
+from .calls import VIEW, traced
 from .execute import DTYPES
 from .machine import clock
 
 aten = torch.ops.aten
-MOST_RUNS = 200
+MOST_ROUNDS = 25
+LITTLE_BYTES = 1 << 22  # moved by a call that runs among its like: a step's small calls do not meet tensors of 64 MiB
+STEP_BYTES = 1 << 26  # moved by all of them: what a cache of the machine holds is there, what its cores' do is not
 SIDES = (16, 64, 256, 1024, 4096)
 ELEMENTS = tuple(1 << n for n in (4, 10, 13, 16, 18, 20, 22, 24))
 
 
+Probe = Callable[[], object]
+
+
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long is measured: a point's budget after its first call, the runs of it, the largest products and tensors."""
+    """How long is measured: seconds of a type's small calls and of its large ones, rounds, products and tensors."""
 
-    budget_s: float = 0.02
-    least_runs: int = 3
+    budget_s: float = 5.0
+    least_rounds: int = 5
     cpu_flops: float = 2.2e9
     cuda_flops: float = 3e12
     elements: int = 1 << 24
@@ -42,37 +50,74 @@ class Effort:
 
 
 THOROUGH = Effort()
-QUICK = Effort(0.001, 2, 2e8, 1e11, 1 << 22)
+QUICK = Effort(0.8, 3, 2e8, 1e11, 1 << 22)
 
 
 def calibrate(
     device: str, dtypes: Sequence[str], say: Callable[[str], None] | None = None, effort: Effort = THOROUGH
 ) -> list[Timed]:
-    """All points of a device, type by type."""
+    """All points of a device, type by type; `say` is told what is going on."""
+    keep_freed_memory()  # as a run does
     found: list[Timed] = []
     where = torch.device(device)
     for dtype in dtypes:
-        for name, calls in FAMILIES:
-            if say is not None:
-                say(f"{dtype} {name}")
-            found.extend(timed(call, where, effort) for call in calls(where, DTYPES[dtype], effort))
+        if say is not None:
+            say(f"{dtype}: timing kernels")
+        probes = [call for family in FAMILIES for call in family(where, DTYPES[dtype], effort)]
+        found.extend(timed(probes, where, effort))
     return found
 
 
-def timed(call: Callable[[], object], device: torch.device, effort: Effort = THOROUGH) -> Timed:
-    """The least seconds of a call within the budget, described by the last thing that it dispatches to."""
-    described = traced(call)[-1]
+def timed(probes: Sequence[Probe], device: torch.device, effort: Effort = THOROUGH) -> list[Timed]:
+    """The median seconds of each over rounds, described by the last that it dispatches to, and behind them a view."""
+    described = [traced(probe)[-1] for probe in probes]
+    seconds: list[list[float]] = [[] for _ in probes]
+    views: list[float] = []
+    mixed = random.Random(0)
+    places = mixed.sample(range(len(probes)), len(probes))
+    little = _decks([place for place in places if described[place].bytes <= LITTLE_BYTES], described)
+    for deck in (*little, [place for place in places if described[place].bytes > LITTLE_BYTES]):
+        budget_s = effort.budget_s / (len(little) if deck in little else 1)
+        begin, rounds = time.perf_counter(), 0
+        while rounds < effort.least_rounds or (rounds < MOST_ROUNDS and time.perf_counter() - begin < budget_s):
+            mixed.shuffle(deck)
+            _round([probes[place] for place in deck], [seconds[place] for place in deck], views, device)
+            rounds += 1
+    found = [Timed(call, statistics.median(runs)) for call, runs in zip(described, seconds, strict=True)]
+    return [*found, Timed(Call(VIEW, "", (), 0, 0), statistics.median(views))]
+
+
+def _decks(places: Sequence[int], described: Sequence[Call]) -> list[list[int]]:
+    """The same in lists, each of calls that together move about what a step of a small model does."""
+    decks: list[list[int]] = [[]]
+    bytes_ = 0
+    for place in places:
+        if bytes_ > STEP_BYTES:
+            decks.append([])
+            bytes_ = 0
+        decks[-1].append(place)
+        bytes_ += described[place].bytes
+    return decks
+
+
+def _round(probes: Sequence[Probe], seconds: Sequence[list[float]], views: list[float], device: torch.device) -> None:
+    """One call of each, with two views behind it, as a module's operands are turned and cut between its kernels."""
+    now, x = clock(device), torch.zeros(4, 8, device=device)
     with torch.no_grad():
-        call()
-        best, begin, runs = float("inf"), time.perf_counter(), 0
-        repeat = max(1, min(64, int(2e-4 / max(1e-7, _once(call, device)))))
-        while runs < effort.least_runs or (time.perf_counter() - begin < effort.budget_s and runs < MOST_RUNS):
-            best = min(best, _once(call, device, repeat))
-            runs += 1
-    return Timed(described, best)
+        for probe, taken in zip(probes, seconds, strict=True):
+            taken.append(_once(probe, device, _repeats(probe, device)))
+            start = now()
+            x.view([32])
+            x.view([8, 4])
+            views.append((now() - start) / 2)
 
 
-def _once(call: Callable[[], object], device: torch.device, repeat: int = 1) -> float:
+def _repeats(call: Probe, device: torch.device) -> int:
+    """On a GPU, where calls queue up, so many that waiting for the last of them does not show; on a CPU one."""
+    return max(1, min(64, int(2e-4 / max(1e-7, _once(call, device, 1))))) if device.type == "cuda" else 1
+
+
+def _once(call: Probe, device: torch.device, repeat: int) -> float:
     now = clock(device)
     start = now()
     for _ in range(repeat):
@@ -82,7 +127,7 @@ def _once(call: Callable[[], object], device: torch.device, repeat: int = 1) -> 
     return (now() - start) / repeat
 
 
-Calls = Iterator[Callable[[], object]]
+Calls = Iterator[Probe]
 
 
 def _products(device: torch.device, dtype: torch.dtype, effort: Effort) -> Calls:
@@ -165,11 +210,6 @@ def _elementwise(device: torch.device, dtype: torch.dtype, effort: Effort) -> Ca
             yield lambda g=rows, i=ids, t=table: aten.index_add_.default(g, 0, i, t)
 
 
-def _views(device: torch.device, dtype: torch.dtype, effort: Effort) -> Calls:
-    x = torch.zeros(4, 8, device=device, dtype=dtype)
-    yield lambda: x.view([32])
-
-
 def _optimizer(device: torch.device, dtype: torch.dtype, effort: Effort) -> Calls:
     """Fused AdamW over lists, float32 as parameters are."""
     if dtype != torch.float32:
@@ -184,12 +224,11 @@ def _optimizer(device: torch.device, dtype: torch.dtype, effort: Effort) -> Call
         )  # fmt: skip
 
 
-FAMILIES: tuple[tuple[str, Callable[[torch.device, torch.dtype, Effort], Calls]], ...] = (
-    ("views", _views),
-    ("elementwise", _elementwise),
-    ("norms", _norms),
-    ("attention", _attention),
-    ("optimizer", _optimizer),
-    ("batched products", _batched),
-    ("products", _products),
+FAMILIES: tuple[Callable[[torch.device, torch.dtype, Effort], Calls], ...] = (
+    _elementwise,
+    _norms,
+    _attention,
+    _optimizer,
+    _batched,
+    _products,
 )

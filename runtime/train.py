@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from . import checkpoint, weights
+from .allocator import keep_freed_memory
 from .begin import Options, check_build, checkpoint_folder, inside, open_build, open_metrics, start
 from .blame import first_bad
 from .data import Data
@@ -48,6 +49,7 @@ class Result:
 
 def train(build_folder: Path, options: Options, executable: Executable | None = None) -> Result:
     """Train a build to its last step or until a signal. Raises `RuntimeFault`; then no file was overwritten."""
+    keep_freed_memory()
     device = own_device(options.device)
     if executable is None:
         executable = open_build(build_folder, device, options.compiled, options.kernels)

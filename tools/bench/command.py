@@ -10,6 +10,7 @@ import json
 
 import torch
 
+from ...runtime.allocator import keep_freed_memory
 from ..calibration import table_for
 from ..fault import CommandFault
 from ..numbers import bytes_text, seconds_text
@@ -64,6 +65,7 @@ def run(options: argparse.Namespace) -> int:
         raise CommandFault("--plan is of `bench parallel`")
     if (options.schedule or options.processes) and options.what != "pipeline":
         raise CommandFault("--schedule and --processes are of `bench pipeline`")
+    keep_freed_memory()  # as a run does; for the peers too
     if options.what == "pipeline":
         return pipeline(options)
     if options.what == "terapipe":
@@ -141,12 +143,12 @@ def piped(case: Piped) -> str:
 
 def predict(options: argparse.Namespace) -> int:
     """A line for each case of `predict`, and the worst and median errors; or JSON."""
-    if options.device != "cpu" or options.case:
-        raise CommandFault("`bench predict` runs all of its cases, on the CPU")
+    if options.device != "cpu":
+        raise CommandFault("`bench predict` runs on the CPU")
     table = table_for("cpu")
     if not table.points:
         raise CommandFault("this machine's kernels were not timed yet", "`partita calibrate` does it", exit_code=1)
-    outcomes = bench_predict((), options.rounds, table)
+    outcomes = bench_predict(tuple(options.case or CASES), options.rounds, table)
     found = errors(outcomes)
     if options.json:
         print(json.dumps(found, indent=1))

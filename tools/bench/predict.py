@@ -1,10 +1,10 @@
 """`partita bench predict`: what was foretold of steps against what they took: seconds by the table, bytes by lifetimes.
 
-Each case is a recipe of specs/ with a few values set. Seconds are the least of several steps by the clock that the
-table was timed with (on one thread of a CPU that thread's own), since what disturbs a run makes it longer; bytes are
-those of the allocator's events. Between steps a few kernels that the table knows are timed again: how much longer they
-take now than then tells whether the machine is what it was (another clock frequency, somebody else's work). Nothing is
-corrected by it.
+Each case is a recipe of specs/ with a few values set. Seconds are the median of several steps by the clock that the
+table was timed with (on one thread of a CPU that thread's own), as the table's are medians; bytes are those of the
+allocator's events. Between steps a few kernels that the table knows are timed again: how much longer they take now than
+then tells whether the machine is what it was (another clock frequency, somebody else's work). Nothing is corrected by
+it.
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ class Outcome:
 
 
 def bench_predict(names: Sequence[str], rounds: int, table: Table) -> list[Outcome]:
-    """The cases of these names (all, if none), each run `rounds` times after one."""
+    """The cases of these names, and all of these recipes, each run `rounds` times after some."""
     with resources.as_file(resources.files("partita.specs").joinpath("recipes/bench_step.partita")) as path:
         spec = open_spec(path)
-    return [_outcome(spec, case, rounds, table) for case in CASES if not names or case[0] in names]
+    return [_outcome(spec, case, rounds, table) for case in CASES if {*case[:2]} & {*names}]
 
 
 def _outcome(spec: Spec, case: tuple[str, str, Sets], rounds: int, table: Table) -> Outcome:
@@ -95,18 +95,20 @@ def _outcome(spec: Spec, case: tuple[str, str, Sets], rounds: int, table: Table)
 def _measured(
     runnable: Executable, rows: list[dict[str, torch.Tensor]], rounds: int, table: Table
 ) -> tuple[float, int, float]:
-    """The least seconds of a step, the peak of one, and the pace of the machine meanwhile."""
+    """The median seconds of a step, the peak of one, and the pace of the machine meanwhile."""
     store = initial_store(runnable.build, SEED)
     runnable.run("step", store, rows)
     held = [*store.values(), *(tensor for part in rows for tensor in part.values())]
     _, peak = measure_peak(lambda: runnable.run("step", store, rows, step=1), held, torch.device("cpu"))
-    now, best, probes = clock(torch.device("cpu")), float("inf"), Probes(table)
+    runnable.run("step", store, rows, step=2)  # what the profiler has left behind is gone
+    now, probes = clock(torch.device("cpu")), Probes(table)
+    taken: list[float] = []
     for number in range(rounds):
         start = now()
-        runnable.run("step", store, rows, step=2 + number)
-        best = min(best, now() - start)
+        runnable.run("step", store, rows, step=3 + number)
+        taken.append(now() - start)
         probes.again()
-    return best, peak, probes.slowdown
+    return statistics.median(taken), peak, probes.slowdown
 
 
 class Probes:
@@ -119,22 +121,22 @@ class Probes:
         known = {point.call: point.seconds for point in table.points}
         said = [traced(call)[-1] for call in self.calls]
         self.then = [known.get(call, table.seconds(call)) for call in said]
-        self.least = [float("inf")] * len(self.calls)
+        self.now: list[list[float]] = [[] for _ in self.calls]
 
     def again(self) -> None:
-        """The least of a few runs counts, as it does in the table."""
+        """Each once, behind a step, as the table's were behind other kernels."""
         now = clock(torch.device("cpu"))
         with torch.no_grad():
-            for place, call in enumerate(self.calls):
-                for _ in range(3):
-                    start = now()
-                    call()
-                    self.least[place] = min(self.least[place], now() - start)
+            for call, taken in zip(self.calls, self.now, strict=True):
+                start = now()
+                call()
+                taken.append(now() - start)
 
     @property
     def slowdown(self) -> float:
         """The geometric mean over the kernels of now over then."""
-        return statistics.geometric_mean(now / then for now, then in zip(self.least, self.then, strict=True))
+        medians = [statistics.median(taken) for taken in self.now]
+        return statistics.geometric_mean(now / then for now, then in zip(medians, self.then, strict=True))
 
 
 def _rows(program: Program) -> list[dict[str, torch.Tensor]]:
