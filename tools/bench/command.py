@@ -11,11 +11,11 @@ import json
 import torch
 
 from ...runtime.allocator import keep_freed_memory
-from ..calibration import table_for
+from ..calibration import quick_table, table_for
 from ..fault import CommandFault
 from ..numbers import bytes_text, seconds_text
 from .measure import Case, summary
-from .memory import bench_memory
+from .memory import COMPILED, bench_memory, peers
 from .parallel import PLANS, Parallel, bench_parallel
 from .parallel import summary as parallel_summary
 from .pipeline import PROCESSES, SCHEDULES, Piped, bench_pipeline
@@ -49,6 +49,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processes", type=int, choices=PROCESSES, action="append", help="of `pipeline`: how many (default: 2 and 4)"
     )
+    parser.add_argument(
+        "--peer", choices=tuple(peers()), action="append",
+        help="of `memory`: against whom (default: all, with --no-compile those that need no C++ compiler)",
+    )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="timed steps of each side (default 10)")
     parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
@@ -66,6 +70,8 @@ def run(options: argparse.Namespace) -> int:
     if (options.schedule or options.processes) and options.what != "pipeline":
         raise CommandFault("--schedule and --processes are of `bench pipeline`")
     keep_freed_memory()  # as a run does; for the peers too
+    if options.peer and options.what != "memory":
+        raise CommandFault("--peer is of `bench memory`")
     if options.what == "pipeline":
         return pipeline(options)
     if options.what == "terapipe":
@@ -79,7 +85,8 @@ def run(options: argparse.Namespace) -> int:
     names = tuple(options.case or CASES)
     device, compiled = torch.device(options.device), not options.no_compile
     if options.what == "memory":
-        cases = bench_memory(options.rounds, device, compiled)
+        names = options.peer or [name for name, peer in peers().items() if compiled or peer.backend != COMPILED]
+        cases = bench_memory(names, options.rounds, device, quick_table(device.type, "f32"))
     else:
         cases = bench_step(names, options.rounds, device, compiled, options.what == "precision")
     found = summary(cases)

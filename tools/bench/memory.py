@@ -1,18 +1,19 @@
 """`partita bench memory`: our step within a budget against PyTorch's ways to keep less, at the peak that each reaches.
 
-full        `torch.utils.checkpoint` around each block
-selective   the same, which keeps products and attention and makes the rest again, as torchtitan's per-operator choice
-budget      `torch.compile` with `torch._functorch.config.activation_memory_budget` of a half
+checkpoint-full       `torch.utils.checkpoint` around each block
+checkpoint-selective  the same, which keeps products and attention and makes the rest again, as torchtitan's choice
+budget                `torch._functorch.config.activation_memory_budget` of a half: AOTAutograd's partitioner, whose
+                      graphs PyTorch's own kernels run
+budget-compiled       the same graphs through inductor; on a CPU it wants a C++ compiler
 
-Each peer's peak is measured, ours is compiled to `recompute = budget(that peak)`, and the steps then alternate in one
-process: the ratio of times is at equal memory. Where we cannot do with so little, every layer is made again, and the
-line says so.
+Each peer's peak is measured. Ours is compiled twice: to `recompute = budget(that peak)`, so that times are compared at
+equal memory, and to the least that it can do with. The steps then alternate in one process.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,10 +26,12 @@ from torch import Tensor, nn
 from torch.utils import checkpoint as ways
 
 from ...compiler.base.diagnostic import SpecError
+from ...compiler.cost.table import Table
 from ...compiler.elaborate.load import Spec
-from ...compiler.elaborate.recipe import Plan, Recipe, Recompute
+from ...compiler.elaborate.recipe import Plan, Recompute
 from ...compiler.elaborate.recipes import load_recipe
 from ...compiler.pipeline import compile_recipe, open_spec
+from ...compiler.recompute.fit import MIB
 from ...runtime.folder import load
 from ...runtime.state import initial_store
 from .measure import Case, alternate, peak_bytes
@@ -47,69 +50,91 @@ KEPT = frozenset(
 )
 RECIPE = "wide"
 SHARE = 0.5  # of the memory between what the partitioner needs at the least and what it would keep
+PARTITIONED, COMPILED = "aot_eager_decomp_partition", "inductor"
 
 
 @dataclass(frozen=True)
 class Peer:
-    """One of PyTorch's ways. run: how each block runs. compiled: through torch.compile, with a budget."""
+    """One of PyTorch's ways. run: how each block runs. backend: of torch.compile, with a budget."""
 
     name: str
-    run: Run | None
-    compiled: bool = False
+    run: Run | None = None
+    backend: str | None = None
 
 
-def bench_memory(rounds: int, device: torch.device, compiled: bool) -> list[Case]:
-    """Ours within each peer's peak against that peer. `compiled` adds those that want a C++ compiler on a CPU."""
+def peers() -> dict[str, Peer]:
+    """All of them by name."""
+    every = (
+        Peer("checkpoint-full", _full),
+        Peer("checkpoint-selective", _selective),
+        Peer("budget", backend=PARTITIONED),
+        Peer("budget-compiled", backend=COMPILED),
+    )
+    return {peer.name: peer for peer in every}
+
+
+def bench_memory(names: Sequence[str], rounds: int, device: torch.device, table: Table | None) -> list[Case]:
+    """Ours within each peer's peak, and with the least, against that peer. `table`: what kernels take here."""
     with resources.as_file(resources.files("partita.specs").joinpath("recipes/bench_step.partita")) as path:
         spec = open_spec(path)
-    peers = [Peer("checkpoint, full", _full), Peer("checkpoint, selective", _selective)]
-    if compiled:
-        peers.append(Peer("compiled, memory budget", None, True))
-    return [_case(spec, peer, rounds, device) for peer in peers]
+    known = peers()
+    return [case for name in names for case in _cases(spec, known[name], rounds, device, table)]
 
 
-def _case(spec: Spec, peer: Peer, rounds: int, device: torch.device) -> Case:
+def _cases(spec: Spec, peer: Peer, rounds: int, device: torch.device, table: Table | None) -> list[Case]:
     shape = shape_of(spec, RECIPE)
     batch = batch_of(shape, device)
-    recipe = load_recipe(spec, RECIPE)
     with tempfile.TemporaryDirectory() as scratch:
         whole = Path(scratch) / "whole"
-        compile_recipe(spec, recipe, whole, device=device.type)
+        compile_recipe(spec, load_recipe(spec, RECIPE), whole, device=device.type)
         theirs = _peer(peer, whole, shape, batch, device)
         limit = peak_bytes(theirs, device)
-        within = Path(scratch) / "within"
-        said = _compiled(spec, recipe, limit, within, device)
-        ours = ours_of(within, batch, device, False)
-        first, second = float(ours()()), float(theirs()())
-        assert abs(first - second) <= TOLERANCE * abs(second), f"losses differ: {first} and {second}"
-        mine, their = alternate([ours(), theirs()], rounds, device)
-        peak = peak_bytes(ours, device)
-    return Case(RECIPE, f"PyTorch {peer.name}", said, True, mine / their, peak / limit, mine, their, peak, limit)
+        builds = _within(spec, limit, Path(scratch), device, table)
+        ours = [ours_of(folder, batch, device, False) for folder in builds.values()]
+        running = [theirs(), *(make() for make in ours)]
+        first, *others = [float(step()) for step in running]
+        assert all(abs(loss - first) <= TOLERANCE * abs(first) for loss in others), f"losses differ: {first}, {others}"
+        their, *mine = alternate(running, rounds, device)
+        del running
+        peaks = [peak_bytes(make, device) for make in ours]
+    return [
+        Case(RECIPE, f"PyTorch {peer.name}", said, True, seconds / their, peak / limit, seconds, their, peak, limit)
+        for said, seconds, peak in zip(builds, mine, peaks, strict=True)
+    ]
 
 
-def _compiled(spec: Spec, recipe: Recipe, limit: int, folder: Path, device: torch.device) -> str:
-    """Compiles ours within a limit, or with every layer made again where nothing fits; says which."""
-    plan = recipe.plan or Plan()
-    within = replace(recipe, plan=replace(plan, recompute=Recompute("budget", (), limit)))
+def _within(spec: Spec, limit: int, folder: Path, device: torch.device, table: Table | None) -> dict[str, Path]:
+    """Builds of ours by what they are: within a limit, where that can be, and with the least."""
+    found: dict[str, Path] = {}
+    least = limit
     try:
-        compile_recipe(spec, within, folder, device=device.type)
-        return "Partita within it"
-    except SpecError:
-        full = replace(recipe, plan=replace(plan, recompute=Recompute("full")))
-        compile_recipe(spec, full, folder, device=device.type)
-        return "Partita, which needs more,"
+        _compiled(spec, 1, folder / "none", device, table)
+    except SpecError as refusal:
+        (said,) = refusal.diagnostics
+        least = int(float((said.hint or "").partition("budget(")[2].partition(" MiB")[0]) * MIB)
+    for name, budget in (("Partita within it", limit), ("Partita with the least", least)):
+        if budget >= least:
+            found[name] = folder / name.rpartition(" ")[2]
+            _compiled(spec, budget, found[name], device, table)
+    return found
+
+
+def _compiled(spec: Spec, budget: int, folder: Path, device: torch.device, table: Table | None) -> None:
+    recipe = load_recipe(spec, RECIPE)
+    plan = replace(recipe.plan or Plan(), recompute=Recompute("budget", (), budget))
+    compile_recipe(spec, replace(recipe, plan=plan), folder, device=device.type, table=table)
 
 
 def _peer(
     peer: Peer, folder: Path, shape: Shape, batch: dict[str, Tensor], device: torch.device
 ) -> Callable[[], Callable[[], Tensor]]:
     executable = load(folder, device)
-    share = SHARE if peer.compiled else 1.0
+    share = SHARE if peer.backend else 1.0
 
     def make() -> Callable[[], Tensor]:
         weights = initial_store(executable.build, SEED, device)
         chunked = has_chunked_loss()
-        step = peer_step(shape, weights, 1e-4, chunked=chunked, compiled=peer.compiled, device=device, run=peer.run)
+        step = peer_step(shape, weights, 1e-4, chunked=chunked, compiled=peer.backend, device=device, run=peer.run)
 
         def within() -> Tensor:
             with _budget(share):  # is read when the first call compiles

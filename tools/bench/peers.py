@@ -119,19 +119,21 @@ def peer_step(
     lr: float,
     *,
     chunked: bool,
-    compiled: bool,
+    compiled: bool | str | None,
     device: torch.device,
     low: bool = False,
     run: Run | None = None,
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """One training step of the peer: zero, forward, backward, AdamW. Gives the loss (a tensor, not synchronised).
 
-    low: forward and loss under autocast to bfloat16. run: how each block runs
+    compiled: whether through torch.compile, or through which of its backends. low: forward and loss under autocast to
+    bfloat16. run: how each block runs
     """
     model = GPT2(shape, chunked, run).to(device)
     load_weights(model, weights)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
-    forward = torch.compile(model) if compiled else model
+    backend = compiled if isinstance(compiled, str) else "inductor"
+    forward = torch.compile(model, backend=backend) if compiled else model
 
     def step(tokens: Tensor, target: Tensor) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
