@@ -65,13 +65,8 @@ def run(options: argparse.Namespace) -> int:
         raise CommandFault(f"--rounds {options.rounds}: at least one")
     if options.device != "cpu" and not torch.cuda.is_available():
         raise CommandFault(f"there is no device `{options.device}` here", exit_code=1)
-    if options.plan and options.what != "parallel":
-        raise CommandFault("--plan is of `bench parallel`")
-    if (options.schedule or options.processes) and options.what != "pipeline":
-        raise CommandFault("--schedule and --processes are of `bench pipeline`")
+    _check_words(options)
     keep_freed_memory()  # as a run does; for the peers too
-    if options.peer and options.what != "memory":
-        raise CommandFault("--peer is of `bench memory`")
     if options.what == "pipeline":
         return pipeline(options)
     if options.what == "terapipe":
@@ -96,6 +91,13 @@ def run(options: argparse.Namespace) -> int:
         print("\n".join(line(case) for case in cases))
         print(f"worst: time {found['worst_time']:.3f}, memory {found['worst_memory']:.3f}")
     return 0
+
+
+def _check_words(options: argparse.Namespace) -> None:
+    """Raises CommandFault for a word that another bench has."""
+    for word, owner in (("plan", "parallel"), ("schedule", "pipeline"), ("processes", "pipeline"), ("peer", "memory")):
+        if getattr(options, word) and options.what != owner:
+            raise CommandFault(f"--{word} is of `bench {owner}`")
 
 
 def line(case: Case | Parallel) -> str:
