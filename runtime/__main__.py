@@ -36,6 +36,7 @@ def main(words: Sequence[str] | None = None) -> int:
         device=given.device,
         dump=tuple(given.dump),
         kernels=tuple(given.kernels),
+        timeline=given.timeline,
         timeout_s=given.timeout,
         on_step=say_step,
         on_evaluate=say_evaluation,
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-root", metavar="DIR", help="where the data's paths begin")
     parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: cuda if there is one)")
     parser.add_argument("--timeout", metavar="S", type=float, help="seconds that a process waits for another")
+    parser.add_argument("--timeline", action="store_true", help="write when each part of the last step computed")
     parser.add_argument("--dump", metavar="NAME", action="append", default=[], help="write an output of the first step")
     parser.add_argument("--kernels", metavar="NAME", action="append", default=[], help="allow a foreign kernel")
     return parser

@@ -32,6 +32,7 @@ class Options:
     data_root   takes the place of the spec's folder in the data's paths
     device      `cpu`, `cuda`, …; None: CUDA if there is one
     kernels     packages whose foreign kernels may run
+    timeline    when each part of the last step computed goes to `timeline/` (its memory is then not measured)
     timeout_s   how long a process waits for another before all leave; None: as torch does
     dump        outputs of `step` that are written to `dump/` as safetensors after the process's first step
     """
@@ -45,6 +46,7 @@ class Options:
     kernels: tuple[str, ...] = ()
     measure_memory: bool = True
     dump: tuple[str, ...] = ()
+    timeline: bool = False
     timeout_s: float | None = None
     on_step: Callable[[StepRecord], None] | None = None
     on_evaluate: Callable[[EvalRecord], None] | None = None

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from . import checkpoint, weights
+from . import checkpoint, stopwatch, weights
 from .allocator import keep_freed_memory
 from .begin import Options, check_build, checkpoint_folder, inside, open_build, open_metrics, start
 from .blame import first_bad
@@ -216,9 +216,14 @@ class _Run:
         """One run of an update on the batch of that number; `count` of its runs are done."""
         data, bound, seed = step_data(self.data.train, number), self.judge.bound(turn), self.training.seed
 
-        def call() -> dict[str, torch.Tensor]:
-            return self.executable.run(turn.program, self.store, data, step=count, seed=seed, bound=bound)
+        def call(executable: Executable = self.executable) -> dict[str, torch.Tensor]:
+            return executable.run(turn.program, self.store, data, step=count, seed=seed, bound=bound)
 
+        if self.options.timeline and self.done == self.training.steps - 1 and turn is self.training.turns[0]:
+            assert isinstance(self.executable, Interpreter), "other executables are one call"
+            outputs, found = stopwatch.timed(self.executable, turn.program, call)
+            stopwatch.write(self.options.folder, self.executable.rank, found)
+            return outputs
         if self._measures():
             own = self._on_device()
             held = [*own, *(tensor for rows in data for tensor in rows.values())]

@@ -89,15 +89,15 @@ def run(options: argparse.Namespace) -> int:
         raise CommandFault(
             f"{bars:,} bars are too many for a picture (most: {MOST_BARS:,})", "--trace holds any number"
         )
-    said = _figures(plan)
+    said, timelines = _figures(plan), {_title(plan): plan.timeline}
     print("\n".join([_title(plan), text(plan.timeline, COLUMNS), _letters(plan), *said]))
     if options.out:
         page = options.out.endswith(".html")
-        drawn = html(plan.timeline, _title(plan), said) if page else svg(plan.timeline, _title(plan))
+        drawn = html(timelines, _title(plan), said) if page else svg(timelines)
         write_text(Path(options.out), drawn)
         print(options.out)
     if options.trace:
-        write_text(Path(options.trace), chrome_trace(plan.timeline))
+        write_text(Path(options.trace), chrome_trace(timelines))
         print(options.trace)
     return 0
 

@@ -19,6 +19,8 @@ from .arguments import add_kernels, add_spec, sets_of
 from .calibration import quick_table, table_for
 from .compile import compile_recipe, recipe_for
 from .fold import fold
+from .measured import check_timeline, said, timelines
+from .measured import write as write_timelines
 from .mesh import add_mesh, cluster_of
 from .picture import picture
 from .progress import TrainingDisplay, Yardstick, comparison, evaluation_words
@@ -46,6 +48,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout", metavar="S", type=float, help="seconds that a process waits for another before all leave"
     )
     parser.add_argument(
+        "--timeline",
+        metavar="FILE",
+        help="of a pipeline: draw the last step, measured and foretold (.svg, .html; .json: a Chrome trace)",
+    )
+    parser.add_argument(
         "--dump", metavar="PATH", action="append", default=[], help="write a named value of the first step"
     )
 
@@ -65,6 +72,8 @@ def train(options: argparse.Namespace, spec: Spec, recipe: Recipe, beside: Path,
     """Trains the build that lies `beside`; it takes its place in the run's folder when the run has really begun."""
     folder = beside.parent.parent
     cluster = cluster_of(options, spec)
+    if options.timeline:
+        check_timeline(options.timeline, dict(recipe.plan.mesh) if recipe.plan else {})
     build = compile_recipe(spec, recipe, beside, options.device, table, tuple(options.dump), cluster)
     display = TrainingDisplay(
         Yardstick(build.predictions["step_flops"], table.machine.matmul(recipe.precision.compute))
@@ -111,6 +120,10 @@ def train_on_mesh(options: argparse.Namespace, recipe: Recipe, build: Build, bes
     adopt(beside, folder / "build")
     if code == 0:
         conclude(options, recipe, folder, runtime.result_of(build, folder))
+    if code == 0 and options.timeline:
+        found = timelines(build, folder)
+        write_timelines(Path(options.timeline), found, recipe.name)
+        print(f"{said(found)}\ntimeline:   {options.timeline}")
     return code
 
 
@@ -120,6 +133,7 @@ def run_words(options: argparse.Namespace, folder: Path, kernels: tuple[str, ...
     words += ["--resume"] if options.resume else []
     words += ["--overwrite"] if options.overwrite else []
     words += ["--data-root", options.data_root] if options.data_root else []
+    words += ["--timeline"] if options.timeline else []
     words += ["--timeout", str(options.timeout)] if options.timeout else []
     words += [word for name in options.dump for word in ("--dump", DUMP + name)]
     return words + [word for name in kernels for word in ("--kernels", name)]

@@ -30,7 +30,7 @@ from .library import Library
 from .modules import Module
 from .outside import ALONE, NO_WHOLES, Spread, parameters_of, states_of
 from .program import lower_graph, lower_stage
-from .timing import StepTime, pipeline_seconds, step_time
+from .timing import StepTime, part_seconds, pipeline_seconds, step_time
 
 MANIFEST = "manifest.json"
 
@@ -91,7 +91,14 @@ def compile_graphs(
     if steps and table is not None:
         modules = {module.name: module for module in library.modules.values()}
         repeats = _repeats(recipe)
-        times = {name: _seconds(build, name, modules, table, spread) for name in steps}
+        parts = {name: _parts(build, name, modules, table) for name in steps if name in spread.schedules}
+        times = {
+            name: pipeline_seconds(parts[name], spread.schedules[name])  # messages are taken to be there at once
+            if name in parts
+            else step_time(build.programs[name], modules, table).seconds
+            for name in steps
+        }
+        foretold |= {f"part_seconds.{part}": n for part, n in parts.get(steps[0], {}).items()}
         foretold["step_seconds"] = sum(seconds * repeats.get(name, 1) for name, seconds in times.items())
     if spread.stages:
         for name in spread.stages[0]:
@@ -101,13 +108,11 @@ def compile_graphs(
     return replace(build, predictions=foretold), sources
 
 
-def _seconds(build: Build, name: str, modules: Mapping[str, Module], table: Table, spread: Spread) -> float:
-    """A run of a program; of a pipeline by its schedule, messages taken to be there at once."""
-    if name not in spread.schedules:
-        return step_time(build.programs[name], modules, table).seconds
+def _parts(build: Build, name: str, modules: Mapping[str, Module], table: Table) -> dict[str, float]:
+    """One run of each part of a pipeline's stages."""
     ranks = sorted({build.classes.index(number) for number in build.classes})
-    runs = [(program, step_time(program, modules, table)) for program in (build.programs_of(r)[name] for r in ranks)]
-    return pipeline_seconds(runs, spread.schedules[name])
+    programs = (build.programs_of(rank)[name] for rank in ranks)
+    return part_seconds((program, step_time(program, modules, table)) for program in programs)
 
 
 def _repeats(recipe: Mapping[str, Any]) -> dict[str, int]:

@@ -23,7 +23,7 @@ from ...runtime.calls import call_of, traced
 from ...runtime.program import Program, Run
 from ..cost.table import Table, roofline_s
 from ..schedule.actions import COMPUTE, Kind, Schedule
-from ..schedule.simulate import Price, simulate
+from ..schedule.simulate import Price, Prices, simulate
 from .modules import Module
 from .profile import placed
 
@@ -96,27 +96,37 @@ def step_time(program: Program, modules: Mapping[str, Module], table: Table) -> 
     return StepTime(sum(part.seconds for part in parts), tuple(parts))
 
 
-def pipeline_seconds(stages: Iterable[tuple[Program, StepTime]], schedule: Schedule) -> float:
-    """The time of a pipeline's step: its parts laid out by the schedule, before and behind them the slowest stage's.
-
-    Messages take no time, so it is what computing and waiting for it takes.
-    """
-    found = defaultdict[tuple[Kind, int, int], float](float)
-    ends = 0.0
+def part_seconds(stages: Iterable[tuple[Program, StepTime]]) -> dict[str, float]:
+    """One run of each part of a pipeline's programs by its name (`forward 0`), where it takes longest; and of
+    `prepare` and `update`."""
+    found = defaultdict[str, float](float)
     for program, time in stages:
         seconds = defaultdict[str, float](float)
         for part in time.parts:
             seconds[part.phase] += part.seconds
-        ends = max(ends, seconds["prepare"] + seconds["update"])
+        for name in ("prepare", "update"):
+            found[name] = max(found[name], seconds[name])
         for name in program.parts:
-            kind, _, unit = name.rpartition(" ")
-            chunk, _, piece = unit.partition(".")
-            key = (Kind(kind), int(chunk), int(piece or 0))
-            if key[0] in COMPUTE:
-                found[key] = max(found[key], seconds[name] / program.microbatches)
+            if Kind(name.rpartition(" ")[0]) in COMPUTE:
+                found[name] = max(found[name], seconds[name] / program.microbatches)
+    return dict(found)
+
+
+def part_prices(seconds: Mapping[str, float]) -> Prices:
+    """What a schedule's simulation asks, of the seconds of parts. Messages take no time."""
 
     def price(chunk: int, microbatch: int, piece: int) -> Price:
-        whole = found[Kind.BACKWARD, chunk, piece] + found[Kind.INPUT, chunk, piece]
-        return Price(found[Kind.FORWARD, chunk, piece], whole, found[Kind.WEIGHT, chunk, piece])
+        def of(kind: Kind) -> float:
+            return seconds.get(f"{kind.value} {chunk}.{piece}" if piece else f"{kind.value} {chunk}", 0.0)
 
-    return float(simulate(schedule, price).makespan) + ends
+        return Price(of(Kind.FORWARD), of(Kind.BACKWARD) + of(Kind.INPUT), of(Kind.WEIGHT))
+
+    return price
+
+
+def pipeline_seconds(seconds: Mapping[str, float], schedule: Schedule) -> float:
+    """The time of a pipeline's step: its parts laid out by the schedule, before and behind them the slowest stage's.
+
+    Messages take no time, so it is what computing and waiting for it takes.
+    """
+    return float(simulate(schedule, part_prices(seconds)).makespan) + seconds["prepare"] + seconds["update"]

@@ -46,10 +46,10 @@ def test_pictures_hold_every_action() -> None:
     schedule = build(parse_form("zero_bubble"), 3, 4)
     timeline = simulate(schedule, by_chunk([Price(1, 1, 1, transfer=0.25)] * 3))
     actions = [a for actions in schedule.actions for a in actions if a.kind in COMPUTE]
-    events = [e for e in json.loads(chrome_trace(timeline))["traceEvents"] if e["ph"] == "X"]
+    events = [e for e in json.loads(chrome_trace({"one": timeline}))["traceEvents"] if e["ph"] == "X"]
     assert len(events) == len(actions) + len(timeline.messages)
     assert all(e["dur"] > 0 and e["ts"] >= 0 for e in events)
-    drawn = svg(timeline, "a < b")
+    drawn = svg({"a < b": timeline})
     assert all(f"<title>{action}:" in drawn for action in actions)
     assert "a &lt; b" in drawn
 

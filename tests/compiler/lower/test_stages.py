@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.pipelines import Piped, PipedMLP, assert_same_as_alone, assert_same_piped
 from partita.compiler.base.diagnostic import SpecError
-from partita.compiler.lower.timing import Part, StepTime, pipeline_seconds
+from partita.compiler.lower.timing import Part, StepTime, part_seconds, pipeline_seconds
 from partita.compiler.schedule.forms import build as form_schedule
 from partita.compiler.schedule.forms import parse_form
 from partita.runtime.layout import Mesh
@@ -97,4 +97,5 @@ def test_a_pipelines_time_is_that_of_its_schedule() -> None:
     parts = [Part("", f"{kind} {chunk}", "", 3, 3.0, "") for chunk in range(2) for kind in ("forward", "backward")]
     time = StepTime(0.0, (*parts, Part("", "update", "", 1, 5.0, "")))
     schedule = form_schedule(parse_form("1f1b"), 2, 3)
-    assert pipeline_seconds([(program, time) for program in programs], schedule) == pytest.approx((3 + 1) * 2 + 5)
+    seconds = part_seconds((program, time) for program in programs)
+    assert pipeline_seconds(seconds, schedule) == pytest.approx((3 + 1) * 2 + 5)
