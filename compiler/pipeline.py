@@ -298,7 +298,7 @@ def compile_recipe(
     from .lower.build import lower
     from .lower.outside import ALONE
     from .lower.spread import spread
-    from .lower.stages import Pipeline, piped
+    from .lower.stages import Pipeline, check_dumped, piped
 
     steps = step_graphs(spec, recipe, device, dump, cluster, table)
     graphs = {**steps, "evaluate": evaluate_graph(spec, recipe), PREDICT: predict_graph(spec, recipe)}
@@ -326,6 +326,7 @@ def compile_recipe(
         trained = {name: graph for name, graph in graphs.items() if name != PREDICT}
         wanted = Pipeline(plan.schedule, plan.balance, *priced)
         lying = piped(trained, lying, inner.across(PIPE, mesh), wanted, dump)
+        check_dumped(lying, steps, dump)
     graphs, lying = offloaded(graphs, lying, plan.offload)
     return lower(
         graphs, record, foretold, folder, device=device, dump=dump, files=files, kernels=packages, spread=lying,

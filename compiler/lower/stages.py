@@ -15,7 +15,7 @@ from ...runtime.layout import Mesh as RuntimeMesh
 from ...runtime.program import is_step
 from ..base.diagnostic import Diagnostic, SpecError
 from ..cost.cluster import Cluster
-from ..ir.graph import Graph, GraphBuilder
+from ..ir.graph import DUMP, Graph, GraphBuilder
 from ..ir.layout import PIPE, Mesh
 from ..schedule.actions import Schedule
 from ..schedule.blocks import blocks_of, chunk_prices
@@ -47,7 +47,8 @@ def piped(
 ) -> Spread:
     """How programs lie on a mesh with the axis `pipe`; `spread` says it of the mesh without.
 
-    `dump` names values of the step that the stages which make them give as outputs. Raises SpecError E0946.
+    `dump` names values of the step that the stages which make them give as outputs; see `check_dumped`. Raises
+    SpecError E0946.
     """
     try:
         return _piped(graphs, spread, mesh, wanted, dump)
@@ -71,6 +72,16 @@ def _piped(graphs: Mapping[str, Graph], spread: Spread, mesh: Mesh, wanted: Pipe
         homes = here
     found = _spread(spread, mesh, stages, homes, {name: _leaves(graph) for name, graph in kinds[0].items()})
     return replace(found, schedules={name: _scheduled(name, graph, schedule) for name, graph in graphs.items()})
+
+
+def check_dumped(spread: Spread, graphs: Mapping[str, Graph], dump: Sequence[str]) -> None:
+    """Raises SpecError E0946 for a value that a program has on one device, and none of its stages."""
+    for program, graph in graphs.items():
+        given = {name for stages in spread.stages if program in stages for name in stages[program].graph.outputs}
+        for name in dump:
+            if name in graph and DUMP + name not in given:
+                title = f"`{name}` is a sum of which the stages of the pipeline add up other parts"
+                raise SpecError(Diagnostic("E0946", title, hint="dump its terms, or what is made of it"))
 
 
 def _plain(graph: Graph) -> Graph:

@@ -64,27 +64,13 @@ def staged(
         for stored, places in _homes(cut, drafts[name]).items():
             homes[stored] = homes.get(stored, frozenset()) | places
     updates = {name: Update(cut, _with_states(cut, homes)) for name, (cut, _) in cuts.items()}
-    stages = {name: [one.finish(updates[name], dump) for one in some] for name, some in drafts.items()}
-    _all_dumped(cuts, stages, dump)
-    return stages, homes
+    return {name: [one.finish(updates[name], dump) for one in some] for name, some in drafts.items()}, homes
 
 
 def dumped(step: Graph, dump: Sequence[str]) -> dict[str, Use]:
     """What of a step is to be looked at, by the names of the outputs that it becomes."""
     taps = {name: use for name, use in step.outputs.items() if name.startswith(DUMP)}
     return {**taps, **{DUMP + name: step[name].out() for name in dump if name in step and step[name].outs}}
-
-
-def _all_dumped(
-    cuts: Mapping[str, tuple[Chunked, Schedule]], stages: Mapping[str, Sequence[Stage]], dump: Sequence[str]
-) -> None:
-    """Raises SpecError E0946 for a value that a program has on one device, and none of its stages."""
-    for program, (cut, _) in cuts.items():
-        given = {name for stage in stages[program] for name in stage.graph.outputs}
-        for name in dumped(cut.step, dump):
-            if name not in given:
-                title = f"`{name.removeprefix(DUMP)}` is a sum that stages of the pipeline add up in other parts"
-                raise SpecError(Diagnostic("E0946", title, hint="dump its terms, or what is made of it"))
 
 
 def _homes(cut: Chunked, drafts: Sequence[_Draft]) -> dict[str, Homes]:

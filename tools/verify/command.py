@@ -13,7 +13,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...compiler.elaborate.plan import PIPE
 from ...compiler.elaborate.recipe import Recipe
 from ...compiler.ir.layout import Mesh
 from ..arguments import add_kernels, add_spec, add_which, kernels_of, sets_of
@@ -54,14 +53,14 @@ def run(options: argparse.Namespace) -> int:
     mesh, cluster = Mesh(plan.mesh if plan else ()), cluster_of(options, spec)
     if mesh.devices > DEVICES:
         raise CommandFault(f"{mesh} has {mesh.devices} devices", f"all run in this process: take {DEVICES} at most")
+    recipe = replace(recipe, plan=plan or recipe.plan)
     whole, told = recipe, ""
     if not options.whole and not options.dim:
         recipe, told = shrunk(spec, recipe, max((size for _, size in mesh.axes), default=1))
+        plan = recipe.plan if plan else None
     _check_size(recipe, count := elements_of(loss_graph(spec, recipe)))
     small = f"; made small: {told}" if told else ""
     say(options, f"{recipe.name} on {mesh}, float64, {count:,} values a forward{small}")
-    if PIPE in mesh.names:
-        say(options, f"(what the stages of `{PIPE}` exchange is not run here: each form has the whole chain)")
     chains: list[Chain] = []
     cluster = cluster_of(options, spec)
     for chain in Verification(spec, recipe, plan, whole if told else None, cluster=cluster).chains():

@@ -1,8 +1,9 @@
-"""The last form: the lowered programs in float64, every device of the mesh in this process.
+"""The last forms: the lowered programs in float64, every device of the mesh in this process.
 
-In: a form that the reference has run, on one device or on a mesh. Out: what each device's program gives and leaves,
-held to the reference's values of the same device; where they differ, the first value that does, which is found by
-asking the programs for their values. Initial weights and random numbers are drawn by the runtime, bit for bit alike.
+In: a form that the reference has run, on one device or on a mesh, and for stages of a pipeline what the plan says of
+it. Out: what each device's program gives and leaves, held to the reference's values of the same device (each stage to
+those of the whole chain); where they differ, the first value that does, which is found by asking the programs for their
+values. Initial weights and random numbers are drawn by the runtime, bit for bit alike.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ...compiler.ir.layout import Coordinate, Mesh
 from ...compiler.lower.build import compile_graphs
 from ...compiler.lower.outside import ALONE
 from ...compiler.lower.spread import spread
+from ...compiler.lower.stages import Pipeline, piped
 from ...compiler.ops.definition import Array
 from ...runtime.execute import DTYPES, Store
 from ...runtime.folder import executable
@@ -42,11 +44,23 @@ class Device:
 
 
 @dataclass(frozen=True)
+class Stages:
+    """How a pipeline cuts a graph. mesh: with its axis; first: the program whose times place the blocks of all, where
+    that is another."""
+
+    mesh: Mesh
+    wanted: Pipeline
+    first: Graph | None = None
+
+
+@dataclass(frozen=True)
 class Lowered:
-    """A form lowered. graph: for all devices; mesh: theirs, or of one."""
+    """A form lowered. graph: for all devices; stages: of a pipeline, which cuts it; program: what it is in a build."""
 
     before: Alone | OnMesh
     name: str = "lower"
+    stages: Stages | None = None
+    program: str = PROGRAM
 
     @property
     def graph(self) -> Graph:
@@ -54,16 +68,28 @@ class Lowered:
         return self.before.graph
 
     @property
+    def inner(self) -> Mesh:
+        """What values are cut over: the mesh without the pipeline's axis."""
+        return self.before.mesh if isinstance(self.before, OnMesh) else ONE
+
+    @property
     def mesh(self) -> Mesh:
         """Where it runs."""
-        return self.before.mesh if isinstance(self.before, OnMesh) else ONE
+        return self.stages.mesh if self.stages else self.inner
 
     @cached_property
     def devices(self) -> dict[Coordinate, Device]:
-        """Each device's graph and its reference."""
+        """Each device's graph (of a stage that of the whole chain) and its reference."""
+        return {c: self._device(self.within(c)) for c in self.mesh.coordinates()}
+
+    def _device(self, c: Coordinate) -> Device:
         if isinstance(self.before, Alone):
-            return {(): Device(self.before.graph, self.before.trace)}
-        return {c: Device(self.before.local[c][0], one) for c, one in self.before.traces.items()}
+            return Device(self.before.graph, self.before.trace)
+        return Device(self.before.local[c][0], self.before.traces[c])
+
+    def within(self, c: Coordinate) -> Coordinate:
+        """Where a device stands among those of its stage."""
+        return tuple(at for axis, at in zip(self.mesh.names, c, strict=True) if axis in self.inner.names)
 
     @cached_property
     def cluster(self) -> Cluster:
@@ -72,20 +98,24 @@ class Lowered:
 
     def _asking(self, asked: Sequence[str]) -> Cluster:
         """The programs, with some values of theirs as outputs."""
-        wide = doubled(self.graph)
-        local, lying = ({PROGRAM: wide}, ALONE) if self.mesh == ONE else spread({PROGRAM: wide}, self.mesh)
+        first = self.stages.first if self.stages else None
+        wide = {name: doubled(graph) for name, graph in ((PROGRAM, first), (self.program, self.graph)) if graph}
+        local, lying = (wide, ALONE) if self.inner == ONE else spread(wide, self.inner)
+        if self.stages is not None:
+            lying = piped(local, lying, self.stages.mesh, self.stages.wanted, asked)
         return Cluster(executable(*compile_graphs(local, {}, {}, spread=lying, dump=asked)))
 
     def run(self, asked: Sequence[str] = ()) -> tuple[list[dict[str, torch.Tensor]], list[Store]]:
         """What each device gives, and what it is left with."""
         ours, leaves = self._asking(asked) if asked else self.cluster, self.before.leaves
-        whole = {name: _tensor(leaves[name], item.dtype) for name, item in tensors_of(ours.build).items()}
+        stored = {name: item.dtype for name, item in tensors_of(ours.build).items() if name in leaves}
+        whole = {name: _tensor(leaves[name], dtype) for name, dtype in stored.items()}
         stores = ours.split(whole)
         inputs = {str(node.attrs["name"]): node.id for node in self.graph.nodes("input")}
-        types = {i.name: i.dtype for i in ours.build.programs[PROGRAM].inputs if i.source == "data"}
+        types = {i.name: i.dtype for i in ours.build.programs[self.program].inputs if i.source == "data"}
         parts = microbatches_of(self.graph, leaves) or [leaves]
         data = [{name: _tensor(part[inputs[name]], kind) for name, kind in types.items()} for part in parts]
-        return ours.run(PROGRAM, stores, data, STEP, int(leaves["seed"])), stores
+        return ours.run(self.program, stores, data, STEP, int(leaves["seed"])), stores
 
     # ---- against the reference
 
@@ -99,6 +129,8 @@ class Lowered:
                 yield name, self._gap(c, use.value, _array(outputs[rank][name]), last[use.value])
             for node in device.graph.nodes("assign"):
                 target = str(node.attrs["target"])
+                if target not in stores[rank]:
+                    continue  # another stage has it
                 found, wanted = _array(stores[rank][target]), device.trace.results[target]
                 yield target, self._gap(c, (target, 0), found, wanted)
 
@@ -151,15 +183,20 @@ def weights_drawn(lowered: Lowered) -> tuple[int, list[str]]:
     own = [initial_store(cluster.build, seed, rank=rank) for rank in range(lowered.mesh.devices)]
     cut = cluster.split(whole)
     names = list(whole)
-    wrong = [n for n in names if not all(torch.equal(a[n], b[n]) for a, b in zip(own, cut, strict=True))]
+    wrong = [n for n in names if not all(_same(a.get(n), b.get(n)) for a, b in zip(own, cut, strict=True))]
     return len(names) - len(wrong), wrong
+
+
+def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    """Bit for bit; or neither is there, on a stage that has no part of it."""
+    return one is other if one is None or other is None else torch.equal(one, other)
 
 
 def masks_drawn(lowered: Lowered, alone: Alone) -> tuple[int, list[str]]:
     """How many random values are bit for bit those that one device draws, lowered too, and those that are not."""
     local = next(iter(lowered.devices.values())).graph
     names = [n.id for n in alone.graph if is_drawn(n) and n.id in lowered.graph and n.id in local]
-    if not names or not isinstance(lowered.before, OnMesh):
+    if not names or lowered.mesh == ONE:
         return len(names), []
     (whole,), _ = Lowered(alone).run(names)
     outputs, _ = lowered.run(names)
@@ -167,8 +204,10 @@ def masks_drawn(lowered: Lowered, alone: Alone) -> tuple[int, list[str]]:
     for rank, c in enumerate(lowered.devices):
         for name in names:
             node, mine = lowered.graph[name], whole[DUMP + name]
-            where = node.layouts[0].slices(node.outs[0].dims, lowered.mesh, c)
-            if not torch.equal(mine[where], outputs[rank][DUMP + name]):
+            if node.layouts:
+                mine = mine[node.layouts[0].slices(node.outs[0].dims, lowered.inner, lowered.within(c))]
+            found = outputs[rank].get(DUMP + name)
+            if found is not None and not torch.equal(mine, found):
                 wrong[name] = None
     return len(names) - len(wrong), list(wrong)
 

@@ -1,7 +1,7 @@
 """What is verified of a recipe: each update's step and the evaluation, on one device or laid out on a mesh.
 
-In: a spec, a recipe, a plan. Out: a chain of forms for each program. A new way to run a step (stages of a pipeline) is
-one more form behind the others.
+In: a spec, a recipe, a plan. Out: a chain of forms for each program; stages of a pipeline are one more form behind the
+others, for all programs placed by what the first of them takes.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from ...compiler.partition.decide import Decision
 from ...compiler.passes import Pass, run_passes
 from ...compiler.passes.fuse_loss import FuseLoss
 from .chain import Chain, Fault
-from .forms import Alone
+from .forms import Alone, OnMesh
 from .layouts import laid_as
+from .lowered import Pipeline, Stages
 
 ROWS = 8  # of logits that a small recipe takes at once
 
@@ -70,6 +71,7 @@ class Verification:
     leaves: dict[str, Layout] = field(default_factory=dict[str, Layout])
     mesh: Mesh | None = None  # with its axes in factors, once they are known, and the wishes for it
     wishes: Wishes = field(default_factory=Wishes)
+    first: Graph | None = None  # the program that stages are placed by, as it is laid out
 
     def chains(self) -> Iterator[Chain]:
         """The chain of each program, one by one. Raises SpecError where the recipe or a wish cannot be."""
@@ -82,7 +84,7 @@ class Verification:
                 if self.plan is not None and Mesh(self.plan.mesh).without(PIPE).devices > 1:
                     chain = self._on_mesh(chain, form, ways, whole, self.plan)
                 else:
-                    chain.lowered(form, form)
+                    self._lowered(chain, form, form)
             yield chain
 
     def _on_mesh(
@@ -105,8 +107,19 @@ class Verification:
         assert self.mesh is not None, "it is known by now"
         local = chains[at].partitioned(forms[at], laid, self.mesh)
         if local is not None:
-            chains[at].lowered(local, forms[at])
+            self._lowered(chains[at], local, forms[at])
         return chains[at]
+
+    def _lowered(self, chain: Chain, form: Alone | OnMesh, alone: Alone) -> None:
+        """The programs of the whole chain of blocks; then, of a pipeline, those of its stages."""
+        chain.lowered(form, alone)
+        mesh = Mesh(self.plan.mesh if self.plan else ())
+        if chain.fault is not None or self.plan is None or dict(mesh.axes).get(PIPE, 1) == 1:
+            return
+        inner = form.mesh if isinstance(form, OnMesh) else Mesh(())
+        wanted = Pipeline(self.plan.schedule, self.plan.balance, *self._machines(mesh, self.plan))
+        chain.lowered(form, alone, Stages(inner.across(PIPE, mesh), wanted, self.first))
+        self.first = self.first or form.graph
 
     def _laid(self, graphs: Sequence[Graph], whole: Sequence[Way] | None, plan: Plan) -> tuple[int, Graph]:
         """Which of the graphs is taken, and how it lies: as it would in its whole size, where it can."""
@@ -125,8 +138,10 @@ class Verification:
         if self.mesh is None:
             self.mesh, self.wishes = devices.factored(graphs[0], Mesh(plan.mesh).without(PIPE), devices.wishes_of(plan))
         wishes = replace(self.wishes, leaves=dict(self.leaves))
-        cluster = self.cluster or devices.recipe_cluster(self.spec, self.recipe)
-        return devices.partitioned(graphs, self.mesh, wishes, *devices.machines(self.mesh, plan, cluster))
+        return devices.partitioned(graphs, self.mesh, wishes, *self._machines(self.mesh, plan))
+
+    def _machines(self, mesh: Mesh, plan: Plan) -> tuple[Cluster, int | None]:
+        return devices.machines(mesh, plan, self.cluster or devices.recipe_cluster(self.spec, self.recipe))
 
     def _kept(self, laid: Graph) -> Graph:
         """Later programs find parameters and states as this one has them."""

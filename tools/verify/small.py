@@ -15,9 +15,11 @@ from ...compiler.base.diagnostic import SpecError
 from ...compiler.elaborate.load import Spec
 from ...compiler.elaborate.loss import elaborate_loss
 from ...compiler.elaborate.models import BATCH, Request, make_model
-from ...compiler.elaborate.recipe import Recipe, Rows
+from ...compiler.elaborate.plan import PIPE
+from ...compiler.elaborate.recipe import Plan, Recipe, Rows
 from ...compiler.ir.graph import Graph
 from ...compiler.ops.shapes import elements
+from ...compiler.schedule.forms import parse_form
 
 LARGEST = 400_000  # elements of all of a loss's values: a few seconds for every form
 _HEADS = 64  # a dim as long as this or shorter counts things: heads, experts
@@ -39,8 +41,8 @@ def shrunk(spec: Spec, recipe: Recipe, widest: int) -> tuple[Recipe, str]:
 
     widest: devices along the mesh's longest axis; no dim is made shorter.
     """
-    few = _fewer_rows(recipe, widest)
-    for dims in ({}, *_ways(_sizes(spec, recipe), widest)):
+    few, layers = replace(_fewer_rows(recipe, widest), plan=_plan(recipe)), max(_LAYERS, _chunks(recipe))
+    for dims in ({}, *_ways(_sizes(spec, recipe), widest, layers)):
         tried = recipe if not dims else replace(few, dims={**recipe.dims, **dims}, rows=_rows(few, dims))
         with suppress(SpecError):
             if elements_of(loss_graph(spec, tried)) <= LARGEST:
@@ -73,13 +75,27 @@ def _fewer_rows(recipe: Recipe, widest: int) -> Recipe:
     return replace(recipe, microbatches=parts, batch=min(recipe.batch, parts * max(_ROWS, widest)))
 
 
-def _ways(sizes: Mapping[str, tuple[int, bool]], widest: int) -> Iterator[dict[str, int]]:
+def _chunks(recipe: Recipe) -> int:
+    """Of a pipeline: layers for each of them."""
+    plan = recipe.plan or Plan()
+    return len(parse_form(plan.schedule).placement(dict(plan.mesh).get(PIPE, 1)))
+
+
+def _plan(recipe: Recipe) -> Plan | None:
+    """The plan for fewer layers, which are placed anew, and shorter rows, in as many slices."""
+    if recipe.plan is None:
+        return None
+    form = parse_form(recipe.plan.schedule)
+    return replace(recipe.plan, balance=(), schedule=str(replace(form, slices=(form.count,) if form.slices else ())))
+
+
+def _ways(sizes: Mapping[str, tuple[int, bool]], widest: int, layers: int) -> Iterator[dict[str, int]]:
     """Smaller sizes, the more likely to fit the earlier: halved, or powers of two, each with more room."""
     for room in (1, 2, 4):
         least = max(4, widest) * room
         for cut in (_halved, min):
             yield {
-                name: min(size, _LAYERS) if counts else cut(size, least if size <= _HEADS else 4 * least)
+                name: min(size, layers) if counts else cut(size, least if size <= _HEADS else 4 * least)
                 for name, (size, counts) in sizes.items()
             }
 

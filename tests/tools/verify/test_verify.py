@@ -15,6 +15,7 @@ from partita.compiler.lower import kernels
 from partita.compiler.ops.registry import REGISTRY
 from partita.compiler.partition import rewrite
 from partita.compiler.passes import differentiate, localize, microbatch, rematerialize, rules, simplify, update
+from partita.compiler.schedule import stages
 from partita.runtime import virtual
 from partita.tools.specs import open_spec, recipe_of
 from partita.tools.verify.chain import Chain, Fault
@@ -53,6 +54,7 @@ train small {
 }
 """
 MESH = (("data", 2), ("tensor", 2))
+PIPED = (("data", 2), ("pipe", 2))
 PINS = (("F", "tensor"), ("V", "tensor"), ("H", "tensor"))
 
 
@@ -67,7 +69,8 @@ def chains(path: str, mesh: tuple[tuple[str, int], ...]) -> Iterator[Chain]:
     spec = open_spec(path)
     recipe = recipe_of(spec, (), None)
     assert recipe is not None
-    return Verification(spec, recipe, Plan(mesh, PINS) if mesh else None).chains()
+    pins = PINS if "tensor" in dict(mesh) else ()
+    return Verification(spec, recipe, Plan(mesh, pins) if mesh else None).chains()
 
 
 def fault_of(path: str, mesh: tuple[tuple[str, int], ...] = ()) -> Fault:
@@ -80,11 +83,11 @@ def fault_of(path: str, mesh: tuple[tuple[str, int], ...] = ()) -> Fault:
 # ---- sound
 
 
-@pytest.mark.parametrize("mesh", [(), MESH])
+@pytest.mark.parametrize("mesh", [(), MESH, PIPED])
 def test_sound_forms_agree(spec_path: str, mesh: tuple[tuple[str, int], ...]) -> None:
     for chain in chains(spec_path, mesh):
         assert chain.fault is None, chain.fault
-        assert chain.lines[-1].name == "lower"
+        assert chain.lines[-1].name == ("stages" if mesh == PIPED else "lower")
         assert "initial tensors" in chain.lines[-1].note
         assert ("random values bit for bit" in chain.lines[-1].note) is (chain.name == "step")
         assert max(line.error for line in chain.lines) < 1e-10
@@ -236,6 +239,21 @@ def plant_initial(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(state, "initial_values", values)
 
 
+def plant_message(patch: pytest.MonkeyPatch) -> None:
+    """A stage sends the negative of what the next one reads."""
+    draft: Any = stages._Draft  # pyright: ignore[reportPrivateUsage]
+    true = draft._send
+
+    def send(self: Any, *given: Any) -> None:
+        true(self, *given)
+        sent = self.nodes.pop()
+        (use,) = sent.uses
+        made = self._put(replace(sent, id=f"{sent.id}/neg", op="neg", attrs={}, outs=(use.type,)))
+        self._put(replace(sent, uses=(made.out(),)))
+
+    patch.setattr(draft, "_send", send)
+
+
 @pytest.mark.parametrize(
     ("plant", "after", "at", "mesh"),
     [
@@ -251,6 +269,7 @@ def plant_initial(patch: pytest.MonkeyPatch) -> None:
         (plant_reduction, "localize", "all_reduce/", MESH),
         (plant_collective, "lower", "all_reduce/", MESH),
         (plant_initial, "lower", "embed.table", MESH),
+        (plant_message, "stages", "h", (("pipe", 2),)),
     ],
     ids=lambda one: one.__name__.removeprefix("plant_") if callable(one) else "",
 )
