@@ -6,6 +6,7 @@ partitioned graph and the choice behind it, for figures and explanations.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from ..cost.cluster import Cluster
@@ -13,13 +14,15 @@ from ..ir.graph import Graph
 from ..ir.layout import Mesh
 from ..ir.types import Dim, Node
 from .choices import DATA, Choices, Wishes, choices, compute_copies
+from .exact import Exact
 from .fold import ClassId, Folded, fold
 from .impossible import check_held, check_wishes, too_large
 from .price import Prices
-from .relayout import Paths
 from .rewrite import rewrite
 from .solve import Infeasible, Program, Solution
 from .strategies import Strategy
+
+_FAR = 0.03  # of a step: the program's terms are not that much more than what is sent
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,17 @@ class Decision:
     chosen: Choices
     solution: Solution
     program: Program
+    exact: Exact
 
 
 def decide(
-    graph: Graph, mesh: Mesh, cluster: Cluster, wishes: Wishes | None = None, memory_bytes: int | None = None
-) -> Decision:
-    """The best layout. Raises SpecError (E0941-E0943, E0947) where a wish cannot be fulfilled."""
+    graph: Graph, mesh: Mesh, cluster: Cluster, wishes: Wishes | None = None, memory_bytes: int | None = None,
+    rival: Decision | None = None,
+) -> Decision:  # fmt: skip
+    """The best layout; of a graph that computes the same the `rival`, where no layout of this one comes near it.
+
+    Raises SpecError (E0941-E0943, E0947) where a wish cannot be fulfilled.
+    """
     wishes = wishes or Wishes()
     check_wishes(graph, mesh, wishes)
     folded = fold(graph)
@@ -47,6 +55,8 @@ def decide(
     prices = Prices(mesh, cluster)
     again = compute_copies(folded) if wishes.zero == 3 and DATA in mesh.names else frozenset[ClassId]()
     program = Program(folded, chosen, prices, graph.microbatches, None, again)
+    if rival is not None and program.bound() > rival.solution.seconds * (1 + _FAR):
+        return rival
     try:
         solution = program.solve()
         if memory_bytes is not None and program.resident_bytes(solution.strategies) > memory_bytes:
@@ -54,11 +64,19 @@ def decide(
             solution = program.solve()
     except Infeasible:
         raise too_large(folded, program, memory_bytes or 0) from None
+    exact = Exact(program)
+    solution = best_near(exact, solution)
     check_held(folded, solution.strategies, mesh, wishes)
     strategies = {node.id: _of(node, folded, solution) for node in graph}
     dropped = frozenset(node.id for node in graph if folded.of[node.id] in again)
-    laid = rewrite(graph, mesh, strategies, Paths(mesh, prices.move_s), dropped)
-    return Decision(laid, graph, wishes, mesh, folded, chosen, solution, program)
+    laid = rewrite(graph, mesh, strategies, exact.paths, dropped)
+    return Decision(laid, graph, wishes, mesh, folded, chosen, solution, program, exact)
+
+
+def best_near(exact: Exact, solution: Solution, made: Collection[ClassId] = ()) -> Solution:
+    """The cheapest choice near a solution, message by message; what is `made` already stays."""
+    strategies, seconds = exact.improved(solution.strategies, made)
+    return replace(solution, strategies=strategies, seconds=seconds)
 
 
 def _of(node: Node, folded: Folded, solution: Solution) -> Strategy:

@@ -1,8 +1,8 @@
 """Why a value lies as it does: what else it could be, and what that would cost with everything else laid out for it.
 
 In: a decision and a node. Out: its alternatives, the chosen one first, each with the seconds that a whole step would
-take more, the bytes that a device would hold more, and what left the choice no other way. Every figure is the integer
-program's, solved anew with that one choice made.
+take more, the bytes that a device would hold more, and what left the choice no other way. Every figure is that of the
+integer program solved anew with that one choice made, priced message by message.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..ir.layout import Axes
 from ..ir.levels import RELAYOUTS
 from ..ir.types import Node, Phase
 from .choices import Wishes, choices
-from .decide import Decision
+from .decide import Decision, best_near
 from .fold import ClassId
 from .solve import Infeasible
 from .strategies import Strategy, operand_layouts, result_layouts
@@ -63,7 +63,7 @@ def _more(decision: Decision, name: ClassId, strategy: Strategy) -> tuple[float 
     """What a step takes more, and a device holds more, with this choice made and all others made for it."""
     program = decision.program
     try:
-        found = program.solve({name: strategy})
+        found = best_near(decision.exact, program.solve({name: strategy}), (name,))
     except Infeasible:
         return None, 0
     more = program.resident_bytes(found.strategies) - program.resident_bytes(decision.solution.strategies)

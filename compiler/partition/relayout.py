@@ -103,6 +103,9 @@ class Paths:
 
     mesh: Mesh
     price: Price
+    edges: dict[tuple[Dims, int, Layout], list[tuple[Move, float]]] = field(
+        default_factory=dict[tuple[Dims, int, Layout], list[tuple[Move, float]]]
+    )
     known: dict[tuple[Dims, int, Layout, Layout], tuple[float, tuple[Move, ...]]] = field(
         default_factory=dict[tuple[Dims, int, Layout, Layout], tuple[float, tuple[Move, ...]]]
     )
@@ -116,6 +119,14 @@ class Paths:
             self.known[key] = self._search(dims, itemsize, source, target)
         return self.known[key]
 
+    def _from(self, dims: Dims, itemsize: int, layout: Layout) -> list[tuple[Move, float]]:
+        """The moves from a layout, with their seconds."""
+        key = (dims, itemsize, layout)
+        if key not in self.edges:
+            every = moves(dims, layout, self.mesh)
+            self.edges[key] = [(move, self.price(move, dims, itemsize)) for move in every]
+        return self.edges[key]
+
     def _search(self, dims: Dims, itemsize: int, source: Layout, target: Layout) -> tuple[float, tuple[Move, ...]]:
         best: dict[Layout, float] = {source: 0.0}
         came: dict[Layout, Move] = {}
@@ -127,8 +138,8 @@ class Paths:
                 return seconds, tuple(_back(came, source, target))
             if seconds > best[layout]:
                 continue
-            for move in moves(dims, layout, self.mesh):
-                found = seconds + self.price(move, dims, itemsize)
+            for move, price in self._from(dims, itemsize, layout):
+                found = seconds + price
                 if found < best.get(move.after, float("inf")):
                     best[move.after], came[move.after] = found, move
                     pushed += 1

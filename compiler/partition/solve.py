@@ -55,7 +55,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """strategies: of every class. seconds: what the model says a step takes. gap: of the bound, 0 where it is proven.
+    """strategies: of every class. seconds: what a step takes. gap: of the program's bound, 0 where it is proven.
     relaxed: the linear relaxation's seconds. variables, constraints: how large the program was."""
 
     strategies: Mapping[ClassId, Strategy]
@@ -349,6 +349,10 @@ class Program:
             raise Infeasible
         gap = max(0.0, 1 - bound / best.value) if best.value > 0 else 0.0
         return Solution(self._picked(best.x), best.value, gap, relaxed.value, len(self.costs), len(self.rows))
+
+    def bound(self) -> float:
+        """Seconds that no choice is below; infinite where none fits the memory."""
+        return self.integer.relaxed(self._kept({})).value
 
     def price(self, picked: Mapping[ClassId, Strategy]) -> float:
         """The seconds of a choice, everything brought where it is wanted in the cheapest way; infinite if barred."""
