@@ -6,8 +6,9 @@ budget                `torch._functorch.config.activation_memory_budget` of a ha
                       graphs PyTorch's own kernels run
 budget-compiled       the same graphs through inductor; on a CPU it wants a C++ compiler
 
-Each peer's peak is measured. Ours is compiled twice: to `recompute = budget(that peak)`, so that times are compared at
-equal memory, and to the least that it can do with. The steps then alternate in one process.
+Each peer's peak is measured. Ours is compiled to `recompute = budget(that peak)`, so that times are compared at equal
+memory; and to the least that it can do with, and half-way to that, to see how much less will do in the same time. The
+steps then alternate in one process.
 """
 
 from __future__ import annotations
@@ -98,13 +99,13 @@ def _cases(spec: Spec, peer: Peer, rounds: int, device: torch.device, table: Tab
         del running
         peaks = [peak_bytes(make, device) for make in ours]
     return [
-        Case(RECIPE, f"PyTorch {peer.name}", said, True, seconds / their, peak / limit, seconds, their, peak, limit)
-        for said, seconds, peak in zip(builds, mine, peaks, strict=True)
+        Case(RECIPE, f"PyTorch {peer.name}", said, at == 0, seconds / their, peak / limit, seconds, their, peak, limit)
+        for at, (said, seconds, peak) in enumerate(zip(builds, mine, peaks, strict=True))
     ]
 
 
 def _within(spec: Spec, limit: int, folder: Path, device: torch.device, table: Table | None) -> dict[str, Path]:
-    """Builds of ours by what they are: within a limit, where that can be, and with the least."""
+    """Builds of ours by what they are: within a limit, where that can be, and with less."""
     found: dict[str, Path] = {}
     least = limit
     try:
@@ -112,10 +113,11 @@ def _within(spec: Spec, limit: int, folder: Path, device: torch.device, table: T
     except SpecError as refusal:
         (said,) = refusal.diagnostics
         least = int(float((said.hint or "").partition("budget(")[2].partition(" MiB")[0]) * MIB)
-    for name, budget in (("Partita within it", limit), ("Partita with the least", least)):
+    budgets = {"within it": limit, "half-way to the least": (limit + least) // 2, "with the least": least}
+    for at, (name, budget) in enumerate(budgets.items()):
         if budget >= least:
-            found[name] = folder / name.rpartition(" ")[2]
-            _compiled(spec, budget, found[name], device, table)
+            found[f"Partita {name}"] = folder / str(at)
+            _compiled(spec, budget, folder / str(at), device, table)
     return found
 
 

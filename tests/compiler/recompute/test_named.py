@@ -20,48 +20,59 @@ from partita.compiler.passes import Pass, run_passes
 from partita.compiler.passes.localize import localize
 from partita.compiler.passes.rematerialize import Rematerialize
 from partita.compiler.pipeline import step_passes
+from partita.compiler.schedule.forms import build, parse_form
+from partita.compiler.schedule.place import in_flight
 
 S, B, H, A = 256, 2, 512, 8
-SPEC = f"""use std
+GPT3 = (2048, 1, 12288, 96)  # s, b, h, a of GPT-3 175B with microbatches of one row
+SPEC = """use std
 
-block GBlock[D, H, F] : x[T, D] -> [T, D] {{
+block GBlock[D, H, F] : x[T, D] -> [T, D] {
   ln1  : LayerNorm[D]
   attn : Attention[D, H](mask = causal, bias = true, drop = 0.1)
   ln2  : LayerNorm[D]
   mlp  : MLP[D, F](act = gelu_tanh)
   h = x + dropout(attn(ln1(x)), 0.1)
   return h + dropout(mlp(ln2(h)), 0.1)
-}}
+}
 
-model GPT : tokens[T] in V -> logits[T, V] {{
-  sizes {{
+model GPT : tokens[T] in V -> logits[T, V] {
+  sizes {
            L  D    H    F        V
-    small  3  {H}  {A}  {4 * H}  512
-  }}
+    small  3  @H  @A  @F  512
+  }
   wte    : Embedding[V, D]
   blocks : chain L of GBlock[D, H, F]
   return dot[D](blocks(wte(tokens)), wte.table)
-}}
+}
 
-train run {{
+train run {
   model = GPT.small
-  dims  = [T = {S}]
-  data {{ read = corpus("python-docs"), rows = chunk(T), target = next(tokens) }}
+  dims  = [T = @S]
+  data { read = corpus("python-docs"), rows = chunk(T), target = next(tokens) }
   loss      = mean(cross_entropy[V](logits, target))
-  batch     = {B}
+  batch     = @B
   steps     = 1
   optimizer = sgd
   lr        = 1e-2
   precision = mixed(compute = bf16)
-}}
+}
 """
 TOKENS = S * B * H
 
 
+def written(s: int, b: int, h: int, a: int) -> str:
+    """The spec of a GPT of three layers."""
+    text = SPEC
+    for mark, size in {"@S": s, "@B": b, "@H": h, "@A": a, "@F": 4 * h}.items():
+        text = text.replace(mark, str(size))
+    return text
+
+
 @cache
-def stages() -> tuple[Graph, list[Pass]]:
+def stages(sizes: tuple[int, int, int, int] = (S, B, H, A)) -> tuple[Graph, list[Pass]]:
     """The graph that the pass is given, and the passes behind it; the loss apart from the head, to be cut along V."""
-    spec, found = load(Source("run.partita", SPEC))
+    spec, found = load(Source("run.partita", written(*sizes)))
     assert spec is not None, found
     recipe = load_recipe(spec, "run")
     loss, _ = elaborate_loss(spec, recipe)
@@ -99,6 +110,17 @@ def test_paths_keep_nothing_of_the_instances_that_they_name() -> None:
     assert [path for path in kept_for_backward(graph) if ".attn" in path]
 
 
+def kept_by_one_of(tensor: int, sequence: bool, layers: str, sizes: tuple[int, int, int, int] = (S, B, H, A)) -> int:
+    """Bytes that one device keeps of the middle layer. That D stays whole is the paper's: it need not."""
+    pins = {"H": ("tensor",), "F": ("tensor",), "V": ("tensor",), "D": (), "T": ("tensor",) if sequence else ()}
+    mesh = Mesh((("tensor", tensor),))
+    graph, behind = stages(sizes)
+    step = run_passes(graph, [Rematerialize("none", layers), *behind], GRADIENT)
+    laid = partitioned([step], mesh, Wishes(pins)).graph
+    local = localize(laid, mesh, next(iter(mesh.coordinates())))
+    return sum(size for path, size in kept_for_backward(local).items() if f"{path}.".startswith("blocks.1."))
+
+
 @pytest.mark.parametrize("tensor", [2, 4])
 @pytest.mark.parametrize("sequence", [False, True])
 @pytest.mark.parametrize(("layers", "scores"), [("none", 5), ("selective", 0), ("full", None)])
@@ -107,12 +129,7 @@ def test_along_a_tensor_axis(layers: str, scores: int | None, sequence: bool, te
     halves of a block, s b h (34 / t + 5 a s / (h t)): what is gathered before a contraction is gathered again in the
     backward. Selective without the last term; full recomputation keeps an input, s b h 2, or a device's part of it.
     Beside that, within 2 %, the norms' statistics and the causal mask, which is cut where attention is cut by rows."""
-    pins = {"H": ("tensor",), "F": ("tensor",), "V": ("tensor",), "T": ("tensor",) if sequence else ()}
-    mesh = Mesh((("tensor", tensor),))
-    step = run_passes(before(), [Rematerialize("none", layers), *stages()[1]], GRADIENT)
-    laid = partitioned([step], mesh, Wishes(pins)).graph
-    local = localize(laid, mesh, next(iter(mesh.coordinates())))
-    found = sum(size for path, size in kept_for_backward(local).items() if f"{path}.".startswith("blocks.1."))
+    found = kept_by_one_of(tensor, sequence, layers)
     parts = tensor if sequence else 1
     if scores is None:
         assert found == pytest.approx(2 * TOKENS // parts, rel=0.02)
@@ -121,6 +138,18 @@ def test_along_a_tensor_axis(layers: str, scores: int | None, sequence: bool, te
     assert found == pytest.approx(formula, rel=0.02)
     mask = S * S if scores else 0
     assert found - formula - 2 * 2 * 4 * S * B // parts in (mask, mask // parts)
+
+
+@pytest.mark.parametrize(("sequence", "layers", "gib"), [(False, "none", 66.84), (True, "selective", 12.35)])
+def test_a_device_of_gpt_3(sequence: bool, layers: str, gib: float) -> None:
+    """GPT-3 175B, tensor 8, pipe 8, interleave 3, microbatches of a row: the first device's activations, of the same
+    paper's formula s b h L (10 + 24 / t + 5 a s / (h t)) (1 + (p - 1) / (p m)) and s b h L 34 / t with that factor."""
+    pipe, interleave, blocks = 8, 3, 96
+    schedule = build(parse_form(f"interleaved({interleave})"), pipe, 8 * pipe)
+    most = max(sum(chunks) for chunks in in_flight(schedule)[0])
+    assert most == pipe * interleave + pipe - 1  # p m (1 + (p - 1) / (p m)) chunks
+    kept = kept_by_one_of(8, sequence, layers, GPT3)
+    assert most * blocks // (pipe * interleave) * kept / (1 << 30) == pytest.approx(gib, rel=0.01)
 
 
 @pytest.mark.parametrize("layers", ["full", "selective"])
