@@ -31,6 +31,7 @@ CODES = MappingProxyType(
         "E0524": "a build that runs foreign code",
         "E0525": "a foreign kernel that is not what the spec says",
         "E0526": "the loss is far above those of the steps before",
+        "E0527": "a step took more memory than its budget",
         "E0530": "an optional package is missing",
         "E0531": "there are more or fewer processes than the build's mesh has devices",
         "E0532": "a process of the mesh ended",

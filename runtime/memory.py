@@ -8,7 +8,7 @@ device, what runs on its host is left out: what that holds on to is not the allo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -35,10 +35,24 @@ def measure_peak(call: Callable[[], Result], held: Iterable[torch.Tensor], devic
     return result, before + _peak_of(recorded)
 
 
+def cap_memory(device: torch.device, budget_bytes: int | None) -> None:
+    """Let CUDA's allocator give this process no more than a budget."""
+    if budget_bytes is not None and device.type == "cuda":
+        whole = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, budget_bytes / whole), device)
+
+
 def held_bytes(tensors: Iterable[torch.Tensor]) -> int:
     """Bytes of the storages that tensors hold, each once."""
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
     return sum(storages.values())
+
+
+def owners_of(foretold: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Whose the peak was to be, with its bytes, the largest first (a build's predictions, `peak_bytes.OWNER`)."""
+    head = "peak_bytes."
+    sizes = {key.removeprefix(head): size for key, size in foretold.items() if key.startswith(head) and size}
+    return sorted(sizes.items(), key=lambda one: (-one[1], one[0]))
 
 
 def _peak_of(recorded: profile) -> int:

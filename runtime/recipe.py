@@ -164,6 +164,7 @@ class Training:
     sees_ahead: str | None = None
     export: Export | None = None
     trace: Trace | None = None
+    budget_bytes: int | None = None
 
     @property
     def runs_per_step(self) -> int:

@@ -25,7 +25,7 @@ from .execute import Executable as Interpreter
 from .fault import RuntimeFault
 from .feed import Executable, open_feeds, step_data
 from .judge import Judge
-from .memory import measure_peak
+from .memory import cap_memory, measure_peak, owners_of
 from .mesh import Place, highest, join_mesh, leads
 from .metrics import EvalRecord, Metrics, StepRecord, Summary, bits_per_byte, read_summary
 from .process import Leave, leave_on_signals, own_device, process_group
@@ -35,6 +35,7 @@ from .state import Store, parameter_count
 from .trace import Tracer
 
 WARM_UP = 3  # steps of a process that no timing counts
+MIB = 1 << 20
 MEASURED = 1  # the first step of a process, from 0, whose memory is measured (it is slower, so no timing counts it)
 
 
@@ -55,6 +56,7 @@ def train(build_folder: Path, options: Options, executable: Executable | None = 
         executable = open_build(build_folder, device, options.compiled, options.kernels)
     training, build = from_plain(executable.build.recipe), executable.build
     check_build(executable, training, options)
+    cap_memory(device, training.budget_bytes)
     try:
         with process_group(device, options.timeout_s), leave_on_signals() as leave:
             place = join_mesh(build.mesh, device, options.timeout_s)
@@ -229,8 +231,20 @@ class _Run:
             held = [*own, *(tensor for rows in data for tensor in rows.values())]
             outputs, peak = measure_peak(call, held, self.executable.device)
             self.peak_bytes = max(self.peak_bytes or 0, int(highest(peak)))
+            self._keep_to(self.training.budget_bytes)
             return outputs
         return call()
+
+    def _keep_to(self, budget_bytes: int | None) -> None:
+        """Raises `RuntimeFault` E0527 where a step held more on the device than its budget."""
+        if budget_bytes is None or self.peak_bytes is None or self.peak_bytes <= budget_bytes:
+            return
+        sizes = owners_of(self.executable.build.predictions)
+        whose = f"; {sizes[0][0]} were to have {sizes[0][1] / MIB:,.6g} MiB of it" if sizes else ""
+        took = f"step {self.done + 1} took {self.peak_bytes / MIB:,.6g} MiB"
+        raise RuntimeFault(
+            "E0527", f"{took}, but the budget is {budget_bytes / MIB:,.6g} MiB{whose}", "recompute or offload more"
+        )
 
     def _on_device(self) -> list[torch.Tensor]:
         """The tensors of the store, but for those that lie on the host."""

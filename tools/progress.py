@@ -14,6 +14,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from ..runtime.memory import owners_of
 from ..runtime.metrics import EvalRecord, StepRecord, Summary
 from .numbers import bytes_text, compact, seconds_text
 
@@ -64,13 +65,13 @@ def comparison(summary: Summary) -> str:
 
 
 def _owners(foretold: Mapping[str, float]) -> str:
-    """Whose the peak was to be, the largest first."""
-    peak, head = foretold.get("peak_bytes"), "peak_bytes."
-    sizes = {key.removeprefix(head): size for key, size in foretold.items() if key.startswith(head) and size}
+    """Whose the peak was to be, the largest first; what lies on the host beside."""
+    peak, sizes = foretold.get("peak_bytes"), owners_of(foretold)
     if not peak or not sizes:
         return ""
-    words = [f"{owner} {100 * sizes[owner] / peak:.0f}%" for owner in sorted(sizes, key=lambda o: (-sizes[o], o))]
-    return f"\nwhose the peak is: {', '.join(words)}"
+    words = [f"{owner} {100 * size / peak:.0f}%" for owner, size in sizes]
+    host = f"\non the host: {bytes_text(foretold['host_bytes'])}" if foretold.get("host_bytes") else ""
+    return f"\nwhose the peak is: {', '.join(words)}{host}"
 
 
 @dataclass

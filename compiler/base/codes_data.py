@@ -134,6 +134,12 @@ ENTRIES: tuple[Entry, ...] = (
         "`on_spike` says how far is far, and what follows.",
     ),
     Entry(
+        code="E0527",
+        title="a step took more memory than its budget",
+        what="What the device held at the peak of the first step that was measured is above the plan's `budget`.",
+        why="Something is held that was not foretold. The message says whose the memory was to be.",
+    ),
+    Entry(
         code="E0530",
         title="an optional package is missing",
         what="The recipe asks for something that an optional package does.",

@@ -117,4 +117,11 @@ ENTRIES: tuple[Entry, ...] = (
         why="Parameters, optimizer states, gradients and one block's work must fit. The message says what a step takes "
         "at the least.",
     ),
+    Entry(
+        code="E0952",
+        title="a step that takes more than its plan's budget",
+        what="The peak of a step, foretold from what it is compiled to, is above the `budget` of a device.",
+        why="The message says whose the memory is. `recompute`, `offload`, more microbatches or a mesh lower the peak; "
+        "`partita fit` says what each would cost.",
+    ),
 )

@@ -24,6 +24,7 @@ def plain(recipe: Recipe) -> dict[str, object]:
         "steps": recipe.steps,
         "batch": recipe.batch,
         "seed": recipe.seed,
+        "budget_bytes": None if recipe.plan is None else recipe.plan.budget_bytes,
         "turns": [{"program": t.program, "repeat": t.repeat, "name": t.update} for t in recipe.turns],
         "start": recipe.start,
         "trace": None if recipe.trace is None else {"at": recipe.trace.at, "steps": recipe.trace.steps},

@@ -20,6 +20,7 @@ from typing import Any
 
 from ...runtime.program import Build, Program, is_step
 from ...runtime.program_json import to_json
+from ..base.diagnostic import Diagnostic, SpecError
 from ..cost.memory import Owner
 from ..cost.table import Table
 from ..ir.graph import Graph
@@ -33,6 +34,7 @@ from .program import lower_graph, lower_stage
 from .timing import StepTime, part_seconds, pipeline_seconds, step_time
 
 MANIFEST = "manifest.json"
+MIB = 1 << 20
 
 
 def lower(
@@ -56,10 +58,21 @@ def lower(
     """
     build, sources = compile_graphs(graphs, recipe, predictions, device=device, dump=dump, spread=spread, table=table)
     build = replace(build, kernels=tuple(kernels))
+    within(build, recipe.get("budget_bytes"))
     if folder is not None:
         modules = {f"modules/{name}.py": text for name, text in sources.items()}
         write({"program.json": to_json(build), **modules, **(files or {})}, Path(folder))
     return build
+
+
+def within(build: Build, budget_bytes: int | None) -> None:
+    """Raises SpecError E0952, which names the largest owners, where a step's peak is above a device's budget."""
+    peak = int(build.predictions.get("peak_bytes", 0))
+    if budget_bytes is not None and peak > budget_bytes:
+        sizes = {owner.value: build.predictions[f"peak_bytes.{owner.value}"] for owner in Owner}
+        whose = ", ".join(f"{name} {sizes[name] / MIB:,.6g}" for name in sorted(sizes, key=lambda n: -sizes[n])[:3])
+        title = f"a step takes {peak / MIB:,.6g} MiB, but the budget is {budget_bytes / MIB:,.6g} MiB ({whose} MiB)"
+        raise SpecError(Diagnostic("E0952", title, hint="recompute = full, offload = optimizer, more microbatches"))
 
 
 def compile_graphs(

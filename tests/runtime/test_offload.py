@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
+from partita.compiler.base.diagnostic import SpecError
 from partita.compiler.elaborate.recipe import Plan
 from partita.compiler.elaborate.recipes import load_recipe
+from partita.compiler.lower.build import write
 from partita.compiler.pipeline import compile_recipe
 from partita.runtime.begin import Options
+from partita.runtime.fault import RuntimeFault
 from partita.runtime.metrics import Summary
 from partita.runtime.train import train
 from samples.spec_texts import text_spec
@@ -45,8 +49,12 @@ train t {
 """
 
 
-def trained(folder: Path, keys: str, offload: tuple[str, ...]) -> Summary:
-    spec = text_spec(SPEC.replace("KEYS", keys))
+LARGE = SPEC.replace("D = 64, F = 256, L = 4", "D = 256, F = 1024, L = 6")
+
+
+def trained(folder: Path, keys: str, offload: tuple[str, ...], text: str = SPEC) -> Summary:
+    folder.mkdir()
+    spec = text_spec(text.replace("KEYS", keys))
     recipe = load_recipe(spec, "t")
     recipe = dataclasses.replace(recipe, plan=dataclasses.replace(recipe.plan or Plan(), offload=offload))
     compile_recipe(spec, recipe, folder / "build")
@@ -63,8 +71,6 @@ def trained(folder: Path, keys: str, offload: tuple[str, ...]) -> Summary:
     ],
 )
 def test_the_same_losses_in_less_memory(tmp_path: Path, keys: str) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
     plain, moved = trained(tmp_path / "a", keys, ()), trained(tmp_path / "b", keys, ("optimizer",))
     assert moved.loss == plain.loss
     assert moved.peak_bytes == pytest.approx(moved.predicted["peak_bytes"], rel=0.02)
@@ -72,3 +78,37 @@ def test_the_same_losses_in_less_memory(tmp_path: Path, keys: str) -> None:
     assert moved.peak_bytes is not None
     assert plain.peak_bytes is not None
     assert moved.peak_bytes < 0.8 * plain.peak_bytes
+
+
+def test_a_state_of_four_budgets_trains(tmp_path: Path) -> None:
+    """Parameters, gradients and the optimizer's state are more than four times what the device may hold."""
+    keys = (
+        "optimizer = adamw()\n precision = mixed(compute = bf16)\n log { grad_norm = true }\n plan { recompute = full }"
+    )
+    budget = 12 << 20
+    plain = trained(tmp_path / "a", keys, (), LARGE)
+    state = 16 * plain.parameters  # in float32: parameters, gradients, two moments
+    assert state > 4 * budget
+    tight = keys.replace("plan {", f"plan {{ budget = {budget >> 20} MiB\n")
+    moved = trained(tmp_path / "b", tight, ("optimizer",), LARGE)
+    assert moved.loss == plain.loss
+    assert moved.peak_bytes is not None
+    assert moved.peak_bytes <= budget
+    with pytest.raises(SpecError, match=r"E0952.*optimizer state"):
+        trained(tmp_path / "c", tight, (), LARGE)
+
+
+def test_a_step_above_its_budget_is_refused_while_it_runs(tmp_path: Path) -> None:
+    folder = tmp_path / "build"
+    spec = text_spec(SPEC.replace("KEYS", "optimizer = adamw()\n plan { budget = 1 GiB }"))
+    recipe = load_recipe(spec, "t")
+    build = compile_recipe(spec, recipe, folder)
+    text = (folder / "program.json").read_text("utf-8")
+    assert build.recipe["budget_bytes"] == 1 << 30
+    files = {
+        name: (folder / name).read_text("utf-8")
+        for name in json.loads((folder / "manifest.json").read_text())["sha256"]
+    }
+    write({**files, "program.json": text.replace(str(1 << 30), str(1 << 20))}, folder)
+    with pytest.raises(RuntimeFault, match=r"E0527.*optimizer state"):
+        train(folder, Options(tmp_path / "run", device="cpu"))
