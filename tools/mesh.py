@@ -15,23 +15,27 @@ from dataclasses import replace
 from rich.console import Console
 
 from ..compiler import pipeline
-from ..compiler.base.diagnostic import Diagnostic, SpecError, render_all
+from ..compiler.base.diagnostic import Diagnostic, Diagnostics, SpecError, render_all
 from ..compiler.cost.account import account
 from ..compiler.cost.cluster import Cluster
 from ..compiler.devices import machines, partitioned, wishes_of
 from ..compiler.elaborate.load import Spec
 from ..compiler.elaborate.plan import PIPE, pipeline_faults
 from ..compiler.elaborate.recipe import Plan, Recipe, Rows
+from ..compiler.elaborate.records import check_record
 from ..compiler.ir.layout import Mesh
+from ..compiler.language.syntax import Name, RecordSet
 from ..compiler.partition.decide import Decision
 from ..compiler.partition.impossible import idle_axes
 from ..compiler.schedule.forms import FormFault, parse_form
+from .fault import CommandFault
 from .machines import add_cluster, cluster_from
 from .numbers import bytes_text, seconds_text
-from .specs import Bound, step_of
+from .specs import Bound, open_spec, step_of
 
 # The settings that `--microbatches`, `--recompute` and `--offload` stand for.
-MICROBATCHES, RECOMPUTE, OFFLOAD = "plan.microbatches", "plan.recompute", "plan.offload"
+PLAN = "plan"
+MICROBATCHES, RECOMPUTE, OFFLOAD = f"{PLAN}.microbatches", f"{PLAN}.recompute", f"{PLAN}.offload"
 
 
 def add_mesh(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +53,10 @@ def add_mesh(parser: argparse.ArgumentParser) -> None:
         "--offload", metavar="WHAT", action="append", dest="sets", type=_offload,
         help="what lies on the host between its uses: none, optimizer",
     )  # fmt: skip
+    parser.add_argument(
+        "--plan", metavar="FILE", action="extend", dest="sets", type=settings_of,
+        help="the plan of FILE, or FILE:NAME, as `partita plan` writes it",
+    )  # fmt: skip
     add_cluster(parser)
     add_pipeline(parser)
 
@@ -64,6 +72,23 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
         "--microbatches", metavar="M", action="append", dest="sets", type=_microbatches, help="parts of a step's batch"
     )
     parser.add_argument("--balance", metavar="N,N,…", help="how many blocks each chunk has, to place by hand")
+
+
+def settings_of(word: str) -> list[str]:
+    """The settings that a file's plan stands for. Raises CommandFault, SpecError."""
+    path, colon, name = word.rpartition(":")
+    path, name = (path, name) if colon and not name.endswith(".partita") else (word, "")
+    spec = open_spec(path)
+    found = {own: record for (kind, own), record in spec.records.items() if kind == "plan"}
+    wanted = name or next(iter(found), "")
+    if wanted not in found:
+        raise CommandFault(f"{path} has no plan `{wanted}`" if name else f"{path} has no plan")
+    sink = Diagnostics()
+    check_record(found[wanted], spec.records, sink)
+    sink.raise_if_errors()
+    entries = [one for one in found[wanted].entries if isinstance(one, RecordSet)]
+    pairs = [(one.key.text, one.value.span.text) for one in entries if isinstance(one.key, Name)]
+    return [f"{PLAN}.{key}={value}" for key, value in pairs if key != "for"]
 
 
 def _recompute(choice: str) -> str:

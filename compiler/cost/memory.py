@@ -88,6 +88,11 @@ def kept_for_backward(graph: Graph) -> dict[str, int]:
     return dict(kept)
 
 
+def alive_bytes(graph: Graph, rounding_bytes: int = CPU_ROUNDING_BYTES) -> dict[str, int]:
+    """For each node the bytes that are alive while it runs, its workspace among them."""
+    return _Walk(graph, rounding_bytes).course()
+
+
 @dataclass
 class _Walk:
     """One pass over the order: where each piece of memory is born and dies."""
@@ -160,25 +165,33 @@ class _Walk:
         return -(-exact // self.rounding_bytes) * self.rounding_bytes
 
     def run(self) -> Memory:
-        """Follows the order, keeping what is alive, and remembers the highest moment."""
+        """The highest moment of the course, the first where there are several."""
+        course = self.course()
+        peak, at = sum(self._alive_at(-1).values()), -1
+        for position, node in enumerate(self.order):
+            if course[node.id] > peak:
+                peak, at = course[node.id], position
+        where = self.order[at].id if at >= 0 else ""
+        workspace = cost_of(self.order[at]).workspace_bytes if at >= 0 else 0
+        return Memory(peak, where, self._shares(self._alive_at(at), where, workspace))
+
+    def course(self) -> dict[str, int]:
+        """Follows the order: what is alive while each node runs, with its workspace."""
         alive = self._alive_at(-1)
         total = sum(alive.values())
         dying = _by_position(self.death)
         born = _by_position(self.birth)
-        peak, at, workspace_then = total, -1, 0
+        found: dict[str, int] = {}
         for position, node in enumerate(self.order):
             for value in born.get(position, ()):
                 if value not in alive:
                     alive[value] = self.size(value)
                     total += alive[value]
-            workspace = cost_of(node).workspace_bytes
-            if total + workspace > peak:
-                peak, at, workspace_then = total + workspace, position, workspace
+            found[node.id] = total + cost_of(node).workspace_bytes
             for value in dying.get(position, ()):
                 if self.graph[value[0]].op not in LASTING:
                     total -= alive.pop(value, 0)
-        where = self.order[at].id if at >= 0 else ""
-        return Memory(peak, where, self._shares(self._alive_at(at), where, workspace_then))
+        return found
 
     def _alive_at(self, position: int) -> dict[Value, int]:
         """What `run` holds while it computes the node at that position; before the first one at -1."""

@@ -1,0 +1,1 @@
+"""The search over meshes and choices, and the plan that it finds, as text."""

@@ -1,0 +1,175 @@
+"""Layouts solved once for each mesh that cuts tensors: what all plans with that mesh are priced on.
+
+In: a way to make a recipe's steps, a recipe with few layers, the cluster. Out: for each `Unit` the parts of one device.
+The integer program is solved for the fewest rows and the first policy; more rows and what is computed again lie as that
+has them, a clone as what it is a clone of. Where a graph has a node that the solved one lacks, it is solved itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ..cost.cluster import Cluster
+from ..cost.flops import work_of
+from ..elaborate.models import BATCH
+from ..elaborate.recipe import Plan, Recipe, Recompute
+from ..ir.graph import Graph
+from ..ir.layout import Mesh
+from ..ir.types import Node
+from ..partition.choices import Wishes, choices
+from ..partition.factors import factored
+from ..partition.fold import fold
+from ..partition.impossible import check_held, check_wishes
+from ..partition.price import Prices
+from ..partition.relayout import Paths
+from ..partition.rewrite import rewrite
+from ..partition.solve import Program
+from ..partition.strategies import Option, Strategy, options
+from ..passes.localize import localize
+from ..schedule.blocks import AGAIN, Chain
+from .parts import Parts, core_of, parts_of, whole
+from .space import Axes, Unit
+from .thin import Thin
+
+SEVERAL = 2  # microbatches that stand for any number of them
+
+Steps = Sequence[Callable[[Recipe], Graph]]  # ways to make a step: all compute the same
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A layout: the mesh, perhaps with an axis in factors, each node's strategy, which of the steps it is of."""
+
+    mesh: Mesh
+    wishes: Wishes
+    strategies: Mapping[str, Strategy]
+    way: int
+
+
+@dataclass
+class Layouts:
+    """Layouts of one thin recipe on one cluster. rows: of the layout that is solved."""
+
+    thin: Thin
+    steps: Steps
+    cluster: Cluster
+    rows: int
+    _graphs: dict[tuple[str, int, bool, int], Graph] = field(default_factory=dict[tuple[str, int, bool, int], Graph])
+    _solved: dict[Axes, Solved] = field(default_factory=dict[Axes, Solved])
+    _parts: dict[Unit, Parts] = field(default_factory=dict[Unit, Parts])
+
+    def parts(self, unit: Unit) -> Parts:
+        """What each block takes. Raises SpecError where a pin cannot be."""
+        if unit not in self._parts:
+            self._parts[unit] = self._parts_of(unit)
+        return self._parts[unit]
+
+    def _parts_of(self, unit: Unit) -> Parts:
+        solved = self._base(unit)
+        step = self._step(unit, solved.way)
+        prices = Prices(solved.mesh, self.cluster)
+        local = step
+        if unit.devices > 1:
+            laid = self._laid(step, solved, prices)
+            local = localize(laid, solved.mesh, (0,) * len(solved.mesh.axes))
+        parts, common, updating = parts_of(local, prices)
+        names = self.thin.whole([part.name for part in parts])
+        core, floor = core_of(local, prices, Counter(names))
+        return Parts(whole(parts, names), common, updating, self._model_flops(step), core, floor)
+
+    def _laid(self, step: Graph, solved: Solved, prices: Prices) -> Graph:
+        strategies = carried(step, solved.strategies)
+        if strategies is None:
+            solved = self._solve([step], solved.mesh, solved.wishes)
+            strategies = solved.strategies
+        return rewrite(step, solved.mesh, dict(strategies), Paths(solved.mesh, prices.move_s), frozenset())
+
+    def _base(self, unit: Unit) -> Solved:
+        """The layout of a mesh, for the fewest rows."""
+        if unit.inner not in self._solved:
+            base = replace(unit, rows=self.rows)
+            ways = range(len(self.steps) if unit.devices > 1 else 1)
+            graphs = _different([self._step(base, way) for way in ways])
+            pins = _pins(self.thin.recipe.plan, unit.inner)
+            mesh, wishes = Mesh(unit.inner), Wishes({BATCH: (), **pins})
+            if unit.devices > 1:
+                mesh, wishes = factored(graphs[0], mesh, wishes)
+                check_wishes(graphs[0], mesh, wishes)
+            self._solved[unit.inner] = self._solve(graphs, mesh, wishes)
+        return self._solved[unit.inner]
+
+    def _solve(self, graphs: Sequence[Graph], mesh: Mesh, wishes: Wishes) -> Solved:
+        """Of steps that compute the same, the one that takes least time on the mesh; one device runs the first."""
+        if mesh.devices == 1:
+            return Solved(mesh, wishes, {}, 0)
+        prices, found = Prices(mesh, self.cluster), list[tuple[float, int, Mapping[str, Strategy]]]()
+        for way, graph in enumerate(graphs):
+            folded = fold(graph)
+            chosen = choices(folded, mesh, wishes)
+            solution = Program(folded, chosen, prices, graph.microbatches).solve()
+            check_held(folded, solution.strategies, mesh, wishes)
+            strategies = {node.id: solution.strategies[folded.of[node.id]] for node in graph}
+            found.append((solution.seconds, way, strategies))
+        _, way, strategies = min(found, key=lambda one: one[:2])
+        return Solved(mesh, wishes, strategies, way)
+
+    def _step(self, unit: Unit, way: int) -> Graph:
+        key = (unit.recompute, unit.rows, unit.several, way)
+        if key not in self._graphs:
+            self._graphs[key] = self.steps[way](self._recipe(unit))
+        return self._graphs[key]
+
+    def _recipe(self, unit: Unit) -> Recipe:
+        """The thin recipe of one device's rows."""
+        count = SEVERAL if unit.several else 1
+        plan = Plan(recompute=Recompute(unit.recompute))  # type: ignore[arg-type]  # the space has no other names
+        return replace(self.thin.recipe, batch=count * unit.rows, microbatches=count, plan=plan)
+
+    def _model_flops(self, step: Graph) -> float:
+        """Of a microbatch of the whole model: of each block as often as it stands."""
+        chain = Chain(step)
+        flops = dict.fromkeys(chain.names, 0)
+        for node in step:
+            if node.id in chain.block and not node.id.startswith(AGAIN):
+                flops[chain.names[chain.block[node.id]]] += work_of(node).model_flops
+        return float(sum(flops[name] for name in self.thin.whole(chain.names)))
+
+
+def carried(step: Graph, solved: Mapping[str, Strategy]) -> dict[str, Strategy] | None:
+    """The strategies of a like graph for this one's nodes, in its own dims; None where one is not known there."""
+    found: dict[str, Strategy] = {}
+    for node in step:
+        known = solved.get(node.id) or solved.get(node.id.removeprefix(AGAIN))
+        own = None if known is None else _own(node, known)
+        if own is None:
+            return None
+        found[node.id] = own
+    return found
+
+
+def _own(node: Node, strategy: Strategy) -> Strategy | None:
+    """The same strategy among the options of this node."""
+    every = options(node)
+    alike = [next((own for own in every if _does(own) == _does(wanted)), None) for wanted in strategy]
+    return None if None in alike else tuple(option for option in alike if option is not None)
+
+
+def _does(option: Option) -> tuple[object, ...]:
+    """What an option does, in no dims of its own."""
+    return option.operands, option.results, option.apart, option.passes
+
+
+def _pins(plan: Plan | None, inner: Axes) -> dict[str, tuple[str, ...]]:
+    """What a plan pins to axes that cut tensors, and what it lets none cut."""
+    found: dict[str, tuple[str, ...]] = {}
+    for dim, axis in () if plan is None else plan.pins:
+        if axis is None or axis in dict(inner):
+            found[dim] = (*found.get(dim, ()), *(() if axis is None else (axis,)))
+    return found
+
+
+def _different(graphs: Sequence[Graph]) -> list[Graph]:
+    """Of equal graphs the first."""
+    return [graph for at, graph in enumerate(graphs) if all(len(graph) != len(other) for other in graphs[:at])]

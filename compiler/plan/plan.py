@@ -1,0 +1,100 @@
+"""From a recipe and a cluster to the plan that trains fastest within the devices' memory.
+
+In: a spec, a recipe, ways to make its step, a cluster. Out: a `Planner`, whose `search` gets better and better, with
+what the spec pins kept, or with more pinned; its layouts are shared, so that a second question costs little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from ..cost.cluster import Cluster
+from ..elaborate.load import Spec
+from ..elaborate.recipe import Recipe
+from .layouts import Layouts, Steps
+from .price import Flights, Priced, Pricing
+from .search import Progress, Search
+from .space import Pins, Space, Unit, divisors, pins_of
+from .thin import thin
+
+WIDE = 64  # devices, from which on a tensor's axis reaches over at most two members of the second level
+AXES = ("data", "pipe", "tensor")
+CHOSEN = (*AXES, "microbatches", "rows", "zero", "schedule", "recompute")  # what can be asked for
+
+
+class NoPlan(ValueError):
+    """There is no plan: why, and what would help."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass
+class Planner:
+    """One recipe on one cluster. limit: bytes that a device may hold."""
+
+    recipe: Recipe
+    cluster: Cluster
+    layouts: Layouts
+    space: Space
+    limit: int
+    flops: float  # of the model, in a step
+    pricings: dict[Unit, Pricing] = field(default_factory=dict[Unit, Pricing])
+    flown: dict[tuple[str, int, int], Flights] = field(default_factory=dict[tuple[str, int, int], Flights])
+
+    def search(self, pins: Mapping[str, int | str] | None = None) -> Iterator[Progress]:
+        """Better and better plans, with these choices too. Raises NoPlan, SpecError."""
+        space = replace(self.space, pins=pinned(self.space.pins, pins or {}))
+        least = self.flops / (self.cluster.machine.matmul(self.recipe.precision.compute) * space.devices)
+        found = Search(space, self.layouts, self.limit, least, space.pins.balance, self.pricings, self.flown)
+        last: Progress | None = None
+        for last in found.run():
+            yield last
+        if last is None or not last.best:
+            raise self._refused(space, found)
+
+    def mfu(self, priced: Priced) -> float:
+        """Model FLOPs utilization that is expected."""
+        peak = self.cluster.machine.matmul(self.recipe.precision.compute) * priced.choice.devices
+        return self.flops / priced.seconds / peak if priced.seconds else 0.0
+
+    def _refused(self, space: Space, search: Search) -> NoPlan:
+        """Why there is none."""
+        units = [unit for inner in space.inners() for policy in space.policies() for unit in space.units(inner, policy)]
+        if not units:
+            said = ", ".join(f"{name} = {size}" for name, size in space.pins.axes.items()) or "what is pinned"
+            title = f"{said}: a batch of {space.batch} rows on {space.devices} devices cannot be cut so"
+            return NoPlan(title, "the batch divides into `data` × microbatches, the devices into the mesh")
+        least = min(search.pricing(u).least_bytes(c) for u in units[:1] for c in space.choices(u))
+        gib = 1 << 30
+        if least > self.limit:
+            title = (
+                f"no plan fits: a device holds {self.limit / gib:.3g} GiB, and needs {least / gib:.3g} GiB at the least"
+            )
+        else:
+            title = f"no plan fits into {self.limit / gib:.3g} GiB a device"
+        return NoPlan(title, "more devices, smaller microbatches, or fewer pins")
+
+
+def planner(spec: Spec, recipe: Recipe, steps: Steps, cluster: Cluster) -> Planner:
+    """Gets ready to plan a recipe. Raises SpecError."""
+    few = thin(spec, recipe)
+    pins = pins_of(recipe)
+    layouts = Layouts(few, steps, cluster, next(n for n in divisors(recipe.batch) if pins.rows in (None, n)))
+    known = layouts.parts(Unit((), Space(1, recipe.batch, 1, 1, pins).policies()[0], layouts.rows, True))
+    widest = cluster.devices if cluster.devices <= WIDE else 2 * cluster.levels[0].members
+    limit = cluster.memory_bytes
+    if recipe.plan is not None and recipe.plan.budget_bytes is not None:
+        limit = min(limit, recipe.plan.budget_bytes)
+    space = Space(cluster.devices, recipe.batch, len(known.parts), widest, pins)
+    flops = known.model_flops * recipe.batch / layouts.rows
+    return Planner(recipe, cluster, layouts, space, limit, flops)
+
+
+def pinned(pins: Pins, more: Mapping[str, int | str]) -> Pins:
+    """The pins with others. Keys are those of `CHOSEN`."""
+    axes = {name: value for name, value in more.items() if name in AXES and isinstance(value, int)}
+    others = {name: value for name, value in more.items() if name not in axes}
+    return replace(pins, axes={**pins.axes, **axes}, **others)  # type: ignore[arg-type]

@@ -1,0 +1,338 @@
+"""The price of one plan: seconds of a step and bytes of each device.
+
+In: a choice, the parts of its unit, the cluster, what a device may hold. Out: `Priced`, or None where it does not fit.
+With m microbatches, D devices along `data`, p stages, a gradient's bytes g and what is read of a parameter r:
+
+    ZeRO 0   all-reduce g once a step
+    ZeRO 1   reduce-scatter g, all-gather r once a step; the update's traffic and memory / D
+    ZeRO 2   reduce-scatter g every microbatch; all-gather r once
+    ZeRO 3   reduce-scatter g, all-gather r in the forward and again in the backward, every microbatch
+
+(Rajbhandari et al. 2020, section 7). Stages are placed by `stages.py`, their time is the simulated schedule's. A
+long schedule is simulated until it is steady: each further microbatch takes what the slowest stage takes for it.
+Nothing overlaps but stages: that is how layouts are priced too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import accumulate, pairwise
+
+from ..cost.cluster import Cluster
+from ..ir.layout import PIPE, Mesh
+from ..partition.choices import DATA
+from ..schedule.blocks import chunk_prices
+from ..schedule.forms import FormFault, build, parse_form
+from ..schedule.place import Block, PlaceFault, by_hand, in_flight
+from ..schedule.simulate import Price, by_chunk, simulate
+from .parts import Part, Parts, Weights
+from .space import Choice
+from .stages import Load, cut, stage_bytes
+
+STEADY = 2  # times the stages: after so many microbatches a schedule repeats itself
+WHOLE = frozenset({"1f1b", "gpipe", "interleaved"})  # whose backward is not in halves
+ONE_CHUNK = frozenset({"1f1b", "gpipe", "zero_bubble"})
+Flights = Sequence[Sequence[Sequence[int]]]  # device -> what is in flight at one time: so many of each of its chunks
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """A plan with its price. seconds: of a step. stage_bytes: of a device of each stage. balance: blocks a chunk."""
+
+    choice: Choice
+    seconds: float
+    stage_bytes: tuple[int, ...]
+    balance: tuple[int, ...] = ()
+
+    @property
+    def peak_bytes(self) -> int:
+        """Of the device that takes most."""
+        return max(self.stage_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the axis `data` adds to a block: once a step, to each half of a microbatch, and bytes that last."""
+
+    reduce_s: float
+    update_s: float
+    forward_s: float
+    input_s: float
+    weight_s: float
+    static: int
+    gradients: int
+    gathered: int
+
+
+@dataclass
+class Pricing:
+    """Prices of all choices of one unit."""
+
+    parts: Parts
+    cluster: Cluster
+    limit: int
+    flown: dict[tuple[str, int, int], Flights] = field(default_factory=dict[tuple[str, int, int], "Flights"])
+    _shared: dict[tuple[int, int, int], Shared] = field(default_factory=dict[tuple[int, int, int], Shared])
+    _blocks: dict[tuple[int, int, int], list[Block]] = field(default_factory=dict[tuple[int, int, int], list[Block]])
+    _loads: dict[tuple[int, int, int], Load] = field(default_factory=dict[tuple[int, int, int], Load])
+    _placed: dict[object, tuple[int, ...] | None] = field(default_factory=dict[object, "tuple[int, ...] | None"])
+
+    # ---- what all choices share
+
+    @cached_property
+    def kinds(self) -> list[tuple[Part, int]]:
+        """Parts that differ, and how many there are of each."""
+        return list(Counter(replace(part, name="") for part in self.parts.parts).items())
+
+    @cached_property
+    def microbatch_s(self) -> float:
+        """Seconds of a microbatch, all stages after one another, without what `data` and `pipe` add."""
+        return sum(part.seconds * often for part, often in self.kinds)
+
+    def shared(self, part: Part, choice: Choice) -> Shared:
+        """What a size of `data` and a stage of ZeRO make of a block's parameters."""
+        key = (id(part.weights), choice.data, choice.zero)  # alike layers share the very object
+        if key not in self._shared:
+            self._shared[key] = self._share(part.weights, choice)
+        return self._shared[key]
+
+    def _share(self, own: Weights, choice: Choice) -> Shared:
+        data, zero, mesh = choice.data, choice.zero, _on_data(choice)
+
+        def sent(op: str, sizes: Sequence[int]) -> float:
+            if data == 1:
+                return 0.0
+            launch = self.cluster.machine.launch_s
+            return sum(self.cluster.collective_s(op, size, mesh, DATA) + launch for size in sizes)
+
+        def part(size: int, stage: int) -> int:
+            return -(-size // data) if zero >= stage else size
+
+        scattered = sent("reduce_scatter", own.gradients) if zero else 0.0
+        gathered = sent("all_gather", own.read) if zero else 0.0
+        once = sent("all_reduce", own.gradients) if zero == 0 else scattered if zero == 1 else 0.0
+        each = scattered if zero >= 2 else 0.0
+        update = own.launch_s + own.update_s / (data if zero else 1)
+        return Shared(
+            once + (gathered if zero in (1, 2) else 0.0), update, gathered if zero == 3 else 0.0,
+            gathered if zero == 3 else 0.0, each,
+            part(own.master, 1) + part(own.computed, 3) + part(own.states, 1), part(own.gradient_bytes, 2),
+            own.computed if zero == 3 else 0,
+        )  # fmt: skip
+
+    def blocks(self, choice: Choice) -> list[Block]:
+        """The chain of blocks."""
+        key = (choice.data, choice.zero, choice.pipe)
+        if key not in self._blocks:
+            self._blocks[key] = [self._block(part, choice) for part in self.parts.parts]
+        return self._blocks[key]
+
+    def _block(self, part: Part, choice: Choice) -> Block:
+        more = self.shared(part, choice)
+        link = self.cluster.link(choice.mesh, PIPE) if choice.pipe > 1 else None
+        return Block(
+            part.name, part.forward_s + more.forward_s, part.input_s + more.input_s, part.weight_s + more.weight_s,
+            part.crossing / link.bandwidth_bytes_per_s if link else 0.0,
+            link.latency_s if link and part.crossing else 0.0,
+            more.static + (more.gradients if choice.unit.several else 0), part.kept, part.held,
+        )  # fmt: skip
+
+    # ---- bounds
+
+    def bound_s(self, choice: Choice, core_s: float | None = None) -> float:
+        """No more than the plan takes: all devices busy without a pause, the slowest block alone, one microbatch's way.
+
+        core_s: in the place of this unit's own seconds of a microbatch, those that another takes at the least.
+        """
+        once = each = longest = way = 0.0
+        for part, often in self.kinds:
+            more = self.shared(part, choice)
+            once += often * (more.reduce_s + more.update_s)
+            added = more.forward_s + more.input_s + more.weight_s
+            each += often * added
+            if core_s is None:
+                longest = max(longest, part.seconds + added)
+                way += often * (part.forward_s + part.input_s)
+        work = each + (self.microbatch_s if core_s is None else core_s)
+        even = (choice.microbatches * work + once) / choice.pipe
+        return max(even, choice.microbatches * longest, way) + self.parts.common_s
+
+    def may_fit(self, choice: Choice, kept: bool = True) -> bool:
+        """False only where no way to cut the model into stages fits; without `kept`, whatever is computed again."""
+        return self.least_bytes(choice, kept) <= self.limit
+
+    def least_bytes(self, choice: Choice, kept: bool = True) -> float:
+        """Some device of a plan holds no less: all of them together have everything, once."""
+        total = 0
+        for part, often in self.kinds:
+            more = self.shared(part, choice)
+            static = more.static + (more.gradients if choice.unit.several else 0)
+            total += often * (static + (part.kept if kept else 0))
+        return total / choice.pipe
+
+    def placed_bound_s(self, choice: Choice) -> float | None:
+        """No more than the plan takes with the stages that it has; None where it does not fit.
+
+        A device waits for its first forward; 1F1B runs at most as many forwards as stages follow before the first
+        gradient comes back; and after a device's last gradient stand the devices before it.
+        """
+        cuts = self._placed_cuts(choice, ())
+        if cuts is None or choice.pipe == 1:
+            return None if cuts is None else self.bound_s(choice)
+        form = parse_form(choice.schedule)
+        prices = self._chunk_prices(choice, list(pairwise((0, *cuts))))
+        placement, best = form.placement(choice.pipe), 0.0
+        forward = [float(p.forward) for p in prices]
+        back = [float(p.input) + (float(p.weight) if form.name in WHOLE else 0.0) for p in prices]
+        sent = [float(p.transfer) + float(p.latency) for p in prices]
+        for device in range(choice.pipe):
+            own = [chunk for chunk, home in enumerate(placement) if home == device]
+            first = own[0]
+            work = choice.microbatches * sum(_compute_s(prices[c]) for c in own) + sum(
+                float(prices[c].reduce) for c in own
+            )
+            before = sum(forward[:first]) + sum(sent[:first])
+            wait = 0.0
+            if form.name in ONE_CHUNK:
+                ahead = choice.microbatches if form.name == "gpipe" else min(choice.microbatches, choice.pipe - device)
+                there = sum(forward[first:]) + sum(back[first + 1 :]) + 2 * sum(sent[first:-1])
+                wait = max(0.0, there - ahead * forward[first])
+            best = max(best, before + wait + work)
+        return best + self.parts.common_s
+
+    # ---- the price
+
+    def price(self, choice: Choice, balance: tuple[int, ...] = ()) -> Priced | None:
+        """The plan with its stages; None where it does not fit, or has no schedule."""
+        cuts = self._placed_cuts(choice, balance)
+        if cuts is None:
+            return None
+        return self._single(choice) if choice.pipe == 1 else self._piped(choice, cuts)
+
+    def _placed_cuts(self, choice: Choice, balance: tuple[int, ...]) -> tuple[int, ...] | None:
+        if choice.pipe == 1:
+            return (len(self.parts.parts),)
+        try:
+            return self._cuts(choice, balance)
+        except (FormFault, PlaceFault):
+            return None
+
+    def _single(self, choice: Choice) -> Priced | None:
+        """One stage: everything one after the other."""
+        blocks = self.blocks(choice)
+        once = sum(s.reduce_s + s.update_s for s in (self.shared(part, choice) for part in self.parts.parts))
+        seconds = choice.microbatches * sum(b.compute_s for b in blocks) + once + self.parts.common_s
+        held = stage_bytes(self.load(choice), 0, len(blocks), 1, self.parts.updating)
+        return Priced(choice, seconds, (held,)) if held <= self.limit else None
+
+    def _cuts(self, choice: Choice, balance: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Where chunks end."""
+        key = (
+            choice.data,
+            choice.zero,
+            choice.pipe,
+            choice.schedule,
+            min(choice.microbatches, STEADY * choice.pipe),
+            balance,
+        )
+        if key not in self._placed:
+            self._placed[key] = self._find_cuts(choice, balance)
+        return self._placed[key]
+
+    def _find_cuts(self, choice: Choice, balance: tuple[int, ...]) -> tuple[int, ...] | None:
+        form = parse_form(choice.schedule)
+        placement, load = form.placement(choice.pipe), self.load(choice)
+        flights = self.flights(choice)
+        if balance:
+            by_hand(self.blocks(choice), placement, balance)
+            ends = tuple(accumulate(balance))
+        elif len(placement) == choice.pipe:
+            flying = [max((one[0] for one in device), default=1) for device in flights]
+            found = cut(load, choice.pipe, flying, self.limit, self.parts.updating)
+            if found is None:
+                return None
+            ends = found
+        else:  # each chunk as if on a device of its own: they are alike, and so are devices
+            found = cut(load, len(placement))
+            assert found is not None, "the space has no more chunks than blocks"
+            ends = found
+        return ends if max(self._stage_bytes(choice, ends, placement, flights)) <= self.limit else None
+
+    def flights(self, choice: Choice) -> Flights:
+        """What each device has in flight at one time: the same for all units."""
+        key = (choice.schedule, choice.pipe, min(choice.microbatches, STEADY * choice.pipe))
+        if key not in self.flown:
+            self.flown[key] = in_flight(build(parse_form(key[0]), *key[1:]))
+        return self.flown[key]
+
+    def load(self, choice: Choice) -> Load:
+        """The chain that stages are cut from."""
+        key = (choice.data, choice.zero, choice.pipe)
+        if key not in self._loads:
+            blocks, parts = self.blocks(choice), self.parts.parts
+            one = not choice.unit.several
+            self._loads[key] = Load(
+                [b.compute_s for b in blocks],
+                [b.static_bytes for b in blocks],
+                [p.kept for p in parts],
+                [p.momentary + 2 * self.shared(p, choice).gathered for p in parts],
+                [self.shared(p, choice).gradients if one else 0 for p in parts],
+            )
+        return self._loads[key]
+
+    def _stage_bytes(
+        self, choice: Choice, ends: Sequence[int], placement: Sequence[int], flights: Flights
+    ) -> list[int]:
+        """The peak of each device. Of a device with several chunks: each alone, and what the others keep beside it."""
+        load, cuts = self.load(choice), list(pairwise((0, *ends)))
+        found: list[int] = []
+        for device in range(choice.pipe):
+            own = [one for one, home in zip(cuts, placement, strict=True) if home == device]
+            kept = [sum(load.kept[begin:end]) for begin, end in own]
+            static = [sum(load.static[begin:end]) for begin, end in own]
+            peaks = [0]
+            for numbers in flights[device]:
+                flying = sum(number * size for number, size in zip(numbers, kept, strict=True))
+                for at, (begin, end) in enumerate(own):
+                    if numbers[at]:
+                        alone = stage_bytes(load, begin, end, numbers[at], self.parts.updating)
+                        peaks.append(alone + sum(static) - static[at] + flying - numbers[at] * kept[at])
+            found.append(max(peaks))
+        return found
+
+    def _piped(self, choice: Choice, ends: Sequence[int]) -> Priced:
+        """The schedule's time, simulated; of many microbatches, the first ones, and so much for each further one."""
+        cuts = list(pairwise((0, *ends)))
+        prices = self._chunk_prices(choice, cuts)
+        few = min(choice.microbatches, STEADY * choice.pipe)
+        form = parse_form(choice.schedule)
+        by = by_chunk(prices)
+        seconds = float(simulate(build(form, choice.pipe, few, by), by).makespan)
+        if choice.microbatches > few:
+            busy = [0.0] * choice.pipe
+            for price, device in zip(prices, form.placement(choice.pipe), strict=True):
+                busy[device] += _compute_s(price)
+            seconds += (choice.microbatches - few) * max(busy)
+        held = self._stage_bytes(choice, ends, form.placement(choice.pipe), self.flights(choice))
+        balance = tuple(end - begin for begin, end in cuts)
+        return Priced(choice, seconds + self.parts.common_s, tuple(held), balance)
+
+    def _chunk_prices(self, choice: Choice, cuts: Sequence[tuple[int, int]]) -> list[Price]:
+        found: list[Price] = []
+        for price, (begin, end) in zip(chunk_prices(self.blocks(choice), cuts), cuts, strict=True):
+            own = [self.shared(part, choice) for part in self.parts.parts[begin:end]]
+            reduce = sum(one.reduce_s + one.update_s for one in own)
+            found.append(replace(price, reduce=reduce))  # an update is of a device: it is reckoned with its chunks
+        return found
+
+
+def _compute_s(price: Price) -> float:
+    return float(price.forward) + float(price.input) + float(price.weight)
+
+
+def _on_data(choice: Choice) -> Mesh:
+    """The mesh as far as `data` reaches: it lies outside of what cuts tensors."""
+    return Mesh(((DATA, choice.data), *choice.unit.inner))

@@ -1,0 +1,177 @@
+"""The planner against brute force: no plan of the space is faster than the one that it finds, and no bound is above a
+price."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from partita.compiler import pipeline
+from partita.compiler.base.span import Source
+from partita.compiler.cost.cluster import Cluster, Level, Link
+from partita.compiler.cost.roofline import Machine
+from partita.compiler.elaborate.load import load
+from partita.compiler.elaborate.recipe import Recipe
+from partita.compiler.elaborate.recipes import load_recipe
+from partita.compiler.ir.graph import Graph
+from partita.compiler.ir.types import DType
+from partita.compiler.plan.plan import Planner, planner
+from partita.compiler.plan.price import Priced
+from partita.compiler.plan.search import Search
+from partita.compiler.plan.space import Choice
+from partita.compiler.plan.stages import Load, cut, stage_bytes
+
+RATES = {DType.F32: 2e13, DType.BF16: 3e14}
+FAST, SLOW = Link(3e11, 3e-6), Link(2.5e10, 8e-6)
+# A node with room, devices that hold little, and two slow links between devices of little bandwidth.
+MACHINES = {
+    "node": (Machine(RATES, 2e13, 1.5e12, 4e-6), 1 << 30, FAST),
+    "tight": (Machine(RATES, 2e13, 1.5e12, 1e-6), 150_000, FAST),
+    "slow": (Machine(RATES, 2e12, 2e11, 1e-6), 1 << 28, SLOW),
+}
+MODELS = {
+    "mlp": "block B[D] : x[D] -> [D] { up : Linear[D, D]\n return x + gelu(up(x)) }",
+    "gated": "block B[D] : x[D] -> [D] { a : Linear[D, D]\n b : Linear[D, D]\n return x + silu(a(x)) * b(x) }",
+    "norm": "block B[D] : x[D] -> [D] { n : LayerNorm[D]\n up : Linear[D, D]\n return x + gelu(up(n(x))) }",
+    "attention": "block B[D] : x[T, D] -> [T, D] { a : Attention[D, 2](mask = causal)\n return x + a(x) }",
+}
+SPEC = """
+use std
+{block}
+model M : tokens[T] in V -> logits[T, V] {{
+  sizes {{
+        D  V  L
+    s  {D}  64  {L}
+  }}
+  embed : Embedding[V, D]
+  layers : chain L of B[D]
+  head : Linear[D, V]
+  return head(layers(embed(tokens)))
+}}
+train r {{
+  model = M.s
+  dims  = [T = 16]
+  data {{ read = corpus("python-docs"), rows = chunk(T), target = next(tokens) }}
+  loss = mean(cross_entropy[V](logits, target))
+  batch = {batch}
+  steps = 1
+  optimizer = adamw()
+  lr = 0.1
+}}
+"""
+
+
+def cluster(machine: str, devices: int) -> Cluster:
+    figures, memory, link = MACHINES[machine]
+    inner = min(devices, 4)
+    levels = (Level(inner, link),) + ((Level(devices // inner, SLOW),) if devices > inner else ())
+    return Cluster(figures, memory, levels)
+
+
+@cache
+def ready(model: str, layers: int, batch: int, machine: str, devices: int) -> Planner:
+    dims = "T, D" if model == "attention" else "D"
+    text = SPEC.format(block=MODELS[model], D=16, L=layers, dims=dims.rsplit(", ", maxsplit=1)[-1], batch=batch)
+    spec, found = load(Source("<test>", text))
+    assert spec is not None, found
+    recipe = load_recipe(spec, "r", [])
+
+    def step(one: Recipe) -> Graph:
+        return pipeline.step_graph(spec, one)
+
+    return planner(spec, recipe, (step,), cluster(machine, devices))
+
+
+def every(found: Planner) -> Iterator[tuple[Choice, Priced | None]]:
+    """Every plan of the space with its price."""
+    search = Search(found.space, found.layouts, found.limit, 0.0)
+    for inner in found.space.inners():
+        for policy in found.space.policies():
+            for unit in found.space.units(inner, policy):
+                for choice in found.space.choices(unit):
+                    yield choice, search.pricing(unit).price(choice)
+
+
+CASES = [
+    ("mlp", 3, 4, "node", 2), ("mlp", 3, 4, "tight", 4), ("gated", 2, 4, "slow", 2), ("norm", 4, 4, "node", 4),
+    ("attention", 2, 4, "tight", 2), ("attention", 2, 4, "node", 4), ("norm", 5, 4, "slow", 8),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
+def test_no_plan_is_faster_than_the_one_that_is_found(case: tuple[str, int, int, str, int]) -> None:
+    found = ready(*case)
+    *_, last = found.search()
+    prices = [priced.seconds for _, priced in every(found) if priced is not None]
+    assert last.over
+    assert last.best[0].seconds == pytest.approx(min(prices), rel=1e-9)
+    assert [one.seconds for one in last.best] == sorted(one.seconds for one in last.best)
+    assert all(one.peak_bytes <= found.limit for one in last.best)
+
+
+@pytest.mark.parametrize("case", CASES[:3], ids=lambda case: "-".join(map(str, case)))
+def test_no_bound_is_above_a_price(case: tuple[str, int, int, str, int]) -> None:
+    found = ready(*case)
+    search = Search(found.space, found.layouts, found.limit, 0.0)
+    for _ in search.run():
+        pass
+    for choice, priced in every(found):
+        pricing = search.pricing(choice.unit)
+        if priced is None:
+            continue
+        assert pricing.may_fit(choice)
+        assert pricing.bound_s(choice) <= priced.seconds * (1 + 1e-9), choice
+        assert (pricing.placed_bound_s(choice) or 0.0) <= priced.seconds * (1 + 1e-9), choice
+        bound = search.unit_bound_s(choice.unit)  # without end where another policy's plans are the same
+        assert bound == float("inf") or bound <= priced.seconds * (1 + 1e-9), choice
+
+
+LOADS = st.integers(1, 7).flatmap(
+    lambda n: st.tuples(
+        st.lists(st.integers(1, 20).map(float), min_size=n, max_size=n),
+        *(st.lists(st.integers(0, 9), min_size=n, max_size=n) for _ in range(4)),
+    )
+)
+
+
+@given(LOADS, st.integers(1, 4), st.lists(st.integers(1, 3), min_size=4, max_size=4), st.integers(5, 60))
+def test_stages_are_cut_as_well_as_they_can_be(
+    columns: tuple[list[float], list[int], list[int], list[int], list[int]], stages: int, flights: list[int], limit: int
+) -> None:
+    load, count = Load(*columns), len(columns[0])
+
+    def ways(begin: int, stage: int) -> Iterator[float]:
+        last = stage == stages - 1
+        for end in range(count if last else begin + 1, count + 1):
+            if begin < end and stage_bytes(load, begin, end, flights[stage], 0) <= limit:
+                here = sum(load.seconds[begin:end])
+                yield from ([here] if last else (max(here, rest) for rest in ways(end, stage + 1)))
+
+    found, best = cut(load, stages, flights, limit), min(ways(0, 0), default=None)
+    assert (found is None) == (best is None)
+    if found is not None and best is not None:
+        cuts = list(zip((0, *found[:-1]), found, strict=True))
+        assert max(sum(load.seconds[a:b]) for a, b in cuts) == pytest.approx(best, rel=1e-6)
+        assert all(stage_bytes(load, a, b, f, 0) <= limit for (a, b), f in zip(cuts, flights, strict=False))
+
+
+def test_what_is_pinned_is_kept() -> None:
+    found = ready("norm", 4, 4, "node", 4)
+    *_, free = found.search()
+    for pins in ({"tensor": 2}, {"pipe": 4}, {"microbatches": 2}, {"zero": 3, "data": 2}, {"recompute": "full"}):
+        *_, held = found.search(pins)
+        one = held.best[0]
+        said = {**dict(one.choice.mesh.axes), "microbatches": one.choice.microbatches, "zero": one.choice.zero}
+        assert {**said, "recompute": one.choice.unit.recompute}.items() >= pins.items()
+        assert one.seconds >= free.best[0].seconds * (1 - 1e-9)
+
+
+def test_a_spec_s_own_plan_is_kept() -> None:
+    found = ready("mlp", 3, 4, "node", 2)
+    pins = replace(found.space.pins, axes={"pipe": 2}, closed=True)
+    *_, last = replace(found, space=replace(found.space, pins=pins)).search()
+    assert {str(one.choice.mesh) for one in last.best} == {"pipe 2"}

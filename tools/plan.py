@@ -1,0 +1,226 @@
+"""`partita plan`: the plan that trains a recipe fastest on a cluster, within its devices' memory.
+
+In: a spec, a cluster. Out: a `plan` record, what it is foretold to take, the ten best plans; with `--why KEY` the best
+plan for each value of a choice, with `--set KEY=VALUE` what another choice would cost. Torch is not loaded. The answer
+gets better while it runs; Ctrl-C takes the best so far.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..compiler import pipeline
+from ..compiler.base.diagnostic import did_you_mean
+from ..compiler.devices import recipe_cluster
+from ..compiler.elaborate.recipe import Recipe
+from ..compiler.ir.graph import Graph
+from ..compiler.plan.plan import CHOSEN, NoPlan, Planner, planner
+from ..compiler.plan.price import Priced
+from ..compiler.plan.record import record, words
+from ..compiler.plan.search import Progress
+from ..compiler.plan.space import POLICIES, divisors
+from .arguments import add_spec, sets_of, write_text
+from .fault import CommandFault
+from .machines import add_cluster, cluster_from
+from .numbers import bytes_text, seconds_text
+from .specs import open_spec, recipe_of
+
+EXAMPLE = "partita plan specs/recipes/bench_step.partita --recipe small --cluster h100"
+SCHEDULES = ("1f1b", "gpipe", "interleaved(2)", "zero_bubble", "zero_bubble_v")
+SLOW = 1.0005  # times the best: what costs less is not told as a cost
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    add_spec(parser)
+    parser.add_argument("--recipe", metavar="NAME", help="which recipe, where the spec has several")
+    add_cluster(parser)
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), help="what the steps are made for (default: cuda; cpu for `here`)"
+    )
+    parser.add_argument(
+        "--why", metavar="KEY", action="append", default=[], choices=CHOSEN,
+        help=f"what each value of a choice would cost: {', '.join(CHOSEN)}",
+    )  # fmt: skip
+    parser.add_argument("-o", "--out", metavar="FILE", help="also write the record to this .partita file")
+    parser.add_argument("--json", action="store_true", help="the ten best plans with exact figures")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Plans; prints the record and what it takes."""
+    chosen, sets = _asked(sets_of(options))
+    spec = open_spec(options.spec)
+    recipe = recipe_of(spec, sets, options.size, options.recipe)
+    if recipe is None:
+        raise CommandFault(f"{options.spec} has no recipe", "a plan is for a `train` record")
+    recipe = recipe.turns[0]
+    cluster = recipe_cluster(spec, recipe) if options.cluster is None else cluster_from(options.cluster, spec)
+    if cluster is None:
+        raise CommandFault("a plan needs machines", "--cluster NAME, or cluster = NAME in the recipe")
+    device = options.device or ("cpu" if options.cluster == "here" else "cuda")
+
+    def fused(one: Recipe) -> Graph:
+        return pipeline.step_graph(spec, one, device=device)
+
+    def unfused(one: Recipe) -> Graph:
+        return pipeline.unfused_step(spec, one, device)
+
+    try:
+        ready = planner(spec, recipe, (fused, unfused), cluster)
+        found = search(ready)
+        others = [(word, search(ready, {word[0]: word[1]}, quiet=True)) for word in chosen.items()]
+        why = {key: list(_each(ready, key, found.best[0])) for key in options.why}
+    except NoPlan as fault:
+        raise CommandFault(str(fault), fault.hint, exit_code=1) from None
+    if options.out:
+        write_text(Path(options.out), record(found.best[0], recipe))
+    if options.json:
+        print(json.dumps([plan_json(ready, one) for one in found.best], indent=1))
+        return 0
+    print(report(ready, found))
+    for (key, value), other in others:
+        print(f"\nwith {key} = {value}: {cost(other.best[0], found.best[0])}\n  {_row(ready, other.best[0])}")
+    for key, rows in why.items():
+        print(f"\n{key}:")
+        print("\n".join(f"  {value!s:15}{said}" for value, said in rows))
+    return 0
+
+
+# ---- what is asked
+
+
+def _asked(sets: Sequence[tuple[str, str]]) -> tuple[dict[str, int | str], list[tuple[str, str]]]:
+    """Of the `--set` pairs those that are choices of the planner, and the recipe's."""
+    chosen: dict[str, int | str] = {}
+    others: list[tuple[str, str]] = []
+    for key, value in sets:
+        if key not in CHOSEN:
+            others.append((key, value))
+        elif key in ("schedule", "recompute"):
+            if key == "recompute" and value not in POLICIES:
+                raise CommandFault(f"recompute = {value}: no such choice", did_you_mean(value, POLICIES) or "")
+            chosen[key] = value.strip('"')
+        elif not value.isdecimal():
+            raise CommandFault(f"`--set {key}={value}`: a whole number", f"--set {key}=1")
+        else:
+            chosen[key] = int(value)
+    return chosen, others
+
+
+def search(ready: Planner, pins: Mapping[str, int | str] | None = None, quiet: bool = False) -> Progress:
+    """The best plans, with a bar on a terminal; what there is when somebody presses Ctrl-C. Raises NoPlan."""
+    last: Progress | None = None
+    with _bar(quiet) as show:
+        try:
+            for last in ready.search(pins):
+                show(last)
+        except KeyboardInterrupt:
+            if last is None or not last.best:
+                raise
+            print("interrupted: the best so far", file=sys.stderr)
+    assert last is not None, "a search that finds nothing raises"
+    return last
+
+
+@contextmanager
+def _bar(quiet: bool) -> Generator[Callable[[Progress], None]]:
+    """Shows progress on standard error where that is a terminal: how near the bound is to the best plan."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda found: None
+        return
+    from rich.console import Console  # late: only a terminal needs it
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    with Bar(BarColumn(bar_width=24), TextColumn("{task.description}"), console=Console(file=sys.stderr)) as bar:
+        task = bar.add_task("", total=1.0)
+
+        def show(found: Progress) -> None:
+            best = f"best {seconds_text(found.best[0].seconds)}" if found.best else "none yet"
+            said = f"{found.opened} layouts, {found.priced} plans, {best}"
+            done = 1.0 if found.over else found.bound_s / found.best[0].seconds if found.best else 0.0
+            bar.update(task, completed=done, description=said)
+
+        yield show
+
+
+def _each(ready: Planner, key: str, best: Priced) -> Iterator[tuple[int | str, str]]:
+    """The best plan for each value of a choice, and what it costs."""
+    for value in _values(ready, key):
+        try:
+            found = search(ready, {key: value}, quiet=True).best[0]
+        except NoPlan as fault:
+            yield value, str(fault)
+            continue
+        yield value, f"{cost(found, best):18}{words(found)}"
+
+
+def _values(ready: Planner, key: str) -> Sequence[int | str]:
+    """The values of a choice that are worth asking for."""
+    devices = divisors(ready.cluster.devices)
+    if key == "recompute":
+        return POLICIES
+    if key == "schedule":
+        return SCHEDULES
+    if key == "zero":
+        return (0, 1, 2, 3)
+    if key == "tensor":
+        return [n for n in devices if n <= ready.space.longest]
+    return devices if key in ("data", "pipe") else divisors(ready.recipe.batch)
+
+
+# ---- what is said
+
+
+def cost(other: Priced, best: Priced) -> str:
+    """How much longer a plan takes."""
+    more = other.seconds / best.seconds
+    return (
+        f"{seconds_text(other.seconds)} (as fast)"
+        if more < SLOW
+        else f"{seconds_text(other.seconds)} (+{more - 1:.1%})"
+    )
+
+
+def report(ready: Planner, found: Progress) -> str:
+    """The record, its figures, and the plans that were weighed."""
+    best = found.best[0]
+    room = f"{bytes_text(best.peak_bytes)} of {bytes_text(ready.limit)} a device"
+    figures = f"step {seconds_text(best.seconds)}, MFU {ready.mfu(best):.1%}, memory {room}"
+    lines = [record(best, ready.recipe), figures]
+    if len(set(best.stage_bytes)) > 1:
+        lines.append(f"memory by stage: {', '.join(bytes_text(size) for size in best.stage_bytes)}")
+    sure = (
+        "no plan is faster, as plans are priced"
+        if found.over
+        else f"no plan takes less than {seconds_text(found.bound_s)}"
+    )
+    lines += [f"{sure}; {found.opened} layouts and {found.priced} plans were priced. The best of them:"]
+    return "\n".join([*lines, *(f"  {_row(ready, one)}" for one in found.best)])
+
+
+def _row(ready: Planner, one: Priced) -> str:
+    return f"{seconds_text(one.seconds):>8}  {ready.mfu(one):>6.1%}  {bytes_text(one.peak_bytes):>9}  {words(one)}"
+
+
+def plan_json(ready: Planner, one: Priced) -> dict[str, object]:
+    """A plan with exact figures."""
+    choice = one.choice
+    return {
+        "mesh": dict(choice.mesh.axes),
+        "microbatches": choice.microbatches,
+        "rows": choice.unit.rows,
+        "schedule": choice.schedule if choice.pipe > 1 else None,
+        "balance": one.balance,
+        "zero": choice.zero,
+        "recompute": choice.unit.recompute,
+        "seconds": one.seconds,
+        "mfu": ready.mfu(one),
+        "stage_bytes": one.stage_bytes,
+        "record": record(one, ready.recipe),
+    }
