@@ -2,7 +2,8 @@
 
 In: a collective and the operands here. Out: something to wait for, and the results. What is sent lies in one piece, its
 cut axis in front; a tensor that lies so is sent from its place and received in its place. Small members of a bucket
-share a message (`parcels.py`). The staging is what `compiler/lower/workspace.py` foretells.
+share a message (`parcels.py`); sums of them stay in its memory. The staging is what `compiler/lower/workspace.py`
+foretells.
 """
 
 from __future__ import annotations
@@ -94,17 +95,22 @@ class _Bucket:
     def all_reduce(self, members: Members) -> tuple[Message, Unpack]:
         kept = {*self.sent.in_place}
         given = [(self.sent.inputs[at], self.operands[at]) for at in members]
-        results = [x if name in kept else x.clone() for name, x in given]
-        flat = [_flat(result) for result in results]
-        if len(flat) == 1:
-            return self.line.reduce(flat[0], self.sent.reduction), lambda _: results
+        if len(members) > 1:
+            return self._packed([x if name in kept or x.is_contiguous() else x.clone() for name, x in given])
+        ((name, operand),) = given
+        result = operand if name in kept else operand.clone()
+        return self.line.reduce(_flat(result), self.sent.reduction), lambda _: [result]
+
+    def _packed(self, terms: Tensors) -> tuple[Message, Unpack]:
+        """Packed, of which the results are parts: nothing is copied back, and no term is needed any more."""
+        frames = [(term.shape, term.stride()) for term in terms]
+        sizes = [term.numel() for term in terms]
 
         def unpack(bucket: torch.Tensor) -> Tensors:
-            for target, part in zip(flat, bucket.split([f.numel() for f in flat]), strict=True):
-                target.copy_(part)
-            return results
+            pieces = zip(bucket.split(sizes), frames, strict=True)
+            return [piece.as_strided(*frame, piece.storage_offset()) for piece, frame in pieces]
 
-        return self.line.reduce(torch.cat(flat), self.sent.reduction), unpack
+        return self.line.reduce(torch.cat([_flat(term) for term in terms]), self.sent.reduction), unpack
 
     def all_gather(self, members: Members) -> tuple[Message, Unpack]:
         mine = [self._front(at) for at in members]

@@ -18,6 +18,7 @@ from types import MappingProxyType
 import torch
 
 from ...runtime.layout import ONE_DEVICE, Mesh
+from ...runtime.parcels import parcels, whole_bytes
 from ...runtime.program import (
     Allocate,
     Build,
@@ -37,6 +38,7 @@ from ...runtime.program import (
     Wait,
 )
 from ..cost.memory import CPU_ROUNDING_BYTES, CUDA_ROUNDING_BYTES, Memory, Owner, Share
+from .gradients import gradients_of
 from .memories import Block, Memories
 from .modules import Module
 from .outside import dtype_of
@@ -151,10 +153,7 @@ class _Walk:
 
     def run(self, held: Mapping[str, Held]) -> None:
         """`Executable.run`, with sizes for tensors."""
-        update = {name for i in self.program.update if isinstance(i, Run) for name in i.inputs}
-        hot = (i for instructions in (self.program.microbatch, *self.program.parts.values()) for i in instructions)
-        made = {name for i in hot if isinstance(i, Run) for name in i.outputs}
-        self.gradients = frozenset((update & made) - set(self.program.outputs.values()))
+        self.gradients = gradients_of(self.program)
         for name, tensor in held.items():
             self._bind(name, self.memories.new(tensor.bytes, tensor.owner, name, tensor.host))
         for check in (i for i in self.program.update if isinstance(i, Check)):
@@ -306,21 +305,37 @@ class _Walk:
             self._unbind(name)
 
     def _send(self, sent: Collective) -> None:
-        """A collective's operands and what it stages live until they are waited for."""
+        """A collective's operands and what it stages live until they are waited for; of those that are packed, the
+        pack, which becomes the results."""
+        packs = self._packs(sent)
         memories = [self.buffers[name] for name in sent.inputs]
         staged = staging_bytes(sent, self.devices[sent.axis], self.gloo)
         staging = (self.memories.new(staged, Owner.WORKSPACE, sent.kind),) if staged else ()
+        read = (*(memory for at, memory in enumerate(memories) if at not in packs), *staging)
         self.memories.hold((*memories, *staging), 1)
         for name in sent.frees:
             self._unbind(name)
         into = [self.buffers[name] for name in sent.into] or [None] * len(memories)
-        for name, shape, memory, given, whole in zip(
-            sent.outputs, sent.shapes, memories, sent.inputs, into, strict=not sent.groups
+        for at, (name, shape, memory, given, whole) in enumerate(
+            zip(sent.outputs, sent.shapes, memories, sent.inputs, into, strict=not sent.groups)
         ):
-            there = memory if given in sent.in_place else whole
+            there = packs.get(at, memory if given in sent.in_place else whole)
             self._bind(name, self._made(name, shape, sent.dtype) if there is None else there)
         self._mark(sent.outputs[0])
-        self.flying.update(dict.fromkeys(sent.outputs, (*memories, *staging)))
+        self.memories.hold([memory for at, memory in enumerate(memories) if at in packs], -1)
+        self.flying.update(dict.fromkeys(sent.outputs, read))
+
+    def _packs(self, sent: Collective) -> dict[int, int]:
+        """The new memories of all-reduced members that share a message, by place."""
+        found: dict[int, int] = {}
+        item = dtype_of(sent.dtype).itemsize
+        for members in parcels(sent, item, self.gloo) if sent.kind == "all_reduce" else ():
+            if len(members) > 1:
+                gradients = self.gradients.issuperset(sent.outputs[at] for at in members)
+                owner = Owner.GRADIENT if gradients else Owner.ACTIVATION
+                size = sum(whole_bytes(sent, at, item) for at in members)
+                found |= dict.fromkeys(members, self.memories.new(size, owner, sent.kind))
+        return found
 
     def _landed(self, name: str) -> tuple[int, ...]:
         """What a collective has held: all of its bucket has come with the first that is waited for."""
@@ -343,14 +358,17 @@ class _Walk:
         self.memories.named.subtract(arguments)
         lost = set(arguments) - set(inside.values())
         assert not lost, f"{run.module}: arguments share memory in another way than when it was made"
-        self.memories.release(inside[number] for number in body.unused)
+        self.memories.hold([*inside.values()], 1)
+        self.memories.hold([inside.pop(number) for number in body.unused], -1)
         gradients = {number for name, number in zip(run.outputs, body.outputs, strict=True) if name in self.gradients}
         for moment in body.moments:
             place = placed(moment.place, run.layer)
             for number, size in moment.born:
                 owner = Owner.GRADIENT if number in gradients else Owner.ACTIVATION
                 inside[number] = self.memories.new(size, owner, place, run.host)
+                self.memories.hold((inside[number],), 1)
             self._mark(place, 0 if run.host else moment.workspace)
-            self.memories.release(inside[number] for number in moment.died)
+            self.memories.hold([inside.pop(number) for number in moment.died], -1)
         for name, number in zip(run.outputs, body.outputs, strict=True):
             self._bind(name, inside[number])
+        self.memories.hold([*inside.values()], -1)

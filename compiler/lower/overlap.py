@@ -1,9 +1,10 @@
 """Communication beside computation: what is sent early, together, and waited for late.
 
 In: a listing, or instructions in order. Out: the same work in another order. Within a layer collectives go as early as
-what they send is there; neighbours of a kind share a bucket; a gather of something that was there before (a sharded
-parameter) begins one layer ahead of its reader. Waits stand as late as the first use; only what is scattered is taken
-in when the next is sent, for until then the whole that it was made from is kept.
+what they send is there, those of a lone microbatch's gradients too; neighbours of a kind share a bucket; a gather of
+something that was there before (a sharded parameter) begins one layer ahead of its reader. Waits stand as late as the
+first use; only what is scattered is taken in when the next is sent, for until then the whole that it was made from is
+kept.
 The order depends on nothing that differs among the devices of a collective, so all of them begin theirs in one order.
 """
 
@@ -30,12 +31,13 @@ from ...runtime.program import (
     Wait,
 )
 from ..ir.layout import PIPE
-from ..ir.types import DType, Node
-from .listing import SEND, Key, Listing, of_stages
+from ..ir.types import DType, Node, Phase
+from .listing import PHASES, SEND, Key, Listing, of_stages
 from .segment import stands_alone
 
 BUCKET_BYTES = 25 << 20  # as much as DistributedDataParallel sends at once (its bucket_cap_mb)
-GLOO_BUCKET_BYTES = 4 << 20  # messages cost it little, and large members go alone (`runtime/parcels.py`)
+GLOO_BUCKET_BYTES = 4 << 20  # more costs it as much, and large members go alone (`runtime/parcels.py`)
+REDUCING = frozenset({"all_reduce", "reduce_scatter"})
 
 
 # ---- nodes
@@ -48,9 +50,10 @@ def issue_early(found: Listing, axes: Sequence[str]) -> Listing:
     levels read goes to those, so that as few modules as may be are cut. What writes over a memory stands behind the
     readers of what was there.
     """
-    levels, writers = _levels(found.nodes, axes)
     if not any(_is_waited_for(node, axes) for node in found.nodes):
         return found
+    found = _taken_in_late(_reduced_where_made(found, axes), axes)
+    levels, writers = _levels(found.nodes, axes)
     users, asked = found.users(), found.asked()
     nodes: list[Node] = []
     for _, run in groupby(found.nodes, lambda node: (node.phase, node.layer, found.part(node))):
@@ -66,6 +69,57 @@ def issue_early(found: Listing, axes: Sequence[str]) -> Listing:
                 order[node.id] = max(order[node.id], latest)
         nodes += sorted(here, key=lambda node: order[node.id])
     return replace(found, nodes=tuple(nodes))
+
+
+def _reduced_where_made(found: Listing, axes: Sequence[str]) -> Listing:
+    """What the update alone would join over devices is joined in the layer that made it, where there is one microbatch.
+
+    So gradients leave in buckets while the backward goes on. Of several microbatches the update joins the sums, once.
+    """
+    if found.microbatches > 1 or found.parts:
+        return found
+    index = found.index()
+    behind: dict[str, list[Node]] = {}
+    for node in found.nodes:
+        sources = {use.node for use in node.uses}
+        if node.phase is Phase.UPDATE and node.op in REDUCING and stands_alone(node, axes) and len(sources) == 1:
+            source = index[sources.pop()]
+            if source.phase in (Phase.FORWARD, Phase.BACKWARD):
+                index[node.id] = replace(node, phase=source.phase, layer=source.layer)
+                behind.setdefault(source.id, []).append(index[node.id])
+    moved = {node.id for nodes in behind.values() for node in nodes}
+
+    def placed(node: Node) -> Iterator[Node]:
+        yield node
+        for other in behind.get(node.id, ()):
+            yield from placed(other)
+
+    kept = [node for node in found.nodes if node.id not in moved]
+    return replace(found, nodes=tuple(one for node in kept for one in placed(node)))
+
+
+def _taken_in_late(found: Listing, axes: Sequence[str]) -> Listing:
+    """What is made of collectives' results and leaves alone, for the update alone, is made there, of a lone microbatch.
+
+    So no device waits amid its backward for the loss of all, or for what a gradient is made from.
+    """
+    if found.microbatches > 1 or found.parts or all(node.phase is not Phase.UPDATE for node in found.nodes):
+        return found
+    index, users = found.index(), found.users()
+    readers = {n.id: {r.id for i in range(len(n.outs)) for r in users.get((n.id, i), ())} for n in found.nodes}
+    update = {node.id for node in found.nodes if node.phase is Phase.UPDATE}
+    moved = {n.id for n in found.nodes if n.outs and n.uses and not _is_waited_for(n, axes)} - update
+
+    def goes(node: Node) -> bool:
+        sources = [index[use.node] for use in node.uses]
+        waited = [source for source in sources if source.id in moved or _is_waited_for(source, axes)]
+        others = all(source in waited or (not source.uses and source.op != "state") for source in sources)
+        return others and all(readers[one.id] <= update | moved for one in (node, *waited))
+
+    while gone := {name for name in moved if not goes(index[name])}:
+        moved -= gone
+    nodes = [replace(node, phase=Phase.UPDATE, layer=None) if node.id in moved else node for node in found.nodes]
+    return replace(found, nodes=tuple(sorted(nodes, key=lambda node: PHASES.index(node.phase))))
 
 
 def _levels(nodes: Sequence[Node], axes: Sequence[str]) -> tuple[dict[str, int], dict[Key, list[Node]]]:
@@ -96,16 +150,19 @@ def _is_waited_for(node: Node, axes: Sequence[str]) -> bool:
 # ---- instructions
 
 
-def overlapped(lists: Sequence[Sequence[Instruction]], gloo: bool) -> list[tuple[Instruction, ...]]:
+def overlapped(
+    lists: Sequence[Sequence[Instruction]], gloo: bool, last: Instruction | None = None
+) -> list[tuple[Instruction, ...]]:
     """Instructions of a step's phases with buckets, gathers one layer ahead, and scatters one at a time.
 
     gloo: whether it carries the collectives, or NCCL
+    last: of the forward, before which no gather for the backward begins: there, at the loss, memory is at its highest
     """
     limit = GLOO_BUCKET_BYTES if gloo else BUCKET_BYTES
     found: list[tuple[Instruction, ...]] = []
     landed: set[str] = set()
     for instructions in lists:
-        found.append(tuple(_in_turn(ahead(bucketed(instructions, limit)), landed)))
+        found.append(tuple(_in_turn(ahead(bucketed(instructions, limit), last), landed)))
     return found
 
 
@@ -216,8 +273,8 @@ def _joined(one: Collective, other: Collective) -> Collective:
     )
 
 
-def ahead(instructions: Sequence[Instruction]) -> list[Instruction]:
-    """Each gather of what no instruction here makes begins before the layer in front of its reader's."""
+def ahead(instructions: Sequence[Instruction], last: Instruction | None = None) -> list[Instruction]:
+    """Each gather of what no instruction here makes begins before the layer in front of its reader's, behind `last`."""
     found = list(instructions)
     made = _made(instructions)
     for position, gather in enumerate(instructions):
@@ -227,7 +284,7 @@ def ahead(instructions: Sequence[Instruction]) -> list[Instruction]:
         if reader is not None and reader.layer:
             here = next(i for i, one in enumerate(found) if one is gather)
             del found[here]
-            found.insert(_before_a_layer(found, here, reader.layer), gather)
+            found.insert(_before_a_layer(found, here, reader.layer, last), gather)
     return found
 
 
@@ -235,12 +292,12 @@ def _reader(instructions: Sequence[Instruction], buffers: Sequence[str]) -> Run 
     return next((i for i in instructions if isinstance(i, Run) and {*i.inputs} & {*buffers}), None)
 
 
-def _before_a_layer(instructions: Sequence[Instruction], position: int, layer: str) -> int:
+def _before_a_layer(instructions: Sequence[Instruction], position: int, layer: str, last: Instruction | None) -> int:
     """Where the layer that runs before `layer`, or what runs between layers, begins."""
     passed: str | None = None
-    while position > 0:
+    while position > 0 and instructions[position - 1] is not last:
         before = instructions[position - 1]
-        if isinstance(before, Run) and before.layer != layer:
+        if isinstance(before, Run) and (before.layer != layer or passed is not None):
             if passed is not None and before.layer != passed:
                 break
             passed = before.layer

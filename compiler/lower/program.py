@@ -156,6 +156,7 @@ class _Walk:
         prepare, microbatch, update = overlapped(
             (self.lists[Phase.PREPARE], (*forward, *backward), self.lists[Phase.UPDATE]),
             gloo=self.library.device == "cpu",
+            last=next((one for one in reversed(forward) if isinstance(one, Run)), None),
         )
         return Program(
             inputs=tuple(inputs_of(self.listing, self.wholes)),

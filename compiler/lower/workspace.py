@@ -43,7 +43,7 @@ def staging_bytes(sent: Collective, devices: int, gloo: bool) -> int:
     """Bytes beside operands and results that a collective over an axis of `devices` holds until it is waited for.
 
     `runtime/collectives.py` sends memory in one piece, its cut axis in front: what lies otherwise is copied, and so are
-    the members of a bucket that share a message.
+    the members of a bucket that share a message. Those of an all-reduce stay there: no staging, but their results.
     """
     item = DType(sent.dtype).itemsize_bytes
     return sum(_staged(sent, members, devices, gloo, item) for members in parcels(sent, item, gloo))
@@ -53,7 +53,7 @@ def _staged(sent: Collective, members: Sequence[int], devices: int, gloo: bool, 
     """The staging of one message."""
     whole = sum(whole_bytes(sent, at, item) for at in members)
     if sent.kind == "all_reduce":
-        return whole if len(members) > 1 else 0
+        return 0
     if sent.kind == "all_to_all":
         (shape,), (dim,), (size,) = sent.shapes, sent.dims, sent.sizes
         rest = math.prod(n for i, n in enumerate(shape) if i not in (dim, sent.join))

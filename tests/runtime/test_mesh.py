@@ -36,6 +36,11 @@ def models(count: int) -> list[Case]:
         return []
     mixture, mesh = small_step(MIXTURE.format(experts=5, k=2), batch=4), compiler.Mesh(axes)
     found = [case_of(mixture, sent_to_experts(mixture, mesh), mesh)]
+    if count == 2:
+        decision = partitioned(
+            [grouped := small_step(GROUPED.format(heads=4, groups=2))], compiler.Mesh(DATA.axes), Wishes()
+        )
+        found.append(case_of(grouped, decision.graph, decision.mesh))
     if count == 4:
         grouped = small_step(GROUPED.format(heads=4, groups=2))
         pins = {"T": (), "batch": (), "H": ("tensor",), "G": ("tensor",)}

@@ -5,10 +5,16 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from partita.compiler.devices import partitioned
+from partita.compiler.ir import layout as ir
+from partita.compiler.ir.types import Phase
 from partita.compiler.lower.build import compile_graphs
 from partita.compiler.lower.overlap import GLOO_BUCKET_BYTES, bucketed
+from partita.compiler.lower.spread import spread as spread_out
+from partita.compiler.partition.choices import Wishes
 from partita.runtime.layout import Mesh
 from partita.runtime.program import Check, Collective, CollectiveKind, Instruction, Program, Run, Shard, Wait
+from samples.small_models import GROUPED, small_step
 from samples.spread_mlp import SpreadMLP
 
 DATA, TENSOR, BOTH = Mesh((("data", 2),)), Mesh((("tensor", 2),)), Mesh((("data", 2), ("tensor", 2)))
@@ -64,6 +70,32 @@ def test_gradients_are_summed_in_one_bucket_while_the_backward_goes_on() -> None
     reductions = [i for i in instructions(found) if isinstance(i, Collective) and i.kind == "all_reduce"]
     assert [len(i.inputs) for i in reductions] == [7], "the loss and six gradients"
     assert {*reductions[0].inputs} == {*reductions[0].in_place}
+
+
+def test_what_only_the_update_joins_leaves_while_the_backward_goes_on() -> None:
+    mesh = ir.Mesh((("data", 2),))
+    step = partitioned([small_step(GROUPED.format(heads=4, groups=2))], mesh, Wishes()).graph
+    reductions = [node for node in step.nodes("all_reduce") if "grad" in node.id]
+    assert any(node.phase is Phase.UPDATE for node in reductions), "of sums"
+    local, spread = spread_out({"step": step}, mesh)
+    found = compile_graphs(local, {}, {}, spread=spread)[0].programs["step"]
+    assert not any(isinstance(i, Collective) for i in found.update)
+    assert not any(isinstance(i, Wait) for i in found.microbatch)
+    sent = [name for i in found.microbatch if isinstance(i, Collective) for name in i.outputs]
+    assert {node.id for node in reductions} <= {*sent}
+
+
+def test_no_device_waits_for_the_loss_amid_its_backward() -> None:
+    found = program(DATA, layers=3)
+    assert not any(isinstance(i, Wait) for i in found.microbatch)
+    assert any(isinstance(i, Run) for i in found.update)
+
+
+def test_nothing_is_gathered_for_the_backward_before_the_loss() -> None:
+    found = program(DATA, zero=3, layers=3).microbatch
+    gathers = [at for at, i in enumerate(found) if isinstance(i, Collective) and i.kind == "all_gather"]
+    ends = max(at for at, i in enumerate(found) if isinstance(i, Run) and "forward" in i.module)
+    assert sum(at > ends for at in gathers) == 3, "a gather for each layer's backward"
 
 
 def test_a_full_bucket_leaves_while_the_backward_goes_on() -> None:
