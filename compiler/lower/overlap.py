@@ -284,8 +284,14 @@ def ahead(instructions: Sequence[Instruction], last: Instruction | None = None) 
         if reader is not None and reader.layer:
             here = next(i for i, one in enumerate(found) if one is gather)
             del found[here]
-            found.insert(_before_a_layer(found, here, reader.layer, last), gather)
+            at = _before_a_layer(found, here, reader.layer, last)
+            coming = tuple(name for name in gather.inputs if name in _waited_for(found[at:here]))
+            found[at:at] = [Wait(coming), gather] if coming else [gather]  # a wait for what is there is none
     return found
+
+
+def _waited_for(instructions: Iterable[Instruction]) -> frozenset[str]:
+    return frozenset(name for one in instructions if isinstance(one, Wait) for name in one.buffers)
 
 
 def _reader(instructions: Sequence[Instruction], buffers: Sequence[str]) -> Run | None:
