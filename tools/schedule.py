@@ -179,17 +179,31 @@ def _sliced(
     def price(chunk: int, length: int, context: int) -> Price:
         return blocks.chunk(*placed.cuts[chunk], rows or 1, length, context)
 
+    best = best_slices(blocks, placed.cuts, rows or 1, microbatches, size)
+    advice = (
+        f"the best slices: token_slices({', '.join(map(str, best))})" if best[1:] else "the best: rows that are not cut"
+    )
+    known = [[price(chunk, *one) for one in zip(lengths, begins, strict=True)] for chunk in range(len(placed.cuts))]
+    return advice, lambda chunk, microbatch, part: known[chunk][part]
+
+
+def best_slices(
+    blocks: SlicedBlocks, cuts: Sequence[tuple[int, int]], rows: int, microbatches: int, size: int
+) -> tuple[int, ...]:
+    """Lengths of the slices of a row of `size` tokens for which a step takes least, every chunk taken for the slowest.
+
+    A stage a chunk; a single length: not cut
+    """
+
     def slowest(_: int, length: int, context: int) -> float:
-        found = [price(chunk, length, context) for chunk in range(len(placed.cuts))]
+        found = [blocks.chunk(*one, rows, length, context) for one in cuts]
         return max(float(one.forward + one.input + one.weight) + 2 * float(one.transfer) for one in found)
 
     unit = max(1, size // UNITS)
-    best = cut(microbatches, size // unit * unit, stages, slowest, unit, NEAR * slowest(1, size, 0), row_counts=[1])
+    near = NEAR * slowest(1, size, 0)
+    best = cut(microbatches, size // unit * unit, len(cuts), slowest, unit, near, row_counts=[1])
     first, *others = best.microbatches[0].lengths
-    told = ", ".join(map(str, (first + size % unit, *others)))
-    known = [[price(chunk, *one) for one in zip(lengths, begins, strict=True)] for chunk in range(len(placed.cuts))]
-    advice = f"the best slices: token_slices({told})" if others else "the best: rows that are not cut"
-    return advice, lambda chunk, microbatch, part: known[chunk][part]
+    return (first + size % unit, *others)
 
 
 def _halved(bound: Bound, dim: str, size: int) -> Graph:

@@ -22,17 +22,21 @@ from .pipeline import PROCESSES, SCHEDULES, Piped, bench_pipeline
 from .pipeline import summary as pipeline_summary
 from .predict import bench_predict
 from .predict import summary as errors
+from .slices import as_json as slices_json
+from .slices import bench_slices
+from .slices import table as slices_table
 from .step import CASES, bench_step
 from .terapipe import as_json, bench_terapipe
 from .terapipe import table as both_tables
 
 EXAMPLE = "partita bench step --json"
-KINDS = ("step", "precision", "memory", "parallel", "pipeline", "terapipe", "predict")
+KINDS = ("step", "precision", "memory", "parallel", "pipeline", "slices", "terapipe", "predict")
 WHAT = (
     "step: a training step of a GPT against plain PyTorch; precision: the same in bfloat16, against autocast; "
     "memory: the same within a budget, against PyTorch's ways to keep less; "
     "parallel: the same on two processes, against DDP, FSDP2 and DTensor; "
     "pipeline: stages on two and four processes, against torch.distributed.pipelining; "
+    "slices: a long row through a pipeline, whole and in token slices; "
     "terapipe: token slices simulated against the paper's seconds; "
     "predict: foretold seconds and bytes of steps against measured ones, on a CPU"
 )
@@ -47,7 +51,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--schedule", choices=tuple(SCHEDULES), action="append", help="of `pipeline`: which (default: all)"
     )
     parser.add_argument(
-        "--processes", type=int, choices=PROCESSES, action="append", help="of `pipeline`: how many (default: 2 and 4)"
+        "--processes",
+        type=int,
+        choices=PROCESSES,
+        action="append",
+        help="of `pipeline` and `slices`: how many (default: 2 and 4)",
     )
     parser.add_argument(
         "--peer", choices=tuple(peers()), action="append",
@@ -137,6 +145,15 @@ def pipeline(options: argparse.Namespace) -> int:
     for case in cases:
         print(piped(case))
     print(f"worst: time {found['worst_time']:.3f}, memory {found['worst_memory']:.3f}")
+    return 0
+
+
+def slices(options: argparse.Namespace) -> int:
+    """A line for each way to cut the row; or JSON."""
+    if options.device != "cpu" or options.case:
+        raise CommandFault("`bench slices` runs its own case, on the CPU")
+    cases = bench_slices(tuple(options.processes or PROCESSES), options.rounds)
+    print(json.dumps(slices_json(cases), indent=1) if options.json else slices_table(cases))
     return 0
 
 

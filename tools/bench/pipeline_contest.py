@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ...runtime.allocator import keep_freed_memory
 from ...runtime.folder import load
 from ...runtime.mesh import join_mesh
 from ...runtime.process import own_device, process_group
@@ -131,7 +132,7 @@ def hold(contest: PipelineContest) -> PipelineOutcome:
     running = [make() for make in makes]
     seconds = alternate([(lambda step=step: step(0)) for step in running], contest.rounds)
     del running
-    peaks = [_by_process(peak_bytes(_fixed(make), process.device)) for make in makes]
+    peaks = [by_process(peak_bytes(_fixed(make), process.device)) for make in makes]
     return PipelineOutcome(("Partita", *contest.peers), tuple(map(tuple, seconds)), tuple(peaks), tuple(losses))
 
 
@@ -142,7 +143,7 @@ def _sum(share: Tensor) -> float:
     return float(whole)
 
 
-def _by_process(own: int) -> tuple[int, ...]:
+def by_process(own: int) -> tuple[int, ...]:
     """What every process says, in the order of ranks."""
     said = [torch.zeros(1, dtype=torch.int64) for _ in range(dist.get_world_size())]
     dist.all_gather(said, torch.tensor([own]))
@@ -161,6 +162,7 @@ def _fixed(make: Callable[[], Run]) -> Callable[[], Callable[[], Tensor]]:
 
 def main() -> int:
     """Reads the contest, holds it, and writes the outcome."""
+    keep_freed_memory()  # as a run does; for the peers too
     torch.set_num_threads(1)  # a core for each process, where there are as many
     said: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     said |= {key: tuple(said[key]) for key in ("peers", "layers", "placement")}
