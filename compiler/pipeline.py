@@ -52,6 +52,7 @@ from .passes.token_slices import TokenSlices
 from .passes.update import Update
 from .record import exported, foreign_packages, predictions
 from .schedule.forms import TOKEN_SLICES, parse_form
+from .schedule.placing import Pipeline
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -298,7 +299,7 @@ def compile_recipe(
     from .lower.build import lower
     from .lower.outside import ALONE
     from .lower.spread import spread
-    from .lower.stages import Pipeline, check_dumped, piped
+    from .lower.stages import check_dumped, piped
 
     steps = step_graphs(spec, recipe, device, dump, cluster, table)
     graphs = {**steps, "evaluate": evaluate_graph(spec, recipe), PREDICT: predict_graph(spec, recipe)}

@@ -12,22 +12,28 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+from rich import box
 from rich.console import Console
+from rich.table import Table
 
 from ..compiler import pipeline
 from ..compiler.base.diagnostic import Diagnostic, Diagnostics, SpecError, render_all
 from ..compiler.cost.account import account
 from ..compiler.cost.cluster import Cluster
-from ..compiler.devices import machines, partitioned, wishes_of
+from ..compiler.devices import machines, partitioned, recipe_cluster, wishes_of
 from ..compiler.elaborate.load import Spec
 from ..compiler.elaborate.plan import PIPE, pipeline_faults
 from ..compiler.elaborate.recipe import Plan, Recipe, Rows
 from ..compiler.elaborate.records import check_record
 from ..compiler.ir.layout import Mesh
 from ..compiler.language.syntax import Name, RecordSet
+from ..compiler.lower.unroll import without_scans
 from ..compiler.partition.decide import Decision
 from ..compiler.partition.impossible import idle_axes
+from ..compiler.passes.localize import localize
+from ..compiler.schedule.account import StageAccount, stage_accounts
 from ..compiler.schedule.forms import FormFault, parse_form
+from ..compiler.schedule.placing import Pipeline
 from .fault import CommandFault
 from .machines import add_cluster, cluster_from
 from .numbers import bytes_text, seconds_text
@@ -209,6 +215,32 @@ def warn(found: Sequence[Diagnostic]) -> None:
     """Warnings on standard error."""
     if found:
         print(render_all(found, sys.stderr.isatty() and "NO_COLOR" not in os.environ), file=sys.stderr)
+
+
+def stages_of(bound: Bound, plan: Plan, decision: Decision, cluster: Cluster | None = None) -> list[StageAccount]:
+    """What a device of each stage of a pipeline holds and sends; none where there is no pipeline. Raises SpecError."""
+    whole, inner = Mesh(plan.mesh), decision.mesh
+    if dict(whole.axes).get(PIPE, 1) == 1:
+        return []
+    named = cluster or (None if bound.recipe is None else recipe_cluster(bound.spec, bound.recipe))
+    wanted = Pipeline(plan.schedule, plan.balance, *machines(whole, plan, named))
+    first = next(iter(inner.coordinates()))
+    local = localize(decision.graph, inner, first) if inner.devices > 1 else decision.graph
+    return stage_accounts(without_scans(local), inner.across(PIPE, whole), wanted)
+
+
+def print_stages(found: Sequence[StageAccount], console: Console) -> None:
+    """A row for each stage."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("stage", no_wrap=True)
+    for title in ("parameters", "gradients", "states", "activations", "in flight", "holds", "sends a step"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for at, one in enumerate(found):
+        blocks = " and ".join(a if a == b else f"{a} … {b}" for a, b in one.blocks)
+        sizes = (one.parameter_bytes, one.gradient_bytes, one.state_bytes, one.activation_bytes)
+        sent = ", ".join(f"{axis} {bytes_text(n)} in {one.messages[axis]}" for axis, n in one.sent_bytes.items())
+        table.add_row(f"{at}: {blocks}", *map(bytes_text, sizes), str(one.in_flight), bytes_text(one.peak_bytes), sent)
+    console.print(table)
 
 
 def print_mesh(decision: Decision, console: Console) -> None:

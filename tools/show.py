@@ -29,7 +29,17 @@ from .duration import to_json as time_json
 from .fault import CommandFault
 from .figures import BlockFigures, Figures, figures
 from .machines import cluster_from
-from .mesh import add_mesh, cluster_of, decision_of, mesh_json, plan_of, print_mesh, warn_of_idle
+from .mesh import (
+    add_mesh,
+    cluster_of,
+    decision_of,
+    mesh_json,
+    plan_of,
+    print_mesh,
+    print_stages,
+    stages_of,
+    warn_of_idle,
+)
 from .numbers import bytes_text, compact
 from .occupied import kept_by_layer, print_occupied, to_json
 from .specs import Bound, bind, step_of
@@ -73,15 +83,21 @@ def run(options: argparse.Namespace) -> int:
         return show_time(options, bound)
     found = figures(bound.model, step_of(bound), bound.assumed)
     plan = plan_of(options, bound.recipe)
-    decision = None if plan is None else decision_of(bound, plan, cluster_of(options, bound.spec))
+    cluster = cluster_of(options, bound.spec)
+    decision = None if plan is None else decision_of(bound, plan, cluster)
+    stages = [] if plan is None or decision is None else stages_of(bound, plan, decision, cluster)
     if options.json:
         laid = {} if decision is None else {"device": mesh_json(decision)}
+        laid |= {"stages": [asdict(one) for one in stages]} if stages else {}
         print(json.dumps({**found.to_json(), **laid}, indent=1))
         return 0
     console = _console()
     print_figures(found, options.depth, console)
     if decision is not None:
-        print_mesh(decision, console)
+        if stages:
+            print_stages(stages, console)
+        else:
+            print_mesh(decision, console)
         warn_of_idle(decision)
     return 0
 

@@ -1,4 +1,4 @@
-"""What one device of a mesh holds and sends in a step, read off a partitioned graph.
+"""What one device of a mesh holds and sends in a step, read off a partitioned graph, or off one device's own.
 
 In: the graph, the mesh. Out: bytes of the device that has most: of parameters (with the copies that are computed with),
 summed gradients, optimizer states, activations that the forward keeps for the backward; and bytes sent along each axis.
@@ -14,6 +14,7 @@ from ..ir.graph import Graph
 from ..ir.layout import Mesh
 from ..ir.types import Node, Phase, Use
 from ..ops.collectives import COLLECTIVES
+from ..ops.shapes import elements
 from .flops import ONCE_A_STEP
 from .roofline import VIEWS
 
@@ -69,8 +70,16 @@ def _kind(graph: Graph, node: Node, readers: frozenset[Phase]) -> str:
 
 
 def _bytes(graph: Graph, use: Use, mesh: Mesh) -> int:
-    layout = graph[use.node].layouts[use.output]
-    return layout.elements(use.dims, mesh) * use.dtype.itemsize_bytes
+    return _elements(graph, use, mesh) * use.dtype.itemsize_bytes
+
+
+def _elements(graph: Graph, use: Use, mesh: Mesh, usual: bool = False) -> int:
+    """Of a device's part; a graph without layouts is that of one device already."""
+    layouts = graph[use.node].layouts
+    if not layouts:
+        return elements(use.dims)
+    layout = layouts[use.output]
+    return layout.usual_elements(use.dims, mesh) if usual else layout.elements(use.dims, mesh)
 
 
 # With k devices and n bytes of the whole along the axis, each sends (k-1)/k n for an all-gather or a reduce-scatter,
@@ -78,5 +87,5 @@ def _bytes(graph: Graph, use: Use, mesh: Mesh) -> int:
 def _sent(graph: Graph, node: Node, mesh: Mesh) -> int:
     size = mesh.size(str(node.attrs["axis"]))
     use = node.out() if node.op == "all_gather" else node.uses[0]
-    whole = graph[use.node].layouts[use.output].usual_elements(use.dims, mesh) * use.dtype.itemsize_bytes
+    whole = _elements(graph, use, mesh, usual=True) * use.dtype.itemsize_bytes
     return (2 if node.op == "all_reduce" else 1) * whole * (size - 1) // size

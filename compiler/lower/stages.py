@@ -8,38 +8,26 @@ the training step takes; the other programs are cut at the same blocks, and run 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ...runtime.layout import REPLICATE, at_places
 from ...runtime.layout import Mesh as RuntimeMesh
 from ...runtime.program import is_step
 from ..base.diagnostic import Diagnostic, SpecError
-from ..cost.cluster import Cluster
-from ..ir.graph import DUMP, Graph, GraphBuilder
+from ..ir.graph import DUMP, Graph
 from ..ir.layout import PIPE, Mesh
 from ..schedule.actions import Schedule
-from ..schedule.blocks import blocks_of, chunk_prices
-from ..schedule.chunks import Chunked, Homes, chunked, names_of
-from ..schedule.forms import Form, FormFault, build, parse_form
+from ..schedule.chunks import Chunked, Homes, chunked
+from ..schedule.forms import FormFault, parse_form
 from ..schedule.orders import forward_only
-from ..schedule.place import PlaceFault, by_hand, in_flight, place
-from ..schedule.simulate import by_chunk
+from ..schedule.place import PlaceFault
+from ..schedule.placing import Pipeline, placed_step
 from ..schedule.stages import Stage, staged
 from ..schedule.transfers import complete
 from ..schedule.verify import BUFFERS, least_buffers, verify
 from .outside import Spread, Whole
 from .spread import LEAVES
-from .unroll import unrolled
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """What a plan says: the schedule, blocks for each chunk (empty: as is best), the machines, a device's memory."""
-
-    schedule: str
-    balance: tuple[int, ...]
-    cluster: Cluster
-    memory_bytes: int | None = None
+from .unroll import without_scans
 
 
 def piped(
@@ -57,10 +45,11 @@ def piped(
 
 
 def _piped(graphs: Mapping[str, Graph], spread: Spread, mesh: Mesh, wanted: Pipeline, dump: Sequence[str]) -> Spread:
-    kinds = [{name: _plain(kind[name]) for name in graphs} for kind in (graphs, *spread.variants)]
+    kinds = [{name: without_scans(kind[name]) for name in graphs} for kind in (graphs, *spread.variants)]
     train = next(name for name in graphs if is_step(name))
     form = parse_form(wanted.schedule)
-    chunk_of, schedule = _placed(kinds[0][train], form, mesh.size(PIPE), wanted)
+    placed = placed_step(kinds[0][train], form, mesh.size(PIPE), wanted)
+    chunk_of, schedule = placed.chunk_of(kinds[0][train]), placed.schedule
     ahead = BUFFERS if not verify(schedule, BUFFERS) else least_buffers(schedule)
     stages: list[dict[str, list[Stage]]] = []
     homes: dict[str, Homes] = {}
@@ -82,33 +71,6 @@ def check_dumped(spread: Spread, graphs: Mapping[str, Graph], dump: Sequence[str
             if name in graph and DUMP + name not in given:
                 title = f"`{name}` is a sum of which the stages of the pipeline add up other parts"
                 raise SpecError(Diagnostic("E0946", title, hint="dump its terms, or what is made of it"))
-
-
-def _plain(graph: Graph) -> Graph:
-    """The graph with its scans written out: a scan may not be cut."""
-    nodes, outputs = unrolled(graph, graph.outputs)
-    builder = GraphBuilder(graph.name, graph.microbatches)
-    builder.extend(nodes)
-    for name, use in outputs.items():
-        builder.output(name, use)
-    for key, body in graph.bodies.items():
-        builder.body(key, body)
-    return builder.finish()
-
-
-def _placed(step: Graph, form: Form, devices: int, wanted: Pipeline) -> tuple[dict[str, int], Schedule]:
-    """The chunk of each block, and the schedule of the training step."""
-    schedule = build(form, devices, step.microbatches)
-    blocks = blocks_of(step, wanted.cluster.machine, wanted.cluster.levels[0].link)
-    placement = schedule.shape.placement
-    if wanted.balance:
-        placed = by_hand(blocks, placement, wanted.balance)
-    else:
-        memory = None if wanted.memory_bytes is None else [wanted.memory_bytes] * devices
-        flights = [[[-(-n // form.count) for n in one] for one in device] for device in in_flight(schedule)]
-        placed = place(blocks, placement, memory, flights, (devices - 1) / (step.microbatches * form.count))
-    prices = by_chunk(chunk_prices(blocks, placed.cuts))
-    return names_of(step, placed.cuts), build(form, devices, step.microbatches, prices)
 
 
 def _cut(name: str, graph: Graph, chunk_of: Mapping[str, int], schedule: Schedule) -> tuple[Chunked, Schedule]:

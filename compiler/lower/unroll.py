@@ -25,6 +25,18 @@ def unrolled(graph: Graph, outputs: Mapping[str, Use]) -> tuple[list[Node], Mapp
     return list(writing.builder), {name: writing.resolve(use) for name, use in outputs.items()}
 
 
+def without_scans(graph: Graph) -> Graph:
+    """The graph with its scans written out: stages of a pipeline may not cut one."""
+    nodes, outputs = unrolled(graph, graph.outputs)
+    builder = GraphBuilder(graph.name, graph.microbatches)
+    builder.extend(nodes)
+    for name, use in outputs.items():
+        builder.output(name, use)
+    for key, body in graph.bodies.items():
+        builder.body(key, body)
+    return builder.finish()
+
+
 @dataclass
 class _Writing:
     """The new graph; `instead` holds the edge for each result of a scan."""

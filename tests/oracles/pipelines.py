@@ -15,8 +15,9 @@ from partita.compiler.elaborate.recipe import Plan, Recompute
 from partita.compiler.ir.graph import DUMP
 from partita.compiler.ir.layout import Mesh
 from partita.compiler.lower.build import compile_graphs
-from partita.compiler.lower.stages import Pipeline, piped
+from partita.compiler.lower.stages import piped
 from partita.compiler.pipeline import compile_recipe
+from partita.compiler.schedule.placing import Pipeline
 from partita.runtime.execute import Executable
 from partita.runtime.folder import executable, load
 from partita.runtime.state import initial_store

@@ -31,6 +31,16 @@ def test_show_says_what_each_device_holds(capsys: pytest.CaptureFixture[str]) ->
     assert "uneven: batch = 4 over 3" in text
 
 
+def test_show_has_a_row_for_each_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("show", TOUR, "--mesh", "data=2,pipe=2", "--microbatches", "2")
+    whole = json.loads(said(capsys, *words, "--json"))
+    stages = whole["stages"]
+    assert sum(stage["parameter_bytes"] for stage in stages) == whole["device"]["parameter_bytes"]
+    assert [stage["in_flight"] for stage in stages] == [2, 1]
+    assert all(set(stage["sent_bytes"]) == {"data", "pipe"} for stage in stages)
+    assert "0: embed" in said(capsys, *words)
+
+
 def test_render_draws_layouts_and_collectives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "step.dot"
     words = ("--mesh", "data=2,tensor=2", "--pin", "V=tensor", "-o", str(out))

@@ -20,8 +20,9 @@ from ...compiler.ir.layout import Coordinate, Mesh
 from ...compiler.lower.build import compile_graphs
 from ...compiler.lower.outside import ALONE
 from ...compiler.lower.spread import spread
-from ...compiler.lower.stages import Pipeline, piped
+from ...compiler.lower.stages import piped
 from ...compiler.ops.definition import Array
+from ...compiler.schedule.placing import Pipeline
 from ...runtime.execute import DTYPES, Store
 from ...runtime.folder import executable
 from ...runtime.state import initial_store, tensors_of

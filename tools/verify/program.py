@@ -23,10 +23,11 @@ from ...compiler.partition.choices import Wishes
 from ...compiler.partition.decide import Decision
 from ...compiler.passes import Pass, run_passes
 from ...compiler.passes.fuse_loss import FuseLoss
+from ...compiler.schedule.placing import Pipeline
 from .chain import Chain, Fault
 from .forms import Alone, OnMesh
 from .layouts import laid_as
-from .lowered import Pipeline, Stages
+from .lowered import Stages
 
 ROWS = 8  # of logits that a small recipe takes at once
 
