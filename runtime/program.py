@@ -329,8 +329,9 @@ class Build:
     them; else `variants` holds the programs of devices that differ from rank 0, and `classes` says which a rank runs: 0
     for `programs`, n for `variants[n - 1]`.
     `recipe` is the training recipe as plain data (see `runtime/train.py`), `predictions` what the compiler foretells:
-    `parameters`, `step_flops`, `step_seconds`, `peak_bytes`, `tokens_per_step`, `part_seconds.forward 0` … of a
-    pipeline. `kernels` are the packages whose code the modules call: whoever runs the build must allow them anew.
+    `parameters`, `step_flops`, `step_seconds` (by so many `timed_kernels`; without any a bound from below),
+    `peak_bytes`, `tokens_per_step`, `part_seconds.forward 0` … of a pipeline. `kernels` are the packages whose code the
+    modules call: whoever runs the build must allow them anew.
     """
 
     name: str

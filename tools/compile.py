@@ -107,7 +107,8 @@ def _check_known(names: tuple[str, ...], spec: Spec, recipe: Recipe) -> None:
 def foretold(build: Build) -> str:
     """The predictions in a line."""
     hopes = build.predictions
+    bound = "about" if hopes["timed_kernels"] else "no less than"
     return (
-        f"{hopes['parameters']:,.0f} parameters, {compact(hopes['step_flops'], 'G')}FLOP a step in about "
+        f"{hopes['parameters']:,.0f} parameters, {compact(hopes['step_flops'], 'G')}FLOP a step in {bound} "
         f"{seconds_text(hopes['step_seconds'])}, peak memory {bytes_text(hopes['peak_bytes'])}"
     )

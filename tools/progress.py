@@ -50,7 +50,7 @@ def evaluation_words(record: EvalRecord) -> str:
 
 
 def comparison(summary: Summary) -> str:
-    """One line: what was foretold beside what was measured."""
+    """What was foretold beside what was measured, what the step's time rests on, and whose the peak was to be."""
     foretold: Mapping[str, float] = summary.predicted
     pairs: list[tuple[str, float | None, float | None, Callable[[float], str]]] = [
         ("parameters", foretold.get("parameters"), summary.parameters, "{:,.0f}".format),
@@ -61,7 +61,16 @@ def comparison(summary: Summary) -> str:
         f"{name} {'?' if before is None else say(before)} / {'?' if after is None else say(after)}"
         for name, before, after, say in pairs
     ]
-    return "predicted / measured: " + ", ".join(parts) + _owners(foretold)
+    return "predicted / measured: " + ", ".join(parts) + _basis(foretold) + _owners(foretold)
+
+
+def _basis(foretold: Mapping[str, float]) -> str:
+    """What was known of the machine."""
+    kernels = foretold.get("timed_kernels")
+    if kernels is None:
+        return ""
+    timed = f"by {kernels:,.0f} kernels timed on this machine"
+    return f"\nstep time {timed if kernels else 'by a roofline, a bound from below: `partita calibrate` times kernels'}"
 
 
 def _owners(foretold: Mapping[str, float]) -> str:

@@ -22,10 +22,12 @@ from enum import Enum
 
 from ..ir.graph import Graph
 from ..ir.levels import PHASE_ORDER
-from ..ir.types import Node, Phase, TensorType
+from ..ir.types import DType, Node, Phase, TensorType
+from ..ops.attributes import dims as dims_of
 from ..ops.registry import REGISTRY
-from ..ops.shapes import elements
+from ..ops.shapes import elements, without
 from .flops import cost_of
+from .packing import packed_bytes
 from .roofline import VIEWS
 
 CPU_ROUNDING_BYTES, CUDA_ROUNDING_BYTES = 1, 512
@@ -70,9 +72,9 @@ class Memory:
         return sum(share.bytes for share in self.shares if share.owner is owner)
 
 
-def step_memory(graph: Graph, rounding_bytes: int = CPU_ROUNDING_BYTES) -> Memory:
-    """The peak of a step's graph, or of a model's alone."""
-    return _Walk(graph, rounding_bytes).run()
+def step_memory(graph: Graph, rounding_bytes: int = CPU_ROUNDING_BYTES, threads: int = 1) -> Memory:
+    """The peak of a step's graph, or of a model's alone. threads: of a CPU, each of which packs low products."""
+    return _Walk(graph, rounding_bytes, threads).run()
 
 
 def kept_for_backward(graph: Graph) -> dict[str, int]:
@@ -99,6 +101,7 @@ class _Walk:
 
     graph: Graph
     rounding_bytes: int
+    threads: int = 1
     order: Sequence[Node] = field(init=False)
     root: dict[Value, Value] = field(init=False, default_factory=dict[Value, Value])
     birth: dict[Value, int] = field(init=False, default_factory=dict[Value, int])
@@ -172,7 +175,7 @@ class _Walk:
             if course[node.id] > peak:
                 peak, at = course[node.id], position
         where = self.order[at].id if at >= 0 else ""
-        workspace = cost_of(self.order[at]).workspace_bytes if at >= 0 else 0
+        workspace = self._workspace(self.order[at]) if at >= 0 else 0
         return Memory(peak, where, self._shares(self._alive_at(at), where, workspace))
 
     def course(self) -> dict[str, int]:
@@ -187,11 +190,20 @@ class _Walk:
                 if value not in alive:
                     alive[value] = self.size(value)
                     total += alive[value]
-            found[node.id] = total + cost_of(node).workspace_bytes
+            found[node.id] = total + self._workspace(node)
             for value in dying.get(position, ()):
                 if self.graph[value[0]].op not in LASTING:
                     total -= alive.pop(value, 0)
         return found
+
+    def _workspace(self, node: Node) -> int:
+        """What its operator declares; of a product of bfloat16 on a CPU what is packed, its left operand being the
+        first and lying in the order of its dims."""
+        if node.op != "dot" or node.uses[0].dtype is not DType.BF16 or self.rounding_bytes != CPU_ROUNDING_BYTES:
+            return cost_of(node).workspace_bytes
+        left, over = node.uses[0].dims, dims_of(node.attrs, "over")
+        rows, turned = elements(without(left, over)), bool(left) and left[-1] not in over
+        return packed_bytes(rows, elements(over), turned, self.threads)
 
     def _alive_at(self, position: int) -> dict[Value, int]:
         """What `run` holds while it computes the node at that position; before the first one at -1."""

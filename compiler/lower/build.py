@@ -113,6 +113,7 @@ def compile_graphs(
         }
         foretold |= {f"part_seconds.{part}": n for part, n in parts.get(steps[0], {}).items()}
         foretold["step_seconds"] = sum(seconds * repeats.get(name, 1) for name, seconds in times.items())
+        foretold["timed_kernels"] = len(table.points)
     if spread.stages:
         for name in spread.stages[0]:
             found = disagreements(build, name)

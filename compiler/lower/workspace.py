@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...runtime.parcels import parcels, whole_bytes
 from ...runtime.program import Collective
+from ..cost.packing import packed_bytes
 from ..ir.types import DType
 from .emit import storage
 
@@ -141,26 +142,10 @@ def _flash_backward(args: Sequence[Any], threads: int) -> int:
 # ---- contractions of bfloat16
 
 
-ROWS_OF_A_TILE, COLUMNS_OF_A_TILE = 256, 64
-
-
 def _low_product(a: torch.Tensor, threads: int) -> int:
-    """What oneDNN's brgemm matmul packs (src/cpu/x64/matmul/brgemm_matmul.cpp; fitted to oneDNN 3.x with AVX-512).
-
-    A thread's packed columns of the right operand and float32 tile of the result; of a transposed left operand its
-    packed rows too. An estimate: on one thread, with AVX-512 and without AMX, it was exact up to 512 summed
-    elements; elsewhere the blocks are other ones.
-    """
     if a.dtype is not torch.bfloat16:
         return 0
-    rows, summed = a.shape
-    rows = -(-rows // -(-rows // ROWS_OF_A_TILE))
-    summed = -(-summed // 64) * 64
-    block = summed if summed <= 512 else 512 if summed < 2048 else 1024
-    tile = COLUMNS_OF_A_TILE * (2 * block + 4 * rows)
-    turned = a.stride(0) == 1 and a.shape[1] > 1
-    packed = 2 * rows * (block + (0 if block % 512 else 32)) + 128 if turned else 0
-    return threads * (tile + packed) + 1024
+    return packed_bytes(a.shape[0], a.shape[1], a.stride(0) == 1 and a.shape[1] > 1, threads)
 
 
 def _mm(args: Sequence[Any], threads: int) -> int:

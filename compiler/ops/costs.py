@@ -44,6 +44,23 @@ def per_element(each: int, operand: int = 0) -> Callable[[Node], Cost]:
     return lambda node: streamed(node, each * elements(node.uses[operand].dims))
 
 
+WIDE_ELEMENTS = 1 << 18  # of a low operand that a kernel of ours has in float32 at a time (`runtime/kernels.py`)
+
+
+def widened(each: int, operand: int = 0) -> Callable[[Node], Cost]:
+    """`each` operations for each element of a matrix-like operand, which a kernel takes some rows at a time: those of a
+    low one are wide meanwhile."""
+
+    def cost(node: Node) -> Cost:
+        given = node.uses[operand]
+        count, columns = elements(given.dims), max(1, given.dims[-1].size or 1) if given.dims else 1
+        wide = min(count, max(1, WIDE_ELEMENTS // columns) * columns)
+        low = given.dtype.is_float and given.dtype.itemsize_bytes < 4
+        return streamed(node, each * count, 4 * wide if low else 0)
+
+    return cost
+
+
 def free(node: Node) -> Cost:
     """A view, a leaf or a scalar that the runtime gives: nothing to compute and nothing to move."""
     return Cost(0, 0, 0, 0)

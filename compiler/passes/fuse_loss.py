@@ -155,6 +155,11 @@ def _product(candidates: list[Node], dlogits: Node, other: Use, dims: Dims) -> N
     return None
 
 
+def _earlier(node: Node) -> Node:
+    """A node of the cone, in front of the loss; what is made once a step (a loss scale) still is."""
+    return replace(node, phase=Phase.FORWARD, layer=None) if node.phase is Phase.BACKWARD else node
+
+
 def _fused(graph: Graph, head: _Head, rows: int) -> Graph:
     """The graph with one head as one node, where the loss stood; both products become (transposes of) its results."""
     builder = GraphBuilder(graph.name, graph.microbatches)
@@ -167,7 +172,7 @@ def _fused(graph: Graph, head: _Head, rows: int) -> Graph:
         if node.id in gone:
             continue
         if node.id == head.loss.id:
-            builder.extend(replace(graph[name], phase=Phase.FORWARD, layer=None) for name in head.cone)
+            builder.extend(_earlier(graph[name]) for name in head.cone)
             builder.add(fused)
         elif node.id in results:
             result = _turned(builder, node, results[node.id])

@@ -149,3 +149,9 @@ def test_the_end_of_a_run_tells_whose_the_peak_was() -> None:
     }
     summary = Summary("m", 1, 10, 0.5, 101, 1.0, 1.0, 1.0, None, foretold)
     assert comparison(summary).splitlines()[1] == "whose the peak is: activations 75%, parameters 25%"
+
+
+@pytest.mark.parametrize(("kernels", "said"), [(0.0, "a bound from below"), (825.0, "by 825 kernels timed on this")])
+def test_the_end_of_a_run_tells_what_its_prediction_rests_on(kernels: float, said: str) -> None:
+    foretold = {"step_seconds": 1.0, "timed_kernels": kernels}
+    assert said in comparison(Summary("m", 1, 10, 0.5, 101, 1.0, 1.0, 1.0, None, foretold)).splitlines()[1]

@@ -156,7 +156,8 @@ def test_the_peak_is_what_was_foretold(case: Case) -> None:
     low = "bf16" in case.more
     assert foretold == pytest.approx(peak, rel=0.05 if low else 1e-3)
     # And from the graph alone, which knows neither instructions nor what kernels need inside.
-    assert step_memory(graph).peak_bytes == pytest.approx(peak, rel=0.12 if low else 0.05)
+    margin = 0.11 if low and "sgd" in case.optimizer else 0.05  # too high at the cast of the head's gradient
+    assert step_memory(graph, threads=torch.get_num_threads()).peak_bytes == pytest.approx(peak, rel=margin)
 
 
 # ---- what it is made of
