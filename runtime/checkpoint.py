@@ -9,13 +9,11 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -31,32 +29,12 @@ from .execute import DTYPES
 from .fault import RuntimeFault
 from .mesh import Place, store_of
 from .program import Build, Parameter, State
+from .saved import SCALARS, Scalars, begins, checkpoints, differences, latest, read_scalars
 from .state import Store, initial_tensor, tensors_of
 
-FORMAT_VERSION = 1
-SCALARS = "checkpoint.json"
 SPARED = "spared.txt"
 FILE_BYTES = 256 << 20  # a file of tensors is built in memory before it is written
-_COMPLETE = re.compile(r"step-(\d{8,})")
 _LEFT_OVER = (".partial-", ".removing-")
-
-
-@dataclass(frozen=True, slots=True)
-class Scalars:
-    """What stands beside the tensors. `step` counts the steps that are done.
-
-    `anew` is None for what a run wrote. One that was imported holds of the states only those of the model's own that
-    its map names, and not the parameters that `anew` names: the rest begins as declared, with the seed of whoever goes
-    on from it.
-    """
-
-    model: str
-    step: int
-    seed: int
-    tensors: dict[str, list[int]]
-    format_version: int = FORMAT_VERSION
-    anew: list[str] | None = None
-    losses: list[float] | None = None
 
 
 def save(
@@ -122,22 +100,6 @@ def _save(folder: Path, scalars: Scalars, write: Callable[[Path], None], keep: i
     return final
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints in a folder, oldest first."""
-    if not folder.is_dir():
-        return []
-    found = [(int(match[1]), path) for path in folder.iterdir() if (match := _COMPLETE.fullmatch(path.name))]
-    return [path for _, path in sorted(found) if (path / SCALARS).is_file()]
-
-
-def latest(folder: Path) -> Path:
-    """The newest complete checkpoint. Raises `RuntimeFault` E0510 if there is none."""
-    found = checkpoints(folder)
-    if not found:
-        raise RuntimeFault("E0510", f"no checkpoint in {folder}", "train first, or leave --resume out")
-    return found[-1]
-
-
 def load(path: Path, build: Build, store: Store, place: Place | None = None) -> Scalars:
     """Read a checkpoint into `store`, in place: all of it, or the parameters alone if the store holds only those.
 
@@ -148,28 +110,21 @@ def load(path: Path, build: Build, store: Store, place: Place | None = None) -> 
     """
     scalars = read_scalars(path)
     wanted = {name: item for name, item in tensors_of(build).items() if name in store}
-    begins = {name: item for name, item in wanted.items() if _begins(item, scalars)}
-    held = {name: item for name, item in wanted.items() if name not in begins}
-    differences = _differences(held, scalars.tensors, whole=len(wanted) == len(tensors_of(build)))
-    if differences:
-        more = f"; and {len(differences) - 4} more" if len(differences) > 4 else ""
+    fresh = {name: item for name, item in wanted.items() if begins(item, scalars)}
+    held = {name: item for name, item in wanted.items() if name not in fresh}
+    found = differences(held, scalars.tensors, whole=len(wanted) == len(tensors_of(build)))
+    if found:
+        more = f"; and {len(found) - 4} more" if len(found) > 4 else ""
         raise RuntimeFault(
             "E0511",
-            f"checkpoint {path} is of another model ({scalars.model}): {'; '.join(differences[:4])}{more}",
+            f"checkpoint {path} is of another model ({scalars.model}): {'; '.join(found[:4])}{more}",
             "resume with the spec, the size and the options that it was trained with",
         )
     read_tensors(path, store_of(place, build, {name: store[name] for name in held}))
     rank, seed = place.rank if place else None, int(build.recipe.get("seed", 0))
-    for name, item in begins.items():
+    for name, item in fresh.items():
         store[name].copy_(initial_tensor(build, item, seed, rank=rank))
     return scalars
-
-
-def _begins(item: Parameter | State, scalars: Scalars) -> bool:
-    """Whether an imported checkpoint says nothing of a tensor and need not."""
-    if scalars.anew is None or item.name in scalars.tensors:
-        return False
-    return isinstance(item, State) or item.name in scalars.anew
 
 
 def read_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -213,37 +168,10 @@ def begin_with(path: Path, build: Build, store: Store, place: Place | None = Non
     load(found, build, chosen, place)
 
 
-def read_scalars(path: Path) -> Scalars:
-    """A checkpoint's scalars. Raises `RuntimeFault` E0513 for what is damaged or of another format."""
-    try:
-        data = cast("dict[str, Any]", json.loads((path / SCALARS).read_text()))
-        if data["format_version"] != FORMAT_VERSION:
-            raise RuntimeFault(
-                "E0513", f"checkpoint {path} has format {data['format_version']}; this runtime reads {FORMAT_VERSION}"
-            )
-        tensors = {str(name): [int(size) for size in shape] for name, shape in data["tensors"].items()}
-        anew = None if data.get("anew") is None else [str(name) for name in data["anew"]]
-        losses = [float(loss) for loss in data.get("losses") or ()]
-        return Scalars(str(data["model"]), int(data["step"]), int(data["seed"]), tensors, anew=anew, losses=losses)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
-        raise RuntimeFault("E0513", f"checkpoint {path} is damaged: {fault!r}", "remove that folder") from fault
-
-
 def remove_all(folder: Path) -> None:
     """Remove the checkpoints of a folder, the oldest first."""
     for path in checkpoints(folder):
         _remove(path)
-
-
-def _differences(wanted: Mapping[str, Parameter | State], found: Mapping[str, list[int]], whole: bool) -> list[str]:
-    lines: list[str] = []
-    for name, item in wanted.items():
-        if name not in found:
-            lines.append(f"{name} {list(item.shape)} is not in it")
-        elif list(item.shape) != found[name]:
-            lines.append(f"{name} is {found[name]} there and {list(item.shape)} here")
-    extra = [name for name in found if name not in wanted] if whole else []
-    return lines + [f"{name} {found[name]} is not in this model" for name in extra]
 
 
 def _write_tensors(folder: Path, tensors: dict[str, torch.Tensor], files: dict[str, int]) -> None:

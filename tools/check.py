@@ -1,5 +1,7 @@
 """`partita check`: says everything that is wrong with specs, as text or as JSON for editors.
 
+With `--checkpoint` it says whether that will load under a recipe's plan.
+
 It answers at once: what draws, compiles or counts is loaded only where `--set` or `--size` asks for a recipe's or a
 size's own faults.
 """
@@ -10,10 +12,12 @@ import argparse
 import json
 import os
 import sys
+from pathlib import Path
 
 from ..compiler.base.diagnostic import Diagnostic, Severity, SpecError, render_all
 from ..compiler.elaborate.check import check_text
 from .arguments import add_choices, add_which, read_text, sets_of
+from .fault import CommandFault
 
 EXAMPLE = "partita check specs/models/gpt2.partita"
 
@@ -23,12 +27,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("specs", metavar="SPEC", nargs="+", help="files to check; `-` reads standard input")
     add_choices(parser)
     add_which(parser)
+    parser.add_argument("--plan", metavar="FILE", help="with --checkpoint: the plan of FILE, or FILE:NAME")
+    parser.add_argument("--checkpoint", metavar="DIR", help="whether this checkpoint will load, of one recipe")
     parser.add_argument("--json", action="store_true", help="diagnostics as a JSON list")
 
 
 def run(options: argparse.Namespace) -> int:
     """Checks every file; 2 if any has an error."""
     sets = sets_of(options)
+    if options.checkpoint is not None:
+        return check_checkpoint(options)
     found = [d for name in options.specs for d in check(name, sets, options.size, options.model, options.recipe)]
     if options.json:
         print(json.dumps([d.to_json() for d in found], indent=1))
@@ -38,6 +46,24 @@ def run(options: argparse.Namespace) -> int:
         count = len(options.specs)
         print("no errors" if count == 1 else f"no errors in {count} specs")
     return 2 if any(d.severity is Severity.ERROR for d in found) else 0
+
+
+def check_checkpoint(options: argparse.Namespace) -> int:
+    """Whether a checkpoint loads; 1 if it does not. Raises SpecError, CommandFault."""
+    from .checkpoints import loads, words
+    from .mesh import settings_of
+    from .specs import open_spec, recipe_of
+
+    if len(options.specs) != 1:
+        raise CommandFault("--checkpoint is for one spec")
+    options.sets = [*(settings_of(options.plan) if options.plan else []), *options.sets]
+    spec = open_spec(options.specs[0])
+    recipe = recipe_of(spec, sets_of(options), options.size, options.recipe)
+    if recipe is None:
+        raise CommandFault(f"{options.specs[0]} has no recipe", "a checkpoint is of a `train` record")
+    answer = loads(spec, recipe, Path(options.checkpoint))
+    print(words(answer, recipe.plan))
+    return 1 if answer.faults else 0
 
 
 def check(
