@@ -34,6 +34,7 @@ from .schedule.place import in_flight
 if TYPE_CHECKING:
     from .cost.table import Table
     from .lower.build import Occupied
+    from .lower.library import Library
     from .lower.outside import Spread
 
 STEP = "step"
@@ -54,6 +55,8 @@ def within_budget(loss: Graph, passes: list[Pass], recipe: Recipe, target: Targe
     plan = recipe.plan or Plan()
     if plan.recompute.budget_bytes is None:
         return passes
+    from .lower.library import Library
+
     at = next(at for at, one in enumerate(passes) if isinstance(one, Rematerialize))
     kept = run_passes(loss, passes[:at], LOSS)
 
@@ -64,15 +67,16 @@ def within_budget(loss: Graph, passes: list[Pass], recipe: Recipe, target: Targe
     def lying(values: frozenset[Value]) -> _Lying:
         return _lying(run_passes(kept, [again(values), *passes[at + 1 :]], GRADIENT), plan, target)
 
+    library = Library(target.device)
     whole = lying(frozenset())
-    timed = _occupied(whole, plan, target)
+    timed = _occupied(whole, plan, library, target.table)
     flights = _flights(plan, recipe.microbatches)
     blocks = [replace(block, flights=flights) for block in blocks_of(whole.local, _seconds(whole, timed.seconds))]
 
     def peak_bytes(values: frozenset[Value]) -> int:
         if not again(values).values:
             return timed.peak_bytes
-        return _occupied(lying(values), plan, target).peak_bytes
+        return _occupied(lying(values), plan, library).peak_bytes
 
     return [*passes[:at], again(fit(chain_of(blocks), peak_bytes, plan.recompute.budget_bytes)), *passes[at + 1 :]]
 
@@ -112,7 +116,7 @@ def _lying(step: Graph, plan: Plan, target: Target) -> _Lying:
     return _Lying(graphs[STEP], lying, mesh, priced)
 
 
-def _occupied(lying: _Lying, plan: Plan, target: Target) -> Occupied:
+def _occupied(lying: _Lying, plan: Plan, library: Library, table: Table | None = None) -> Occupied:
     """What the step takes once it is lowered. Raises SpecError."""
     from .lower.build import occupied
     from .lower.stages import Pipeline, piped
@@ -122,7 +126,7 @@ def _occupied(lying: _Lying, plan: Plan, target: Target) -> Occupied:
         wanted = Pipeline(plan.schedule, plan.balance, *lying.machines)
         spread = piped({STEP: lying.local}, spread, lying.mesh.across(PIPE, mesh), wanted)
     graphs, spread = offloaded({STEP: lying.local}, spread, plan.offload)
-    return occupied(STEP, graphs[STEP], target.device, spread, target.table)
+    return occupied(STEP, graphs[STEP], library, spread, table)
 
 
 def _seconds(lying: _Lying, timed: Mapping[str, float]) -> Callable[[Node], float]:

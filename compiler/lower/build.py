@@ -149,9 +149,12 @@ class Occupied:
     seconds: Mapping[str, float]
 
 
-def occupied(name: str, step: Graph, device: str, spread: Spread = ALONE, table: Table | None = None) -> Occupied:
-    """What a step (rank 0's graph of it) takes where it lies as `spread` says, once it is lowered."""
-    build, library = _built({name: step}, {}, device, (), spread)
+def occupied(name: str, step: Graph, library: Library, spread: Spread = ALONE, table: Table | None = None) -> Occupied:
+    """What a step (rank 0's graph of it) takes where it lies as `spread` says, once it is lowered.
+
+    Of steps that are compared most modules are the same: with one library they are made once.
+    """
+    build, _ = _built({name: step}, {}, library.device, (), spread, library)
     ranks = sorted({build.classes.index(number) for number in build.classes}) or [0]
     peak = max(_footprint(build, name, library, rank=rank).memory.peak_bytes for rank in ranks)
     modules = {module.name: module for module in library.modules.values()}
@@ -173,9 +176,10 @@ def graph_time(graph: Graph, table: Table, device: str = "cpu") -> StepTime:
 
 
 def _built(
-    graphs: Mapping[str, Graph], recipe: Mapping[str, Any], device: str, dump: Sequence[str], spread: Spread
-) -> tuple[Build, Library]:
-    library = Library(device)
+    graphs: Mapping[str, Graph], recipe: Mapping[str, Any], device: str, dump: Sequence[str], spread: Spread,
+    library: Library | None = None,
+) -> tuple[Build, Library]:  # fmt: skip
+    library = library or Library(device)
     if spread.stages:
         programs, *variants = [_pipelined(stages, library, spread) for stages in spread.stages]
         alone = {name: graph for name, graph in graphs.items() if name not in programs}
@@ -205,11 +209,10 @@ def _pipelined(stages: Mapping[str, Stage], library: Library, spread: Spread) ->
 
 
 def _footprint(build: Build, name: str, library: Library, threads: int | None = None, rank: int = 0) -> Footprint:
-    modules = {module.name: module for module in library.modules.values()}
     rounding = ROUNDING_BYTES[library.device.partition(":")[0]]
     program, held = build.programs_of(rank)[name], held_of(build, rank)
     return footprint(
-        program, modules, held, mesh=build.mesh, gloo=library.device == "cpu", threads=threads, rounding_bytes=rounding
+        program, library, held, mesh=build.mesh, gloo=library.device == "cpu", threads=threads, rounding_bytes=rounding
     )
 
 

@@ -1,8 +1,8 @@
 """What a program occupies, to the byte: its instructions are walked as the runtime runs them, memory by memory.
 
-In: a program, its modules (of which `profile.py` tells what a call allocates) and the tensors that stand outside. Out:
-the peak, the line of the spec that runs there, whose memory it is, and how high each instruction reaches. What is alive
-`memories.py` keeps; what kernels allocate inside, unseen by the meta device, `workspace.py` declares.
+In: a program, the library of its modules (of which `profile.py` tells what a call allocates) and the tensors that stand
+outside. Out: the peak, the line of the spec that runs there, whose memory it is, and how high each instruction reaches.
+What is alive `memories.py` keeps; what kernels allocate inside, unseen by the meta device, `workspace.py` declares.
 
 Sizes are rounded up as the allocator does: to 512 bytes by PyTorch's caching allocator on CUDA; on the CPU its events
 count bytes as they are asked for.
@@ -39,10 +39,10 @@ from ...runtime.program import (
 )
 from ..cost.memory import CPU_ROUNDING_BYTES, CUDA_ROUNDING_BYTES, Memory, Owner, Share
 from .gradients import gradients_of
+from .library import Library
 from .memories import Block, Memories
-from .modules import Module
 from .outside import dtype_of
-from .profile import Profile, placed, profile
+from .profile import Profile, placed
 from .workspace import staging_bytes
 
 ROUNDING_BYTES: Mapping[str, int] = MappingProxyType({"cpu": CPU_ROUNDING_BYTES, "cuda": CUDA_ROUNDING_BYTES})
@@ -74,7 +74,7 @@ class Footprint:
 
 def footprint(
     program: Program,
-    modules: Mapping[str, Module],
+    library: Library,
     held: Mapping[str, Held],
     *,
     mesh: Mesh = ONE_DEVICE,
@@ -88,7 +88,7 @@ def footprint(
     threads  how many the kernels run on: their buffers are one a thread (as torch is set where not given)
     """
     threads = torch.get_num_threads() if threads is None else threads
-    profiles = {name: profile(module.graph, threads) for name, module in modules.items() if name in _called(program)}
+    profiles = {name: library.profile(name, threads) for name in _called(program)}
     first = _Walk(program, profiles, Memories(rounding_bytes), mesh.lengths, gloo)
     first.run(held)
     again = _Walk(program, profiles, Memories(rounding_bytes), first.devices, gloo, wanted=first.at)  # now it is known

@@ -13,16 +13,25 @@ import torch
 
 from .emit import storage
 from .modules import Argument, Module, emit, finish, identifier
+from .profile import Profile, profile
 from .segment import Segment, signature
 
 
 @dataclass
 class Library:
-    """The modules of a build, by what makes them the same."""
+    """The modules of a build, or of several that are compared, by what makes them the same; and their profiles."""
 
     device: str
     modules: dict[tuple[object, ...], Module] = field(default_factory=dict[tuple[object, ...], Module])
     names: set[str] = field(default_factory=set[str])
+    profiles: dict[tuple[str, int], Profile] = field(default_factory=dict[tuple[str, int], Profile])
+
+    def profile(self, name: str, threads: int) -> Profile:
+        """What a call of a module allocates, its kernels on so many threads."""
+        if (name, threads) not in self.profiles:
+            module = next(module for module in self.modules.values() if module.name == name)
+            self.profiles[name, threads] = profile(module.graph, threads)
+        return self.profiles[name, threads]
 
     def get(self, segment: Segment, arguments: Sequence[Argument]) -> Module:
         """The module for a segment that reads these tensors; emitted if it is new."""
