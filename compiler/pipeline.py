@@ -160,6 +160,7 @@ def step_passes(spec: Spec, recipe: Recipe, device: str = "cpu", fuse_loss: bool
             recipe.skips,
             label,
             recipe.log.grad_norm,
+            recipe.microbatches == 1,
         ),
         Microbatch(recipe.microbatches),
         Simplify(),

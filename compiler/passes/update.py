@@ -25,7 +25,7 @@ from ..elaborate.recipe import Literal_, LossScale, OptimizerGroup, Schedule, ma
 from ..elaborate.schedule import constant, rate
 from ..ir.graph import Graph, GraphBuilder
 from ..ir.levels import GRADIENT, STEP, Level
-from ..ir.types import Attr, DType, Node, Phase, Use
+from ..ir.types import Attr, DType, Node, Phase, TensorType, Use
 from ..ops.definition import Build
 from ..ops.registry import REGISTRY
 from .guard import SCALED_LOSS, Guard, updates_state
@@ -43,7 +43,8 @@ class Update:
 
     repeat: how many times a step runs this update; its count (what the optimizer and randomness see) goes on each time,
     the rate follows the step.
-    reduce: the type in which gradients are summed over devices; None: their own. scale: how the loss was scaled.
+    reduce: the type in which gradients are summed over devices; None: their own. A lone microbatch's gradients are kept
+    in it until the update, which sums of several are not. scale: how the loss was scaled.
     skips: whether some steps may leave all as it was. label: begins the names of its own states.
     norm: whether the gradient's norm is asked for even where nothing needs it.
     """
@@ -58,6 +59,7 @@ class Update:
     skips: bool = False
     label: str = "step"
     norm: bool = True
+    lone: bool = False
 
     name: ClassVar[str] = "update"
     levels: ClassVar[tuple[Level, ...]] = (GRADIENT,)
@@ -66,7 +68,7 @@ class Update:
 
     def __call__(self, graph: Graph) -> Graph:
         builder = GraphBuilder(graph.name, graph.microbatches)
-        summed = _accumulated(graph, builder)
+        summed = _accumulated(graph, builder, self.reduce if self.lone else None)
         gradients = {
             name.removeprefix(GRADIENT_PREFIX): use for name, use in summed.items() if name.startswith(GRADIENT_PREFIX)
         }
@@ -80,8 +82,11 @@ class Update:
         return builder.finish()
 
 
-def _accumulated(graph: Graph, builder: GraphBuilder) -> dict[str, Use]:
-    """Copies the graph with `accumulate` behind the loss and each gradient; gives the outputs, these ones summed."""
+def _accumulated(graph: Graph, builder: GraphBuilder, narrow: DType | None) -> dict[str, Use]:
+    """Copies the graph with `accumulate` behind the loss and each gradient; gives the outputs, these ones summed.
+
+    narrow: the type of the gradients' sums; None: their own
+    """
     wanted: dict[str, list[str]] = {}
     found = dict(graph.outputs)
     for name, use in graph.outputs.items():
@@ -93,12 +98,22 @@ def _accumulated(graph: Graph, builder: GraphBuilder) -> dict[str, Use]:
         for name in wanted.get(node.id, ()):
             use = found[name]
             phase = Phase.FORWARD if node.phase is Phase.PREPARE else node.phase
-            total = replace(
-                node, id=builder.fresh(f"sum/{name}"), op="accumulate", uses=(use,), outs=(use.type,),
-                attrs={}, body=None, phase=phase,
-            )  # fmt: skip
+            plain = replace(node, attrs={}, body=None, phase=phase)
+            if narrow not in (None, use.dtype) and name.startswith(GRADIENT_PREFIX):
+                use = _narrowed(builder, plain, use, narrow)
+            total = replace(plain, id=builder.fresh(f"sum/{name}"), op="accumulate", uses=(use,), outs=(use.type,))
             found[name] = builder.add(total).out()
     return found
+
+
+def _narrowed(builder: GraphBuilder, like: Node, use: Use, narrow: DType) -> Use:
+    """A gradient in another type: what it was made from, where that has it."""
+    made = builder[use.node]
+    if made.op == "cast" and made.uses[0].dtype is narrow:
+        return made.uses[0].relabel(dict(zip(made.outs[0].dims, use.dims, strict=True)))
+    out = TensorType(use.dims, narrow)
+    name = builder.fresh(f"{use.node}.{narrow.value}")
+    return builder.add(replace(like, id=name, op="cast", uses=(use,), outs=(out,), attrs={"to": narrow})).out()
 
 
 def group_of(groups: Sequence[OptimizerGroup], parameter: str) -> OptimizerGroup | None:
@@ -145,7 +160,7 @@ class _Step:
     def run(self, gradients: Mapping[str, Use]) -> None:
         """Rate, norm, then parameter by parameter."""
         chosen = {name: self._group(name) for name in gradients}
-        gradients = {name: self._reduced(use) for name, use in gradients.items()}
+        gradients = {name: self._reduced(name, use) for name, use in gradients.items()}
         scale, label = self.options.scale, self.options.label
         skips = self.options.skips or scale is not None
         wanted = self.options.norm or self.options.clip is not None or skips
@@ -173,13 +188,12 @@ class _Step:
             for name, use in guard.outputs.items():
                 self.builder.output(name, use)
 
-    def _reduced(self, gradient: Use) -> Use:
-        """The gradient once through the type in which devices add it up."""
-        reduce = self.options.reduce
-        if reduce is None or reduce is gradient.dtype:
-            return gradient
-        build = _Build(self.builder, "reduce")
-        return build("cast", build("cast", gradient, to=reduce)[0], to=gradient.dtype)[0]
+    def _reduced(self, name: str, gradient: Use) -> Use:
+        """The gradient once through the type in which devices add it up, then in its parameter's."""
+        build, wide = _Build(self.builder, "reduce"), self.builder[name].outs[0].dtype
+        for dtype in (self.options.reduce or gradient.dtype, wide):
+            gradient = gradient if gradient.dtype is dtype else build("cast", gradient, to=dtype)[0]
+        return gradient
 
     def _group(self, name: str) -> OptimizerGroup:
         found = group_of(self.options.groups, name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 
 import torch
 
@@ -28,13 +29,17 @@ from .slices import table as slices_table
 from .step import CASES, bench_step
 from .terapipe import as_json, bench_terapipe
 from .terapipe import table as both_tables
+from .zero import CASES as HELD_CASES
+from .zero import STAGES, Held, bench_zero
+from .zero import summary as held_summary
 
 EXAMPLE = "partita bench step --json"
-KINDS = ("step", "precision", "memory", "parallel", "pipeline", "slices", "terapipe", "predict")
+KINDS = ("step", "precision", "memory", "parallel", "zero", "pipeline", "slices", "terapipe", "predict")
 WHAT = (
     "step: a training step of a GPT against plain PyTorch; precision: the same in bfloat16, against autocast; "
     "memory: the same within a budget, against PyTorch's ways to keep less; "
     "parallel: the same on two processes, against DDP, FSDP2 and DTensor; "
+    "zero: what processes hold under ZeRO's stages, beside its formula; "
     "pipeline: stages on two and four processes, against torch.distributed.pipelining; "
     "slices: a long row through a pipeline, whole and in token slices; "
     "terapipe: token slices simulated against the paper's seconds; "
@@ -55,7 +60,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=PROCESSES,
         action="append",
-        help="of `pipeline` and `slices`: how many (default: 2 and 4)",
+        help="of `pipeline`, `slices` and `zero`: how many (default: 2 and 4)",
     )
     parser.add_argument(
         "--peer", choices=tuple(peers()), action="append",
@@ -85,6 +90,8 @@ def run(options: argparse.Namespace) -> int:
         return predict(options)
     if options.what == "parallel":
         return parallel(options)
+    if options.what == "zero":
+        return zero(options)
     names = tuple(options.case or CASES)
     device, compiled = torch.device(options.device), not options.no_compile
     if options.what == "memory":
@@ -103,9 +110,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _check_words(options: argparse.Namespace) -> None:
     """Raises CommandFault for a word that another bench has."""
-    for word, owner in (("plan", "parallel"), ("schedule", "pipeline"), ("processes", "pipeline"), ("peer", "memory")):
-        if getattr(options, word) and options.what != owner:
-            raise CommandFault(f"--{word} is of `bench {owner}`")
+    owners = {
+        "plan": ("parallel",), "schedule": ("pipeline",), "processes": ("pipeline", "slices", "zero"),
+        "peer": ("memory",),
+    }  # fmt: skip
+    for word, benches in owners.items():
+        if getattr(options, word) and options.what not in benches:
+            raise CommandFault(f"--{word} is of {' and '.join(f'`bench {name}`' for name in benches)}")
 
 
 def line(case: Case | Parallel) -> str:
@@ -129,6 +140,29 @@ def parallel(options: argparse.Namespace) -> int:
         print(f"{line(case)}, losses within {case.gap:.1e}")
     print(f"worst: time {found['worst_time']:.3f}, memory {found['worst_memory']:.3f}")
     return 0
+
+
+def zero(options: argparse.Namespace) -> int:
+    """A line for each number of processes and stage; or JSON."""
+    names = options.case or [next(iter(HELD_CASES))]
+    if options.device != "cpu" or any(name not in HELD_CASES for name in names):
+        raise CommandFault(f"`bench zero` runs {' or '.join(HELD_CASES)}, on the CPU")
+    found = [held for name in names for held in bench_zero(options.processes or PROCESSES, STAGES, name)]
+    if options.json:
+        print(json.dumps(held_summary(found), indent=1))
+    else:
+        print("\n".join(map(held_line, found)))
+    return 0
+
+
+def held_line(found: Held) -> str:
+    """A stage on so many processes: bytes a parameter, and all of them beside the formula's."""
+    kinds = asdict(found.holding)
+    each = ", ".join(f"{name.removesuffix('_bytes')} {size / found.weights:.2f}" for name, size in kinds.items())
+    total = f"{bytes_text(found.holding.bytes)} / {bytes_text(found.formula_bytes)}"
+    where = f"ZeRO {found.stage} on {found.processes}"
+    early = "; its gradients are scattered as they are made" if found.stage == 1 else ""
+    return f"{where}: held / formula {found.ratio:.3f} ({total}), bytes a parameter: {each}{early}"
 
 
 def pipeline(options: argparse.Namespace) -> int:

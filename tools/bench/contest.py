@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
+from ...runtime.allocator import keep_freed_memory
 from ...runtime.folder import load
 from ...runtime.layout import part
 from ...runtime.mesh import join_mesh
@@ -179,6 +180,7 @@ def _fixed(make: Callable[[], Callable[[int], Tensor]]) -> Callable[[], Step]:
 
 def main() -> int:
     """Reads the contest, holds it, and writes the outcome."""
+    keep_freed_memory()  # as a run does; for the peers too
     torch.set_num_threads(1)  # two cores are then all that two processes use
     said: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     said |= {"peers": tuple(said["peers"]), "shape": Shape(**said["shape"])}
