@@ -29,7 +29,7 @@ def listing(
     dump: Sequence[str] = (),
     axes: Sequence[str] = (),
     parts: Mapping[str, int] = NO_PARTS,
-    steady: bool = True,
+    ranks: tuple[tuple[int, ...], ...] = (),
 ) -> Listing:
     """The graph as it is to be emitted, of a device on a mesh with these axes.
 
@@ -38,7 +38,7 @@ def listing(
     asked = {**graph.outputs, **{DUMP + name: graph[name].out() for name in dump}}
     written, outputs = unrolled(graph, asked)
     nodes = sorted(written, key=lambda n: PHASES.index(n.phase))
-    found = Listing(tuple(nodes), outputs, graph.microbatches, parts=parts, steady=steady)
+    found = Listing(tuple(nodes), outputs, graph.microbatches, parts=parts, ranks=ranks)
     steps: tuple[Callable[[Listing], Listing], ...] = (
         drop_trivial_accumulators,
         sums_of_low_values,

@@ -23,7 +23,7 @@ class Listing:
     accumulators   values that live in a buffer of their own, to which every microbatch adds
     checks         scalars, the loss first, that must be finite before anything is updated
     parts          of a stage of a pipeline, which part of a microbatch's work a node is in; they run in order
-    steady         whether they do so for every microbatch: else nothing that two parts share is freed or written over
+    ranks          the orders in which microbatches go through the parts, where there are several: each part's place
     """
 
     nodes: tuple[Node, ...]
@@ -32,11 +32,15 @@ class Listing:
     accumulators: Mapping[Key, TensorType] = field(default_factory=dict[Key, TensorType])
     checks: tuple[Key, ...] = ()
     parts: Mapping[str, int] = field(default_factory=dict[str, int])
-    steady: bool = True
+    ranks: tuple[tuple[int, ...], ...] = ()
 
     def part(self, node: Node) -> int:
         """The part of a node; -1 of one that is in none."""
         return self.parts.get(node.id, NO_PART)
+
+    def always_before(self, part: int, other: int) -> bool:
+        """Whether every microbatch goes through a part before another."""
+        return all(rank[part] < rank[other] for rank in self.ranks)
 
     def index(self) -> dict[str, Node]:
         """The nodes by id."""

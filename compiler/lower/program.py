@@ -68,7 +68,7 @@ def lower_graph(
 
 def lower_stage(stage: Stage, library: Library, axes: Sequence[str], wholes: Wholes) -> Program:
     """The program of one stage of a pipeline. Every stage is given all that the data brings."""
-    found = issue_early(listing(stage.graph, axes=axes, parts=stage.part, steady=stage.steady), axes)
+    found = issue_early(listing(stage.graph, axes=axes, parts=stage.part, ranks=stage.ranks), axes)
     found = checked_first(found) if stage.whole.nodes("assign") else found
     walk = _Walk(found, library, axes, wholes, len(stage.parts))
     made, gloo = walk.program(), library.device == "cpu"
@@ -116,6 +116,8 @@ class _Walk:
         self.here = self.lists[Phase.PREPARE]  # where instructions go
         self.awaited: set[Key] = set()  # messages: whoever reads one first waits for it
         self.seen_by: dict[Key, set[int]] = {}
+        self.memory_seen_by: dict[int, set[int]] = {}  # by any name
+        self.parts_at: list[int] = []  # of each segment
 
     def program(self) -> Program:
         """The instructions and what they need from outside."""
@@ -128,6 +130,7 @@ class _Walk:
             self._lasting(key, kind)
             dtype = kind.dtype.value
             self.here.append(Allocate(self.buffer(key), tuple(shape(kind.dims)), dtype))
+        self.parts_at = [segment.part for segment in segments]
         for segment in segments:
             for key in (*segment.inputs, *segment.outputs):
                 self.seen_by.setdefault(key, set()).add(segment.part)
@@ -149,6 +152,7 @@ class _Walk:
                 self._call(position, segment)
             else:
                 self._instruct(position, segment, segment.alone)
+            self._made(segment)
         self._land(list(self.flying))
         if not checked and self.parts:  # a stage without a parameter of its own
             self._check()
@@ -167,6 +171,10 @@ class _Walk:
             microbatches=self.listing.microbatches,
         )
 
+    def _made(self, segment: Segment) -> None:
+        for key in (key for key in segment.outputs if key in self.live):
+            self.memory_seen_by.setdefault(storage(self.live[key]), set()).update(self.seen_by[key])
+
     def _lasting(self, key: Key, kind: TensorType) -> None:
         tensor = torch.empty(shape(kind.dims), dtype=TORCH_DTYPES[kind.dtype], device="meta")
         self.live[key] = tensor
@@ -183,7 +191,7 @@ class _Walk:
 
     def _call(self, position: int, segment: Segment) -> None:
         frees = [key for key in segment.inputs if self._ends(key, position, segment.phase)]
-        staying = self._staying(frees)
+        staying = self._staying(frees, position)
         written = {storage(self.live[key]) for key in _written(segment)}
         self._land([key for key, read in self.flying.items() if storage(read) in written])
         arguments = [
@@ -206,10 +214,12 @@ class _Walk:
             del self.live[key]
         self.live.update(zip(segment.outputs, results, strict=True))
 
-    def _staying(self, frees: Sequence[Key]) -> set[int]:
+    def _staying(self, frees: Sequence[Key], position: int) -> set[int]:
         """The memories that nobody may write over while these buffers are freed."""
         read = {storage(tensor) for tensor in self.flying.values()}
-        return {storage(tensor) for key, tensor in self.live.items() if key not in frees} | self.lasting | read
+        part, freed = self.parts_at[position], {storage(self.live[key]) for key in frees}
+        later = {one for one in freed if not self._all_before(self.memory_seen_by.get(one, set()), part)}
+        return {storage(tensor) for key, tensor in self.live.items() if key not in frees} | self.lasting | read | later
 
     def _instruct(self, position: int, segment: Segment, node: Node) -> None:
         """A node that is an instruction of its own. Collectives are begun here and waited for by `_land`."""
@@ -231,7 +241,7 @@ class _Walk:
         key = keys[0]
         tensor, sizes = self.live[key], tuple(shape(out.dims))
         same = node.op == "all_reduce" and dense(tensor)
-        in_place = same and bool(frees) and storage(tensor) not in self._staying(frees)
+        in_place = same and bool(frees) and storage(tensor) not in self._staying(frees, position)
         given, freed = tuple(map(self.buffer, keys)), tuple(map(self.buffer, frees))
         target, axis, dtype = self.buffer((node.id, 0)), str(node.attrs["axis"]), out.dtype.value
         at, size = position_of(node, "split" if node.op == "all_to_all" else "dim")
@@ -326,7 +336,7 @@ class _Walk:
         """Whether this call is the last that may see the buffer."""
         if self.last[key] != position or key in self.asked:
             return False
-        if not self.listing.steady and self._shared(key):
+        if not self._all_before(self.seen_by[key], self.parts_at[position]):
             return False
         node = self.nodes[key[0]]
         if node.op in ARGUMENTS:
@@ -336,9 +346,9 @@ class _Walk:
         early = node.phase is Phase.PREPARE and phase in (Phase.FORWARD, Phase.BACKWARD)
         return not early or self.listing.microbatches == 1
 
-    def _shared(self, key: Key) -> bool:
-        """Whether several parts of a microbatch's work see a value."""
-        return len(self.seen_by[key]) > 1
+    def _all_before(self, parts: set[int], part: int) -> bool:
+        """Whether every microbatch has gone through these parts when it comes to a part, which may be one of them."""
+        return part == NO_PART or all(self.listing.always_before(other, part) for other in parts - {part, NO_PART})
 
     def buffer(self, key: Key) -> str:
         """The name of the buffer that holds a value."""

@@ -30,7 +30,7 @@ class Stage:
 
     whole   the graph that it was cut from
     order   what runs when: a part and a microbatch
-    steady  whether all microbatches go through the parts in that one order
+    ranks   the orders in which microbatches go through the parts: of each, the place of every part
     """
 
     graph: Graph
@@ -38,7 +38,7 @@ class Stage:
     parts: tuple[Part, ...]
     part: Mapping[str, int]
     order: tuple[tuple[int, int], ...]
-    steady: bool
+    ranks: tuple[tuple[int, ...], ...]
 
 
 def part_name(part: Part) -> str:
@@ -126,7 +126,7 @@ class _Draft:
             if action.kind in COMPUTE | SENDS | RECEIVES:
                 orders.setdefault(action.microbatch, []).append((action.kind, action.chunk, action.slice))
         self.parts = tuple(part for part in orders[0] if not self._is_empty(part))
-        self.steady = all(order == orders[0] for order in orders.values())
+        self.ranks = tuple(dict.fromkeys(tuple(map(order.index, self.parts)) for order in orders.values()))
         self.here = {node.id: node for node in self.cut.step}
         self.inside: dict[Part, list[Node]] = {}
         spread = {name for one in self.cut.sums.values() if one.spread for name in (*one.inner, one.root.id)}
@@ -272,7 +272,7 @@ class _Draft:
         numbers = {part: number for number, part in enumerate(self.parts)}
         named = (((action.kind, action.chunk, action.slice), action.microbatch) for action in self.actions)
         order = tuple((numbers[part], microbatch) for part, microbatch in named if part in numbers)
-        return Stage(builder.finish(), step, self.parts, self.part, order, self.steady)
+        return Stage(builder.finish(), step, self.parts, self.part, order, self.ranks)
 
     def _dumped(self, dump: Sequence[str], made: Collection[str]) -> dict[str, Use]:
         """What this stage has of what is to be looked at; of a sum over stages what it is in all."""

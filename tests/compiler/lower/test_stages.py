@@ -13,7 +13,7 @@ from partita.compiler.lower.timing import Part, StepTime, part_seconds, pipeline
 from partita.compiler.schedule.forms import build as form_schedule
 from partita.compiler.schedule.forms import parse_form
 from partita.runtime.layout import Mesh
-from partita.runtime.program import Send
+from partita.runtime.program import Allocate, Free, Receive, Run, Send
 from samples.spread_mlp import SpreadMLP
 
 PIPE, WIDE = (("pipe", 2),), (("data", 2), ("pipe", 2), ("tensor", 2))
@@ -99,3 +99,19 @@ def test_a_pipelines_time_is_that_of_its_schedule() -> None:
     schedule = form_schedule(parse_form("1f1b"), 2, 3)
     seconds = part_seconds((program, time) for program in programs)
     assert pipeline_seconds(seconds, schedule) == pytest.approx((3 + 1) * 2 + 5)
+
+
+@pytest.mark.parametrize("schedule", ["zero_bubble_v", "list(2)", "interleaved(2)"])
+def test_what_a_microbatch_makes_is_freed_by_its_last_reader(schedule: str) -> None:
+    """Also where microbatches go through the parts in several orders: nothing waits for a microbatch's end."""
+    built = PipedMLP(SpreadMLP(NO_MESH, layers=8, batch=16, microbatches=8), 2, schedule).built()
+    for rank in range(2):
+        program = built.build.programs_of(rank)["step"]
+        alive: dict[int, set[str]] = {}
+        for _, number, instructions in program.turns():
+            mine = alive.setdefault(number, set())
+            for one in instructions:
+                mine -= {*getattr(one, "frees", ()), *(one.buffers if isinstance(one, Free) else ())}
+                mine |= {*one.outputs} if isinstance(one, Run) else {one.output} if isinstance(one, Receive) else set()
+        kept = {i.buffer for i in program.prepare if isinstance(i, Allocate)}
+        assert not any(mine - kept for mine in alive.values())
