@@ -2,8 +2,9 @@
 
 In: a device and types. Out: `Timed` points. Every kernel is called as generated modules call it, is described by what
 it dispatches to (`calls.py`), and meets what it meets in a step: rounds of one call of each in ever another order, so
-that its operands, its instructions and the threads of the pool were last touched for something else. The median of the
-rounds counts. Called in a loop by itself a small kernel takes a fraction of that.
+that its operands, its instructions and the threads of the pool were last touched for something else, but for the first
+operand, which the call before has just made. The median of the rounds counts. Called in a loop by itself a small kernel
+takes a fraction of that.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 
 from .allocator import keep_freed_memory
 from .call import Call, Timed
-from .calls import VIEW, traced
+from .calls import VIEW, Trace
 from .execute import DTYPES
 from .machine import clock
 
@@ -28,6 +29,7 @@ MOST_ROUNDS = 25
 LITTLE_BYTES = 1 << 22  # moved by a call that runs among its like: a step's small calls do not meet tensors of 64 MiB
 STEP_BYTES = 1 << 26  # moved by all of them: what a cache of the machine holds is there, what its cores' do is not
 SIDES = (16, 64, 256, 1024, 4096)
+VOCABULARY = 1 << 14  # of a language model's head
 ELEMENTS = tuple(1 << n for n in (4, 10, 13, 16, 18, 20, 22, 24))
 
 
@@ -68,26 +70,44 @@ def calibrate(
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """A probe, what it calls, and the operand that a step would have just made: none where that is a list or large."""
+
+    probe: Probe
+    call: Call
+    made: torch.Tensor | None
+
+
 def timed(probes: Sequence[Probe], device: torch.device, effort: Effort = THOROUGH) -> list[Timed]:
     """The median seconds of each over rounds, described by the last that it dispatches to, and behind them a view."""
-    described = [traced(probe)[-1] for probe in probes]
+    found = [_described(probe) for probe in probes]
     seconds: list[list[float]] = [[] for _ in probes]
     views: list[float] = []
     mixed = random.Random(0)
     places = mixed.sample(range(len(probes)), len(probes))
-    little = _decks([place for place in places if described[place].bytes <= LITTLE_BYTES], described)
-    for deck in (*little, [place for place in places if described[place].bytes > LITTLE_BYTES]):
+    little = _decks([place for place in places if found[place].call.bytes <= LITTLE_BYTES], found)
+    for deck in (*little, [place for place in places if found[place].call.bytes > LITTLE_BYTES]):
         budget_s = effort.budget_s / (len(little) if deck in little else 1)
         begin, rounds = time.perf_counter(), 0
         while rounds < effort.least_rounds or (rounds < MOST_ROUNDS and time.perf_counter() - begin < budget_s):
             mixed.shuffle(deck)
-            _round([probes[place] for place in deck], [seconds[place] for place in deck], views, device)
+            _round([found[place] for place in deck], [seconds[place] for place in deck], views, device)
             rounds += 1
-    found = [Timed(call, statistics.median(runs)) for call, runs in zip(described, seconds, strict=True)]
-    return [*found, Timed(Call(VIEW, "", (), 0, 0), statistics.median(views))]
+    points = [Timed(one.call, statistics.median(runs)) for one, runs in zip(found, seconds, strict=True)]
+    return [*points, Timed(Call(VIEW, "", (), 0, 0), statistics.median(views))]
 
 
-def _decks(places: Sequence[int], described: Sequence[Call]) -> list[list[int]]:
+def _described(probe: Probe) -> _Described:
+    with torch.no_grad(), Trace() as trace:
+        probe()
+    first = trace.last[0] if trace.last else None
+    made = first if isinstance(first, torch.Tensor) and first.is_floating_point() else None
+    small = made is not None and made.numel() * made.element_size() <= LITTLE_BYTES
+    return _Described(probe, trace.found[-1], made if small else None)
+
+
+def _decks(places: Sequence[int], found: Sequence[_Described]) -> list[list[int]]:
     """The same in lists, each of calls that together move about what a step of a small model does."""
     decks: list[list[int]] = [[]]
     bytes_ = 0
@@ -96,16 +116,20 @@ def _decks(places: Sequence[int], described: Sequence[Call]) -> list[list[int]]:
             decks.append([])
             bytes_ = 0
         decks[-1].append(place)
-        bytes_ += described[place].bytes
+        bytes_ += found[place].call.bytes
     return decks
 
 
-def _round(probes: Sequence[Probe], seconds: Sequence[list[float]], views: list[float], device: torch.device) -> None:
+def _round(
+    probes: Sequence[_Described], seconds: Sequence[list[float]], views: list[float], device: torch.device
+) -> None:
     """One call of each, with two views behind it, as a module's operands are turned and cut between its kernels."""
     now, x = clock(device), torch.zeros(4, 8, device=device)
     with torch.no_grad():
-        for probe, taken in zip(probes, seconds, strict=True):
-            taken.append(_once(probe, device, _repeats(probe, device)))
+        for one, taken in zip(probes, seconds, strict=True):
+            if one.made is not None:
+                one.made.mul_(1)
+            taken.append(_once(one.probe, device, _repeats(one.probe, device)))
             start = now()
             x.view([32])
             x.view([8, 4])
@@ -133,6 +157,7 @@ Calls = Iterator[Probe]
 def _products(device: torch.device, dtype: torch.dtype, effort: Effort) -> Calls:
     """Products with either operand turned, as the gradients have them; shapes on a grid, flat and deep ones too."""
     shapes = [(m, n, k) for m in SIDES for n in SIDES for k in SIDES]
+    shapes += [(256, VOCABULARY, 256), (VOCABULARY, 256, 256), (256, 256, VOCABULARY)]
     most = effort.products(device)
     for m, n, k in (shape for shape in shapes if 2.0 * math.prod(shape) <= most):
         a, b = (torch.randn(*s, device=device).to(dtype) for s in ((m, k), (k, n)))

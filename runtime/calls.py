@@ -92,17 +92,19 @@ def tensors(values: object) -> Iterable[torch.Tensor]:
 
 
 class Trace(TorchDispatchMode):
-    """Within it, every call of aten is written down, on whatever device it runs."""
+    """Within it, every call of aten is written down, on whatever device it runs; of the last one the arguments too."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: list[Call] = []
+        self.last: Sequence[Any] = ()
 
     def __torch_dispatch__(
         self, func: OpOverload, types: object, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         self.found.append(call_of(func, args, kwargs or {}, result))
+        self.last = args
         return result
 
 

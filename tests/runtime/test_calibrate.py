@@ -56,3 +56,10 @@ def test_small_calls_run_among_as_many_as_a_step_has() -> None:
     assert order[-2:] == [2 * count] * 2
     first = set(order[: count + 1])
     assert len(first) == count + 1 == len(set(order[count + 1 : 2 * count + 2]) & first)
+
+
+def test_the_first_operand_was_just_made_and_keeps_its_values() -> None:
+    x, y = torch.randn(64, 64), torch.randn(64, 64)
+    before, version = x.clone(), y._version
+    timed([lambda: torch.ops.aten.mm.default(x, y)], CPU, ROUNDS)
+    assert torch.equal(x, before) and x._version == ROUNDS.least_rounds and y._version == version
