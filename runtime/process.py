@@ -6,8 +6,11 @@ or SIGTERM is noted, so that a step can be finished and saved; a second one ends
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -50,6 +53,19 @@ def process_group(device: torch.device, timeout_s: float | None = None) -> Gener
         yield
     finally:
         dist.destroy_process_group()
+        _forget_groups()
+
+
+def _forget_groups() -> None:
+    """Let go of process groups: gloo's threads end with the last that holds theirs.
+
+    A thread that still lives when the interpreter ends may let go of a tensor then, which aborts the process
+    (github.com/pytorch/pytorch/pull/179291). DTensor remembers the meshes of all that it has seen.
+    """
+    if "torch.distributed.tensor" in sys.modules:  # which not every run loads
+        debug = importlib.import_module("torch.distributed.tensor.debug")
+        debug._clear_sharding_prop_cache()  # there is no public way
+    gc.collect()
 
 
 @dataclass(slots=True)

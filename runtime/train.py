@@ -54,24 +54,30 @@ def train(build_folder: Path, options: Options, executable: Executable | None = 
     device = own_device(options.device)
     if executable is None:
         executable = open_build(build_folder, device, options.compiled, options.kernels)
-    training, build = from_plain(executable.build.recipe), executable.build
+    training = from_plain(executable.build.recipe)
     check_build(executable, training, options)
     cap_memory(device, training.budget_bytes)
     try:
         with process_group(device, options.timeout_s), leave_on_signals() as leave:
-            place = join_mesh(build.mesh, device, options.timeout_s)
-            if place is not None:
-                assert isinstance(executable, Interpreter), "only the interpreter knows of a mesh"
-                executable = replace(executable, communicator=place.processes)
-            data = open_feeds(training, build, place.rank if place else None, options.data_root)
-            begin = start(executable, training, options, place)
-            with open_metrics(training, options, begin.done) as metrics:
-                run = _Run(executable, training, options, data, begin.store, metrics, leave, begin.done, place)
-                run.judge.watcher.begin(begin.losses)
-                return run.go()
+            return _train(executable, training, options, leave)
     except OSError as fault:
         reason = fault.strerror or str(fault)
         raise RuntimeFault("E0516", f"{options.folder} cannot be written: {reason}", "name another folder") from fault
+
+
+def _train(executable: Executable, training: Training, options: Options, leave: Leave) -> Result:
+    """The same within a process group, of which nothing is held when it returns."""
+    build = executable.build
+    place = join_mesh(build.mesh, executable.device, options.timeout_s)
+    if place is not None:
+        assert isinstance(executable, Interpreter), "only the interpreter knows of a mesh"
+        executable = replace(executable, communicator=place.processes)
+    data = open_feeds(training, build, place.rank if place else None, options.data_root)
+    begin = start(executable, training, options, place)
+    with open_metrics(training, options, begin.done) as metrics:
+        run = _Run(executable, training, options, data, begin.store, metrics, leave, begin.done, place)
+        run.judge.watcher.begin(begin.losses)
+        return run.go()
 
 
 @dataclass(slots=True)

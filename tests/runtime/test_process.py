@@ -6,12 +6,15 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 from partita.runtime import process
 from partita.runtime.process import leave_on_signals, process_group
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Replicate
 
 CPU = torch.device("cpu")
 
@@ -62,3 +65,21 @@ def test_without_any_network_there_is_no_group(monkeypatch: pytest.MonkeyPatch) 
     with process_group(CPU):
         entered.append(dist.is_initialized)
     assert len(entered) == 1 and not entered[0]()
+
+
+def gloo_threads() -> int:
+    return sum("gloo" in (task / "comm").read_text() for task in Path("/proc/self/task").iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are seen where Linux lists them")
+def test_no_thread_outlives_its_group() -> None:
+    def used() -> int:
+        mesh = init_device_mesh("cpu", (1,))
+        assert isinstance(DTensor.from_local(torch.ones(2), mesh, [Replicate()]).detach(), DTensor), "it is remembered"
+        dist.all_reduce(torch.ones(1))
+        return gloo_threads()
+
+    before = gloo_threads()
+    with process_group(CPU):
+        assert used() > before
+    assert gloo_threads() == before
