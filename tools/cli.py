@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "import": ("import_", "make a checkpoint of others' weights"),
         "export": ("export", "write a checkpoint's weights for others"),
         "plan": ("plan", "find the plan that trains fastest on a cluster"),
+        "fit": ("fit", "find what makes a training step fit on a device, and what it costs"),
         "schedule": ("schedule", "place a model on a pipeline and show its step's timeline"),
         "passes": ("passes", "run passes and print the graph after each"),
         "verify": ("verify.command", "run a step in every form and on a mesh, and say where two differ"),

@@ -1,0 +1,179 @@
+"""What makes a step fit on a device: every set of measures priced, the cheapest that fits, the largest batch.
+
+In: the planner's layouts of a recipe on so many devices along `data`, and what each may hold. Out: `Fitting`s:
+microbatches, recompute, precision, ZeRO and offload with the seconds and the bytes of a step. Layers that are alike
+are priced once (`thin.py`), so a large model takes seconds.
+
+With the optimizer on the host, gradients go down once a step and parameters come up, beside the backward and the
+forward; what these do not hide is added, and the update takes what the host's memory takes to read and write it:
+
+    seconds = max(0, g / link - backward) + max(0, p / link - forward) + (2 s + 2 p' + g) / memory
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import product
+
+from ..cost.cluster import Cluster
+from .layouts import Layouts
+from .parts import Part, Parts, Weights
+from .price import Pricing
+from .space import POLICIES, Choice, Unit, divisors
+
+# Of the link to the host, each way: PCI Express 3.0 with 16 lanes. Of the host's memory: half of what eight channels of
+# DDR4-3200, 25.6 GB/s each, move at best.
+LINK_BYTES_PER_S, MEMORY_BYTES_PER_S = 15.75e9, 102e9
+NO_LIMIT = 1 << 62
+MOST_ROWS = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """What may make a step fit. rows: of a microbatch on one device."""
+
+    rows: int
+    microbatches: int
+    recompute: str = "cheap"
+    precision: str = ""
+    zero: int = 0
+    offload: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """Measures with what a step takes: seconds, bytes of a device, bytes of its host."""
+
+    measures: Measures
+    seconds: float
+    peak_bytes: int
+    host_bytes: int = 0
+
+
+@dataclass
+class Fitter:
+    """One recipe on `data` devices. layouts: by precision, the recipe's own as "" first. limit: bytes of a device."""
+
+    layouts: Mapping[str, Layouts]
+    cluster: Cluster
+    batch: int
+    data: int
+    limit: int
+    _pricings: dict[tuple[str, Unit, bool], Pricing] = field(default_factory=dict[tuple[str, Unit, bool], Pricing])
+
+    def price(self, measures: Measures) -> Fitting:
+        """What a step takes with these measures. Raises SpecError."""
+        unit = Unit((), measures.recompute, measures.rows, measures.microbatches > 1)
+        parts = self.layouts[measures.precision].parts(unit)
+        choice = Choice(unit, self.data, 1, measures.microbatches, measures.zero)
+        key = (measures.precision, unit, measures.offload)
+        if key not in self._pricings:
+            here = offloaded(parts, alone=self.data == 1 and not unit.several) if measures.offload else parts
+            self._pricings[key] = Pricing(here, self.cluster, NO_LIMIT)
+        found = self._pricings[key].price(choice)
+        assert found is not None, "one stage without a limit fits"
+        host, waiting = self._host(parts, measures) if measures.offload else (0, 0.0)
+        return Fitting(measures, found.seconds + waiting, found.peak_bytes, host)
+
+    def _host(self, parts: Parts, measures: Measures) -> tuple[int, float]:
+        """Bytes that lie on the host of a device, and the seconds of copies that nothing hides."""
+        own = [part.weights for part in parts.parts]
+        share = self.data if measures.zero else 1
+        down = sum(w.gradient_bytes for w in own) / share
+        up = sum(sum(w.read) for w in own) / share
+        forward = measures.microbatches * sum(part.forward_s for part in parts.parts)
+        backward = measures.microbatches * sum(part.input_s + part.weight_s for part in parts.parts)
+        waiting = max(0.0, down / LINK_BYTES_PER_S - backward) + max(0.0, up / LINK_BYTES_PER_S - forward)
+        held = sum(w.states + (w.master or w.computed) for w in own) + sum(w.gradient_bytes for w in own)
+        return held // share, waiting
+
+    # ---- what fits
+
+    def plain(self) -> Fitting:
+        """The step in one microbatch, with no measure."""
+        return self.price(Measures(self.batch // self.data, 1))
+
+    def fits(self, one: Fitting) -> bool:
+        """Whether a device has room."""
+        return one.peak_bytes <= self.limit
+
+    def cheapest(self) -> Iterator[Fitting]:
+        """Of each kind of measures the largest microbatch that fits; the cheapest of all is the answer."""
+        for recompute, precision, zero, offload in self._kinds():
+            found = self._largest(recompute, precision, zero, offload)
+            if found is not None:
+                yield found
+
+    def singles(self) -> Iterator[Fitting]:
+        """Each measure alone."""
+        whole = self.plain().measures
+        for count in divisors(whole.rows)[1:5]:
+            yield self.price(replace(whole, rows=whole.rows // count, microbatches=count))
+        for policy in ("selective", "full"):
+            yield self.price(replace(whole, recompute=policy))
+        for precision in list(self.layouts)[1:]:
+            yield self.price(replace(whole, precision=precision))
+        for zero in (1, 2, 3) if self.data > 1 else ():
+            yield self.price(replace(whole, zero=zero))
+        yield self.price(replace(whole, offload=True))
+
+    def least(self) -> Fitting:
+        """What needs least memory of all: one row at a time, everything else as far as it goes."""
+        zeros = (0, 3) if self.data > 1 else (0,)
+        count = self.batch // self.data
+        kinds = product(POLICIES, self.layouts, zeros, (False, True))
+        found = (self.price(Measures(1, count, *kind)) for kind in kinds)
+        return min(found, key=lambda one: one.peak_bytes)
+
+    def most_rows(self, measures: Measures) -> int:
+        """The most rows of one microbatch on a device with such measures; 0 where not one fits."""
+
+        def fits(rows: int) -> bool:
+            return self.fits(self.price(replace(measures, rows=rows, microbatches=1)))
+
+        low, high = 0, 1
+        while fits(high) and high < MOST_ROWS:
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+        return low
+
+    def _kinds(self) -> Iterator[tuple[str, str, int, bool]]:
+        zeros = range(4) if self.data > 1 else (0,)
+        yield from product(("cheap", "selective", "full"), self.layouts, zeros, (False, True))
+
+    def _largest(self, recompute: str, precision: str, zero: int, offload: bool) -> Fitting | None:
+        """With the fewest microbatches that fit: memory grows with their rows."""
+        whole = self.batch // self.data
+        sizes, best = divisors(whole), None
+        low, high = 0, len(sizes) - 1
+        while low <= high:
+            at = high if best is None and high == len(sizes) - 1 else (low + high) // 2
+            found = self.price(Measures(sizes[at], whole // sizes[at], recompute, precision, zero, offload))
+            if self.fits(found):
+                best, low = found, at + 1
+            else:
+                high = at - 1
+        return best
+
+
+def offloaded(parts: Parts, alone: bool) -> Parts:
+    """What a device keeps of parts whose optimizer lies on its host. alone: a gradient goes down where it is made."""
+    known: dict[int, Weights] = {}
+
+    def moved(own: Weights) -> Weights:
+        if id(own) not in known:
+            traffic = 2 * own.states + 2 * (own.master or own.computed) + own.gradient_bytes
+            known[id(own)] = Weights(
+                computed=own.computed, gradients=() if alone else own.gradients, read=own.read,
+                update_s=traffic / MEMORY_BYTES_PER_S,
+            )  # fmt: skip
+        return known[id(own)]
+
+    def part(one: Part) -> Part:
+        size = one.weights.gradient_bytes if alone else 0
+        return replace(one, weights=moved(one.weights), momentary=one.momentary + size)
+
+    return replace(parts, parts=tuple(map(part, parts.parts)), updating=0)
