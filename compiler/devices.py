@@ -14,6 +14,7 @@ from dataclasses import replace
 from .base.diagnostic import Diagnostic, SpecError
 from .clusters import cluster_named
 from .cost.cluster import H100_NODES, Cluster
+from .cost.memory import step_memory
 from .elaborate.load import Spec
 from .elaborate.models import BATCH
 from .elaborate.recipe import Plan, Recipe
@@ -25,6 +26,9 @@ from .partition.choices import DATA, Wishes
 from .partition.decide import Decision, decide
 from .partition.factors import factored as in_factors
 from .passes import check as check_graph
+from .passes.localize import localize
+
+_PATIENT = 3  # times that a layout is looked for anew for just what was too much
 
 
 def machines(mesh: Mesh, plan: Plan, cluster: Cluster | None) -> tuple[Cluster, int | None]:
@@ -62,30 +66,54 @@ def wishes_of(plan: Plan) -> Wishes:
 
 
 def partitioned(
-    ways: Sequence[Graph], mesh: Mesh, wishes: Wishes, cluster: Cluster = H100_NODES, memory_bytes: int | None = None
-) -> Decision:
-    """Of graphs that compute the same, the one that takes least time, laid out. Raises SpecError."""
+    ways: Sequence[Graph], mesh: Mesh, wishes: Wishes, cluster: Cluster = H100_NODES, memory_bytes: int | None = None,
+    whole: bool = False, lasting_bytes: int | None = None,
+) -> Decision:  # fmt: skip
+    """Of graphs that compute the same, the one that takes least time, laid out. Raises SpecError.
+
+    A device is to hold no more than `memory_bytes`: of what lasts, or, where it runs the `whole` graph and holds all of
+    it itself, at any moment. lasting_bytes: known to be all that may last.
+    """
     mesh, wishes = factored(ways[0], mesh, wishes)
     different = [graph for at, graph in enumerate(ways) if all(len(graph) != len(other) for other in ways[:at])]
-    first, *others = different
-    best = decide(first, mesh, cluster, wishes, memory_bytes)
-    for graph in others:
-        found = decide(graph, mesh, cluster, wishes, memory_bytes, rival=best)
-        best = min(best, found, key=lambda decision: decision.solution.seconds)
-    check_graph(best.graph, PARTITIONED, "the partitioned graph")
-    return best
+    bound, tries = lasting_bytes if whole or lasting_bytes else memory_bytes, 0
+    while True:
+        best: Decision | None = None
+        for graph in different:
+            found = decide(graph, mesh, cluster, wishes, bound, memory_bytes, best)
+            best = min(best or found, found, key=lambda decision: decision.solution.seconds)
+        assert best is not None, "there is a graph to lay out"
+        over = _peak_bytes(best) - memory_bytes if whole and memory_bytes is not None else 0
+        if over <= 0:
+            check_graph(best.graph, PARTITIONED, "the partitioned graph")
+            return best
+        bound, tries = less_lasting(best, over, tries), tries + 1
+
+
+def less_lasting(decision: Decision, over: int, tries: int) -> int:
+    """How much may last where a layout is `over` its bound: that much less, from the fourth time on by doubling."""
+    return decision.program.resident_bytes(decision.solution.strategies) - (over << max(0, tries - _PATIENT))
+
+
+def _peak_bytes(decision: Decision) -> int:
+    """The peak of a step on the device that has most, as its graph tells it."""
+    first = next(iter(decision.mesh.coordinates()))
+    return step_memory(localize(decision.graph, decision.mesh, first)).peak_bytes
 
 
 def laid_out(
     graphs: Mapping[str, Sequence[Graph]], mesh: Mesh, wishes: Wishes, cluster: Cluster = H100_NODES,
-    memory_bytes: int | None = None,
+    memory_bytes: int | None = None, whole: bool = False, lasting_bytes: int | None = None,
 ) -> dict[str, Decision]:  # fmt: skip
-    """A build's graphs on a mesh, each the best of its ways; parameters and states lie as the first has laid them."""
+    """A build's graphs on a mesh, each the best of its ways; parameters and states lie as the first has laid them.
+
+    The memory is as `partitioned` has it.
+    """
     found: dict[str, Decision] = {}
     leaves: dict[str, Layout] = {}
     for name, ways in graphs.items():
         here = replace(wishes, leaves=dict(leaves))
-        found[name] = partitioned(ways, mesh, here, cluster, memory_bytes)
+        found[name] = partitioned(ways, mesh, here, cluster, memory_bytes, whole, lasting_bytes)
         leaves |= {n.id: n.layouts[0] for n in found[name].graph if n.op in ("parameter", "state")}
     return found
 

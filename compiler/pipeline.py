@@ -51,6 +51,7 @@ from .passes.simplify import Simplify
 from .passes.token_slices import TokenSlices
 from .passes.update import Update
 from .record import exported, foreign_packages, predictions
+from .room import laid_within
 from .schedule.forms import TOKEN_SLICES, parse_form
 from .schedule.placing import Pipeline
 
@@ -207,7 +208,19 @@ def partitioned_step(
     turn = recipe.turns[0]
     steps = [step_graph(spec, turn, device=device, cluster=cluster), unfused_step(spec, turn, device, cluster=cluster)]
     priced, limit = machines(Mesh(plan.mesh), plan, cluster or recipe_cluster(spec, recipe))
-    return partitioned(steps, Mesh(plan.mesh).without(PIPE), wishes_of(plan), priced, limit)
+    mesh = Mesh(plan.mesh)
+    held = _of_stages(limit, mesh)
+    return partitioned(steps, mesh.without(PIPE), wishes_of(plan), priced, held, _runs_whole(mesh, plan))
+
+
+def _runs_whole(mesh: Mesh, plan: Plan) -> bool:
+    """Whether a device runs all of the step, and holds what that needs."""
+    return PIPE not in mesh.names and not plan.offload
+
+
+def _of_stages(memory_bytes: int | None, mesh: Mesh) -> int | None:
+    """What the stages of a pipeline hold together."""
+    return memory_bytes and memory_bytes * dict(mesh.axes).get(PIPE, 1)
 
 
 def step_graphs(
@@ -317,7 +330,10 @@ def compile_recipe(
         for turn in recipe.turns:
             ways[turn.program].append(unfused_step(spec, turn, device, dump, cluster, table))
         inner, wishes = factored(next(iter(steps.values())), inner, wishes)
-        chosen = laid_out(ways, inner, wishes, *priced)
+        if _runs_whole(mesh, plan):
+            chosen = laid_within(ways, inner, wishes, *priced, device)
+        else:
+            chosen = laid_out(ways, inner, wishes, priced[0], _of_stages(priced[1], mesh))
         laid = {name: decision.graph for name, decision in chosen.items()}
         graphs, lying = spread({**laid, PREDICT: graphs[PREDICT]}, inner)
         step = next(iter(chosen.values()))

@@ -42,11 +42,12 @@ class Decision:
 
 def decide(
     graph: Graph, mesh: Mesh, cluster: Cluster, wishes: Wishes | None = None, memory_bytes: int | None = None,
-    rival: Decision | None = None,
+    of_bytes: int | None = None, rival: Decision | None = None,
 ) -> Decision:  # fmt: skip
-    """The best layout; of a graph that computes the same the `rival`, where no layout of this one comes near it.
+    """The best layout of which no more than `memory_bytes` last on a device, for which that leaves so much `of_bytes`.
 
-    Raises SpecError (E0941-E0943, E0947) where a wish cannot be fulfilled.
+    Of a graph that computes the same the `rival`, where no layout of this one comes near it. Raises SpecError
+    (E0941-E0943, E0947) where a wish cannot be fulfilled.
     """
     wishes = wishes or Wishes()
     check_wishes(graph, mesh, wishes)
@@ -60,11 +61,13 @@ def decide(
     try:
         solution = program.solve()
         if memory_bytes is not None and program.resident_bytes(solution.strategies) > memory_bytes:
+            if sum(program.least_resident().values()) > memory_bytes:
+                raise Infeasible
             program = Program(folded, chosen, prices, graph.microbatches, memory_bytes, again)
             solution = program.solve()
     except Infeasible:
-        raise too_large(folded, program, memory_bytes or 0) from None
-    exact = Exact(program)
+        raise too_large(folded, program, memory_bytes or 0, of_bytes) from None
+    exact = Exact(program, memory_bytes)
     solution = best_near(exact, solution)
     check_held(folded, solution.strategies, mesh, wishes)
     strategies = {node.id: _of(node, folded, solution) for node in graph}

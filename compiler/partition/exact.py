@@ -54,9 +54,11 @@ _Way = tuple[tuple[object, float], ...]  # messages, each with what tells it fro
 
 @dataclass
 class Exact:
-    """The prices of a program's choices; what a value costs to be brought somewhere is reckoned once."""
+    """The prices of a program's choices; what a value costs to be brought somewhere is reckoned once. memory_bytes:
+    what may last on a device of a choice that is looked for."""
 
     program: Program
+    memory_bytes: int | None = None
     paths: Paths = field(init=False)
     layouts: dict[Layout, int] = field(default_factory=dict[Layout, int])  # each with its number
     kinds: dict[_Kind, int] = field(default_factory=dict[_Kind, int])
@@ -74,8 +76,8 @@ class Exact:
     def improved(
         self, strategies: Mapping[ClassId, Strategy], made: Collection[ClassId] = ()
     ) -> tuple[dict[ClassId, Strategy], float]:
-        """A choice that takes no longer, and what it takes. It keeps to the memory where the program does, and to what
-        is `made` already."""
+        """A choice that takes no longer, and what it takes. It keeps to the memory, and to what is `made`
+        already."""
         picks = self._picks(strategies)
         self.made = {self.program.chosen.same[name] for name in made}
         total = self._total(picks)
@@ -120,7 +122,7 @@ class Exact:
         return {name: every[picks[same[name]]] for name, every in self.program.choices.items()}
 
     def _fits(self, picks: Picks) -> bool:
-        limit = self.program.memory_bytes
+        limit = self.memory_bytes
         return limit is None or self.program.resident_bytes(self._strategies(picks)) <= limit
 
     def _answers(self, picks: Picks, name: ClassId, k: int) -> Picks:

@@ -78,12 +78,16 @@ def _cuts(cut: Iterable[Dim], name: str) -> bool:
     return any(dim.name == name for dim in cut)
 
 
-def too_large(folded: Folded, program: Program, limit: int) -> SpecError:
-    """What is the least that a device must hold, of what the most of it is, and how many devices would do."""
+def too_large(folded: Folded, program: Program, left: int, memory: int | None = None) -> SpecError:
+    """What is the least that a device must hold, of what the most of it is, and how many devices would do. left: bytes
+    of its memory for what lasts; the rest is held for a moment."""
+    limit = left if memory is None else memory
     least: dict[str, int] = {}
     for name, bytes_ in program.least_resident().items():
         kind = _KINDS.get(folded.nodes[name].op, "activations")
         least[kind] = least.get(kind, 0) + bytes_
+    if limit > left:
+        least["values of a moment"] = limit - left
     total, devices = sum(least.values()), program.mesh.devices
     parts = ", ".join(f"{kind} {_size(size)}" for kind, size in sorted(least.items(), key=lambda one: -one[1]))
     title = f"{program.mesh} with {_size(limit)} a device cannot hold the step"

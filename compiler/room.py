@@ -1,0 +1,46 @@
+"""A build laid out within the memory of its devices: what is held for a moment counts too.
+
+In: a build's graphs, a mesh, what is asked of layouts, the bytes of a device. Out: layouts whose steps, once they are
+lowered, keep to them. What lasts is bounded in the integer program; what is gathered, sent or computed on the way is
+read off the lowered step, and that much less may last the next time. So torch is loaded where there is a bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..runtime.program import is_step
+from .cost.cluster import Cluster
+from .devices import laid_out, less_lasting
+from .ir.graph import Graph
+from .ir.layout import Mesh
+from .partition.choices import Wishes
+from .partition.decide import Decision
+
+UNBOUND = 1 << 62  # more than any device has
+
+
+def laid_within(
+    graphs: Mapping[str, Sequence[Graph]], mesh: Mesh, wishes: Wishes, cluster: Cluster, memory_bytes: int | None,
+    device: str,
+) -> dict[str, Decision]:  # fmt: skip
+    """As `devices.laid_out`, no step ever above the memory of a device. Raises SpecError E0943 where none is found."""
+    lasting, tries = UNBOUND, 0
+    while True:
+        found = laid_out(graphs, mesh, wishes, cluster, memory_bytes, False, lasting)
+        if memory_bytes is None:
+            return found
+        over = {name: peak_bytes(one, device) - memory_bytes for name, one in found.items() if is_step(name)}
+        worst = max(over, key=over.__getitem__)
+        if over[worst] <= 0:
+            return found
+        lasting, tries = less_lasting(found[worst], over[worst], tries), tries + 1
+
+
+def peak_bytes(decision: Decision, device: str) -> int:
+    """Bytes of the device that takes most, of a step once it is lowered."""
+    from .lower.build import occupied
+    from .lower.spread import spread
+
+    graphs, lying = spread({"step": decision.graph}, decision.mesh)
+    return occupied("step", graphs["step"], device, lying).peak_bytes
