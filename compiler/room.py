@@ -40,7 +40,8 @@ def laid_within(
 def peak_bytes(decision: Decision, device: str) -> int:
     """Bytes of the device that takes most, of a step once it is lowered."""
     from .lower.build import occupied
+    from .lower.library import Library
     from .lower.spread import spread
 
     graphs, lying = spread({"step": decision.graph}, decision.mesh)
-    return occupied("step", graphs["step"], device, lying).peak_bytes
+    return occupied("step", graphs["step"], Library(device), lying).peak_bytes
