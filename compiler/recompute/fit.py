@@ -17,6 +17,7 @@ from .chain import Chain
 
 MIB = 1 << 20
 GUESSES = 4  # by the chain's bytes; from then on by halves
+PLACES = 6  # where else it is looked before a budget is refused, evenly along the chain
 
 
 def fit(chain: Chain, peak_bytes: Callable[[frozenset[Value]], int], budget_bytes: int) -> frozenset[Value]:
@@ -32,7 +33,9 @@ def fit(chain: Chain, peak_bytes: Callable[[frozenset[Value]], int], budget_byte
         else:
             too_large = at
     if fits < 0:
-        raise too_small(search.measured[0], budget_bytes)
+        fits = search.anywhere()
+    if fits < 0:
+        raise too_small(min(search.measured.values()), budget_bytes)
     return chain.values(fits)
 
 
@@ -57,6 +60,13 @@ class _Search:
         """Whether the step after so many moves is small enough."""
         self.measured[at] = self.peak_bytes(self.chain.values(at))
         return self.measured[at] <= self.budget_bytes
+
+    def anywhere(self) -> int:
+        """A choice that fits although one that keeps less does not, for what its backward has at a time; -1 where
+        there is none. So the least that a refusal names is what can be done with."""
+        last = len(self.chain) - 1
+        places = sorted({round(last * place / PLACES) for place in range(1, PLACES)} - self.measured.keys())
+        return next((at for at in reversed(places) if self.fits(at)), -1)
 
     def guess(self, fits: int, too_large: int) -> int:
         """Between the two, the last that will fit if all peaks differ from the chain's bytes as the nearest does; next

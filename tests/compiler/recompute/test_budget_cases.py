@@ -133,7 +133,15 @@ def summed(graph: Graph) -> Graph:
 
 @pytest.mark.parametrize(
     ("rows", "channels", "dearer"),
-    [(1, 1, "dot"), (1, 3, "attention"), (2, 2, "dot"), (2, 1, "dot"), (2, 5, "attention"), (4, 7, "dot")],
+    [
+        (1, 1, "dot"),
+        (1, 3, "attention"),
+        (2, 2, "dot"),
+        (2, 1, "dot"),
+        (2, 5, "attention"),
+        (4, 7, "dot"),
+        (4, 9, "attention"),
+    ],
 )
 def test_attention_or_the_product_behind_it(rows: int, channels: int, dearer: str) -> None:
     spec, found = load(Source("both.partita", ATTENTION))
