@@ -11,8 +11,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..runtime.program import is_step
+from .base.diagnostic import Diagnostic, SpecError
+from .cost.cluster import H100_NODES
+from .cost.host import LINK_BYTES_PER_S
+from .cost.roofline import Machine, node_time
 from .ir.graph import Graph
 from .passes.offload import Offload, hosted
+from .passes.offload_activations import OffloadActivations, cheaper_to_move
 
 if TYPE_CHECKING:
     from .lower.outside import Spread
@@ -20,10 +25,36 @@ if TYPE_CHECKING:
 OPTIMIZER, ACTIVATIONS = "optimizer", "activations"
 
 
-def offloaded(graphs: Mapping[str, Graph], spread: Spread, kinds: Collection[str]) -> tuple[dict[str, Graph], Spread]:
-    """The graphs of a build, and of the devices and stages that run others, with what is kept on the host there."""
-    if OPTIMIZER not in kinds:
-        return dict(graphs), spread
+def offloaded(
+    graphs: Mapping[str, Graph], spread: Spread, kinds: Collection[str], machine: Machine = H100_NODES.machine
+) -> tuple[dict[str, Graph], Spread]:
+    """The graphs of a build, and of the devices and stages that run others, with what is kept on the host there.
+
+    machine: what computing again is priced on. Raises SpecError E0416 for activations of a pipeline's stages.
+    """
+    found = dict(graphs)
+    if OPTIMIZER in kinds:
+        found, spread = _optimizer(found, spread)
+    if ACTIVATIONS in kinds:
+        if spread.stages:
+            title = "activations of a pipeline's stages do not go to the host yet"
+            raise SpecError(Diagnostic("E0416", title, hint="offload = optimizer; recompute = full"))
+        found = _activations(found, machine)
+        spread = replace(spread, variants=tuple(_activations(some, machine) for some in spread.variants))
+    return found, spread
+
+
+def _activations(graphs: Mapping[str, Graph], machine: Machine) -> dict[str, Graph]:
+    """What the backward reads later goes down where that takes less time than making it again."""
+
+    def moved(graph: Graph) -> Graph:
+        values = cheaper_to_move(graph, lambda node: node_time(node, machine).seconds, LINK_BYTES_PER_S)
+        return OffloadActivations(values)(graph)
+
+    return {name: moved(graph) if is_step(name) else graph for name, graph in graphs.items()}
+
+
+def _optimizer(graphs: Mapping[str, Graph], spread: Spread) -> tuple[dict[str, Graph], Spread]:
     local = [*spread.variants, *({name: stage.graph for name, stage in some.items()} for some in spread.stages)]
     names = hosted(graph for some in (graphs, *local) for name, graph in some.items() if is_step(name))
     whole, part = Offload(names), Offload(names, early=False)

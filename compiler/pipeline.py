@@ -345,7 +345,7 @@ def compile_recipe(
         wanted = Pipeline(plan.schedule, plan.balance, *priced)
         lying = piped(trained, lying, inner.across(PIPE, mesh), wanted, dump)
         check_dumped(lying, steps, dump)
-    graphs, lying = offloaded(graphs, lying, plan.offload)
+    graphs, lying = offloaded(graphs, lying, plan.offload, priced[0].machine)
     return lower(
         graphs, record, foretold, folder, device=device, dump=dump, files=files, kernels=packages, spread=lying,
         table=table,

@@ -57,7 +57,7 @@ def add_mesh(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--offload", metavar="WHAT", action="append", dest="sets", type=_offload,
-        help="what lies on the host between its uses: none, optimizer",
+        help="what lies on the host between its uses: none, optimizer, activations, or both with a comma",
     )  # fmt: skip
     parser.add_argument(
         "--plan", metavar="FILE", action="extend", dest="sets", type=settings_of,

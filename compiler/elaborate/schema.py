@@ -156,6 +156,7 @@ PRECISION = Schema(
     patterns=OVERRIDE_FORMS,
 )
 _DEGREES = Bindings(Count(1))
+OFFLOADED = ("optimizer", "activations")
 PLAN_KEYS = (
     Key("mesh", _DEGREES, "how many devices along each axis"),
     Key("pin", Anything("a list such as [H -> tensor, L -> pipe]"), "dims fixed to axes"),
@@ -171,8 +172,8 @@ PLAN_KEYS = (
     ),
     Key(
         "offload",
-        Either((Nothing(), Choice(("optimizer",)), ListOf(Choice(("optimizer",))))),
-        "what lies on the host: `optimizer`, its state, its update and the parameters as it updates them",
+        Either((Nothing(), Choice(OFFLOADED), ListOf(Choice(OFFLOADED)))),
+        "what lies on the host: `optimizer`, its state and update; `activations`, what the backward reads later",
         None,
     ),
 )

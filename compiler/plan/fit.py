@@ -17,14 +17,12 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 
 from ..cost.cluster import Cluster
+from ..cost.host import LINK_BYTES_PER_S, MEMORY_BYTES_PER_S
 from .layouts import Layouts
 from .parts import Part, Parts, Weights
 from .price import Pricing
 from .space import POLICIES, Choice, Unit, divisors
 
-# Of the link to the host, each way: PCI Express 3.0 with 16 lanes. Of the host's memory: half of what eight channels of
-# DDR4-3200, 25.6 GB/s each, move at best.
-LINK_BYTES_PER_S, MEMORY_BYTES_PER_S = 15.75e9, 102e9
 NO_LIMIT = 1 << 62
 MOST_ROWS = 1 << 20
 

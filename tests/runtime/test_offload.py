@@ -52,6 +52,9 @@ train t {
 LARGE = SPEC.replace("D = 64, F = 256, L = 4", "D = 256, F = 1024, L = 6")
 
 
+LONG = SPEC.replace("T = 16", "T = 64").replace("L = 4", "L = 8")
+
+
 def trained(folder: Path, keys: str, offload: tuple[str, ...], text: str = SPEC) -> Summary:
     folder.mkdir()
     spec = text_spec(text.replace("KEYS", keys))
@@ -78,6 +81,16 @@ def test_the_same_losses_in_less_memory(tmp_path: Path, keys: str) -> None:
     assert moved.peak_bytes is not None
     assert plain.peak_bytes is not None
     assert moved.peak_bytes < 0.8 * plain.peak_bytes
+
+
+@pytest.mark.parametrize("kinds", [("activations",), ("optimizer", "activations")])
+@pytest.mark.parametrize("recompute", ["none", "full"])
+def test_activations_on_the_host(tmp_path: Path, kinds: tuple[str, ...], recompute: str) -> None:
+    keys = f"optimizer = adamw()\n microbatches = 2\n plan {{ recompute = {recompute} }}"
+    plain, moved = trained(tmp_path / "a", keys, kinds[:-1], LONG), trained(tmp_path / "b", keys, kinds, LONG)
+    assert moved.loss == plain.loss
+    assert moved.peak_bytes == pytest.approx(moved.predicted["peak_bytes"], rel=0.02)
+    assert moved.predicted["peak_bytes.activations"] < plain.predicted["peak_bytes.activations"]
 
 
 def test_a_state_of_four_budgets_trains(tmp_path: Path) -> None:

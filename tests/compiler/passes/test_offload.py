@@ -22,6 +22,7 @@ from partita.compiler.ir.text import print_graph
 from partita.compiler.passes import check
 from partita.compiler.passes.microbatch import Microbatch
 from partita.compiler.passes.offload import Offload, settled
+from partita.compiler.passes.offload_activations import OffloadActivations, kept_for_later
 
 
 def trained(*steps: Graph) -> frozenset[str]:
@@ -47,6 +48,8 @@ def test_values_stay(graph: Graph, parts: bool) -> None:
 def test_lowered_values_stay_to_the_bit(graph: Graph) -> None:
     step = doubled(at_level(graph, STEP))
     moved = Offload(trained(step))(step)
+    moved = OffloadActivations(kept_for_later(moved))(moved)
+    check(moved, LOCAL, "the graph after offload_activations")
     values = leaf_values(step)
     for wanted, found in zip(run_lowered(step, values), run_lowered(moved, values), strict=True):
         assert found.keys() == wanted.keys()
@@ -63,7 +66,8 @@ def test_on_any_mesh(graph: Graph, mesh: Mesh, seed: int) -> None:
         graphs, lying = local
         kinds = [graphs, *lying.variants]
         names = trained(*(kind["step"] for kind in kinds))
-        first, *rest = [{"step": Offload(names)(kind["step"])} for kind in kinds]
+        sides = [Offload(names)(kind["step"]) for kind in kinds]
+        first, *rest = [{"step": OffloadActivations(kept_for_later(side))(side)} for side in sides]
         return first, replace(lying, variants=tuple(rest))
 
     assert_same_lowered(step, laid_at_random(step, mesh, seed), mesh, moved)
