@@ -50,9 +50,9 @@ class _Hall:
         default_factory=dict[tuple[tuple[int, ...], str, int], _Meeting]
     )
 
-    mail: dict[tuple[int, int, int, int], torch.Tensor] = field(
-        default_factory=dict[tuple[int, int, int, int], torch.Tensor]
-    )
+    mail: dict[tuple[int, int, int, int], tuple[torch.Tensor, torch.Tensor]] = field(
+        default_factory=dict[tuple[int, int, int, int], tuple[torch.Tensor, torch.Tensor]]
+    )  # what lies in the sender's memory, and what lay there when it was sent
 
     def come(
         self, rank: int, number: int, sent: Collective, operands: Sequence[torch.Tensor], into: Sequence[torch.Tensor]
@@ -85,7 +85,10 @@ class _Letter:
         return self.key in self.hall.mail
 
     def results(self) -> Sequence[torch.Tensor]:
-        sent = self.hall.mail.pop(self.key)
+        now, sent = self.hall.mail.pop(self.key)
+        if not torch.allclose(now, sent, rtol=0, atol=0, equal_nan=True):
+            sender, receiver, tag, _ = self.key
+            raise ClusterError(f"device {sender} writes over message {tag} before {receiver} has taken it")
         if (sent.shape, sent.dtype) != (self.into.shape, self.into.dtype):
             raise ClusterError(f"device {self.key[0]} sends {list(sent.shape)}, {self.key[1]} takes {self.into.shape}")
         return [self.into.copy_(sent)]
@@ -167,7 +170,7 @@ class _Device:
         if key in self.hall.mail:
             raise ClusterError(f"device {self.rank} sends message {message.tag} of microbatch {number} twice")
         self.hall.comings += 1
-        self.hall.mail[key] = tensor.clone()
+        self.hall.mail[key] = (tensor, tensor.clone())
 
     def receive(self, message: Receive, number: int, into: torch.Tensor) -> _Letter:
         return _Letter(self.hall, (self._peer(message.axis, message.source), self.rank, message.tag, number), into)

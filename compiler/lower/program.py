@@ -114,6 +114,7 @@ class _Walk:
         self.lists: dict[Phase, list[Instruction]] = {phase: [] for phase in Phase}
         self.parts: list[list[Instruction]] = [[] for _ in range(parts)]
         self.here = self.lists[Phase.PREPARE]  # where instructions go
+        self.leaving: list[torch.Tensor] = []  # what is sent: nobody knows when it has left, so nobody writes over it
         self.awaited: set[Key] = set()  # messages: whoever reads one first waits for it
         self.seen_by: dict[Key, set[int]] = {}
         self.memory_seen_by: dict[int, set[int]] = {}  # by any name
@@ -216,7 +217,7 @@ class _Walk:
 
     def _staying(self, frees: Sequence[Key], position: int) -> set[int]:
         """The memories that nobody may write over while these buffers are freed."""
-        read = {storage(tensor) for tensor in self.flying.values()}
+        read = {storage(tensor) for tensor in (*self.flying.values(), *self.leaving)}
         part, freed = self.parts_at[position], {storage(self.live[key]) for key in frees}
         later = {one for one in freed if not self._all_before(self.memory_seen_by.get(one, set()), part)}
         return {storage(tensor) for key, tensor in self.live.items() if key not in frees} | self.lasting | read | later
@@ -311,6 +312,7 @@ class _Walk:
         name = self.buffer(key)
         freed = (name,) if frees else ()
         self.here.append(Send(str(axis), cast(int, to), name, cast(int, tag), freed, cast(int, ahead)))
+        self.leaving.append(self.live[key])
         if frees:
             del self.live[key]
 
