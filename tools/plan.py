@@ -17,8 +17,6 @@ from pathlib import Path
 from ..compiler import pipeline
 from ..compiler.base.diagnostic import did_you_mean
 from ..compiler.devices import recipe_cluster
-from ..compiler.elaborate.recipe import Recipe
-from ..compiler.ir.graph import Graph
 from ..compiler.plan.plan import CHOSEN, NoPlan, Planner, planner
 from ..compiler.plan.price import Priced
 from ..compiler.plan.record import record, words
@@ -63,15 +61,9 @@ def run(options: argparse.Namespace) -> int:
     if cluster is None:
         raise CommandFault("a plan needs machines", "--cluster NAME, or cluster = NAME in the recipe")
     device = options.device or ("cpu" if options.cluster == "here" else "cuda")
-
-    def fused(one: Recipe) -> Graph:
-        return pipeline.step_graph(spec, one, device=device)
-
-    def unfused(one: Recipe) -> Graph:
-        return pipeline.unfused_step(spec, one, device)
-
+    steps = pipeline.Steps(spec, device)
     try:
-        ready = planner(spec, recipe, (fused, unfused), cluster)
+        ready = planner(spec, recipe, (steps.fused, steps.unfused), cluster)
         found = search(ready)
         others = [(word, search(ready, {word[0]: word[1]}, quiet=True)) for word in chosen.items()]
         why = {key: list(_each(ready, key, found.best[0])) for key in options.why}

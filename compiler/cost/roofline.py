@@ -61,8 +61,7 @@ def node_time(node: Node, machine: Machine) -> Time:
     """One run of one node."""
     if node.op in FREE or node.op in VIEWS:
         return Time()
-    work = work_of(node)
-    arithmetic, traffic = _arithmetic(node, work, machine), work.bytes_moved / machine.bandwidth_bytes_per_s
+    arithmetic, traffic = bounds_s(node, machine)
     bound = max(arithmetic, traffic)
     by_arithmetic = arithmetic >= traffic
     return Time(
@@ -71,6 +70,12 @@ def node_time(node: Node, machine: Machine) -> Time:
         0.0 if by_arithmetic else traffic,
         machine.launch_s,
     )
+
+
+def bounds_s(node: Node, machine: Machine) -> tuple[float, float]:
+    """What arithmetic and memory traffic of one run take, each alone."""
+    work = work_of(node)
+    return _arithmetic(node, work, machine), work.bytes_moved / machine.bandwidth_bytes_per_s
 
 
 def _arithmetic(node: Node, work: Work, machine: Machine) -> float:

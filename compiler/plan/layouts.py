@@ -7,7 +7,6 @@ has them, a clone as what it is a clone of. Where a graph has a node that the so
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -29,10 +28,11 @@ from ..partition.solve import Program
 from ..partition.strategies import Option, Strategy, options
 from ..passes.localize import localize
 from ..schedule.blocks import AGAIN, Chain
-from .parts import Parts, core_of, parts_of, whole
+from .parts import Parts, Rough, Weights, rough
 from .space import Axes, Unit
 from .thin import Thin
 
+FEW = 4  # numbers of rows: where there are no more, each has a graph of its own
 SEVERAL = 2  # microbatches that stand for any number of them
 
 Steps = Sequence[Callable[[Recipe], Graph]]  # ways to make a step: all compute the same
@@ -50,34 +50,61 @@ class Solved:
 
 @dataclass
 class Layouts:
-    """Layouts of one thin recipe on one cluster. rows: of the layout that is solved."""
+    """Layouts of one thin recipe on one cluster. rows: those that there may be in a microbatch, the fewest first."""
 
     thin: Thin
     steps: Steps
     cluster: Cluster
-    rows: int
-    _graphs: dict[tuple[str, int, bool, int], Graph] = field(default_factory=dict[tuple[str, int, bool, int], Graph])
+    rows: Sequence[int]
+    _graphs: dict[tuple[str, int, int], Graph] = field(default_factory=dict[tuple[str, int, int], Graph])
     _solved: dict[Axes, Solved] = field(default_factory=dict[Axes, Solved])
+    _read: dict[Unit, Rough] = field(default_factory=dict[Unit, Rough])
+    _weights: dict[Weights, Weights] = field(default_factory=dict[Weights, Weights])
     _parts: dict[Unit, Parts] = field(default_factory=dict[Unit, Parts])
 
     def parts(self, unit: Unit) -> Parts:
         """What each block takes. Raises SpecError where a pin cannot be."""
         if unit not in self._parts:
-            self._parts[unit] = self._parts_of(unit)
+            solved = self._base(unit)
+            found = self._at(unit)
+            names = self.thin.whole([part.name for part in found.parts])
+            self._parts[unit] = found.parts_with(Prices(solved.mesh, self.cluster), names)
         return self._parts[unit]
 
-    def _parts_of(self, unit: Unit) -> Parts:
-        solved = self._base(unit)
-        step = self._step(unit, solved.way)
-        prices = Prices(solved.mesh, self.cluster)
-        local = step
-        if unit.devices > 1:
-            laid = self._laid(step, solved, prices)
-            local = localize(laid, solved.mesh, (0,) * len(solved.mesh.axes))
-        parts, common, updating = parts_of(local, prices)
-        names = self.thin.whole([part.name for part in parts])
-        core, floor = core_of(local, prices, Counter(names))
-        return Parts(whole(parts, names), common, updating, self._model_flops(step), core, floor)
+    def model_flops(self) -> float:
+        """Of a row of the whole model."""
+        step = self._step(Unit((), "none", self.rows[0]), 0)
+        chain = Chain(step)
+        flops = dict.fromkeys(chain.names, 0)
+        for node in step:
+            if node.id in chain.block and not node.id.startswith(AGAIN):
+                flops[chain.names[chain.block[node.id]]] += work_of(node).model_flops
+        return sum(flops[name] for name in self.thin.whole(chain.names)) / self.rows[0]
+
+    def _at(self, unit: Unit) -> Rough:
+        """The device's graph, read; where there are many numbers of rows, on the line through the two fewest."""
+        first, second = (replace(unit, rows=rows) for rows in (self.rows[0], self.rows[min(1, len(self.rows) - 1)]))
+        if unit.rows <= second.rows or len(self.rows) <= FEW:
+            return self._rough(unit)
+        low, high = self._rough(first), self._rough(second)
+        if not low.alike(high):
+            return self._rough(unit)
+        return low.towards(high, (unit.rows - first.rows) / (second.rows - first.rows))
+
+    def _rough(self, unit: Unit) -> Rough:
+        if unit not in self._read:
+            solved = self._base(unit)
+            local, prices = self._step(unit, solved.way), Prices(solved.mesh, self.cluster)
+            if unit.devices > 1:
+                local = localize(self._laid(local, solved, prices), solved.mesh, (0,) * len(solved.mesh.axes))
+            found = rough(local, prices)
+            known = self._weights.setdefault  # equal ones are one object
+            kept = (
+                replace(part, weights=known(part.weights, part.weights), own=known(part.own, part.own))
+                for part in found.parts
+            )
+            self._read[unit] = replace(found, parts=tuple(kept))
+        return self._read[unit]
 
     def _laid(self, step: Graph, solved: Solved, prices: Prices) -> Graph:
         strategies = carried(step, solved.strategies)
@@ -89,7 +116,7 @@ class Layouts:
     def _base(self, unit: Unit) -> Solved:
         """The layout of a mesh, for the fewest rows."""
         if unit.inner not in self._solved:
-            base = replace(unit, rows=self.rows)
+            base = replace(unit, rows=self.rows[0])
             ways = range(len(self.steps) if unit.devices > 1 else 1)
             graphs = _different([self._step(base, way) for way in ways])
             pins = _pins(self.thin.recipe.plan, unit.inner)
@@ -116,25 +143,15 @@ class Layouts:
         return Solved(mesh, wishes, strategies, way)
 
     def _step(self, unit: Unit, way: int) -> Graph:
-        key = (unit.recompute, unit.rows, unit.several, way)
+        key = (unit.recompute, unit.rows, way)
         if key not in self._graphs:
             self._graphs[key] = self.steps[way](self._recipe(unit))
         return self._graphs[key]
 
     def _recipe(self, unit: Unit) -> Recipe:
         """The thin recipe of one device's rows."""
-        count = SEVERAL if unit.several else 1
         plan = Plan(recompute=Recompute(unit.recompute))  # type: ignore[arg-type]  # the space has no other names
-        return replace(self.thin.recipe, batch=count * unit.rows, microbatches=count, plan=plan)
-
-    def _model_flops(self, step: Graph) -> float:
-        """Of a microbatch of the whole model: of each block as often as it stands."""
-        chain = Chain(step)
-        flops = dict.fromkeys(chain.names, 0)
-        for node in step:
-            if node.id in chain.block and not node.id.startswith(AGAIN):
-                flops[chain.names[chain.block[node.id]]] += work_of(node).model_flops
-        return float(sum(flops[name] for name in self.thin.whole(chain.names)))
+        return replace(self.thin.recipe, batch=SEVERAL * unit.rows, microbatches=SEVERAL, plan=plan)
 
 
 def carried(step: Graph, solved: Mapping[str, Strategy]) -> dict[str, Strategy] | None:

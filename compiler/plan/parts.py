@@ -8,14 +8,12 @@ size of `data` and any stage of ZeRO is priced from it.
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..cost.memory import GIVEN, LITERALS, alive_bytes
-from ..cost.roofline import VIEWS, node_time
-from ..elaborate.models import BATCH
+from ..cost.roofline import FREE, VIEWS, bounds_s, node_time
 from ..ir.graph import Graph
 from ..ir.types import Node, Phase, TensorType
 from ..ops.collectives import COLLECTIVES
@@ -55,7 +53,11 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One block, for one microbatch on one device. momentary: bytes while it runs, beyond what lasts and is kept."""
+    """One block, for one microbatch on one device.
+
+    momentary  bytes while it runs, beyond what lasts and is kept
+    own        of its weights those that no block before it has too: what two blocks read, one device has once
+    """
 
     name: str
     forward_s: float
@@ -66,6 +68,7 @@ class Part:
     crossing: int
     momentary: int
     weights: Weights
+    own: Weights
 
     @property
     def seconds(self) -> float:
@@ -76,57 +79,122 @@ class Part:
 @dataclass(frozen=True, slots=True)
 class Parts:
     """parts: of the whole model, in order. common_s: once a step on every device. updating: bytes that the update
-    needs for a moment. model_flops: of a microbatch on all devices of the mesh, as MFU counts them.
-
-    core_s   of a microbatch, without what is computed again
-    floor_s  of these, what grows with the rows just as they do: arithmetic, and messages' way over the wire
-    """
+    needs for a moment. core_s: of a microbatch, without what is computed again."""
 
     parts: tuple[Part, ...]
     common_s: float
     updating: int
-    model_flops: float
     core_s: float
-    floor_s: float
 
 
-def parts_of(local: Graph, prices: Prices) -> tuple[list[Part], float, int]:
-    """The parts of one device's graph, the seconds that belong to none of them, and the update's momentary bytes."""
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A node of forward or backward, or a message. half: of which part (0 forward, 1 input, 2 weight).
+
+    arithmetic_s, traffic_s  what bounds a node, each alone; a message has its bytes and no seconds
+    """
+
+    part: int
+    half: int
+    again: bool
+    arithmetic_s: float = 0.0
+    traffic_s: float = 0.0
+    free: bool = False
+    message: tuple[str, str] | None = None
+    bytes_: float = 0.0
+
+    def seconds(self, prices: Prices) -> float:
+        """What it takes."""
+        if self.message is not None:
+            return prices.collective_s(*self.message, self.bytes_)
+        return 0.0 if self.free else max(self.arithmetic_s, self.traffic_s) + prices.cluster.machine.launch_s
+
+    def towards(self, other: Term, share: float) -> Term:
+        """On the line from this through another one, so far on: all of it is linear in the rows."""
+        return replace(
+            self,
+            arithmetic_s=_on_line(self.arithmetic_s, other.arithmetic_s, share),
+            traffic_s=_on_line(self.traffic_s, other.traffic_s, share),
+            bytes_=_on_line(self.bytes_, other.bytes_, share),
+        )
+
+
+@dataclass(frozen=True)
+class Rough:
+    """One device's graph, read: its terms, and its parts without seconds."""
+
+    terms: tuple[Term, ...]
+    parts: tuple[Part, ...]
+    common_s: float
+    updating: int
+
+    def alike(self, other: Rough) -> bool:
+        """Whether both are of graphs that differ in sizes alone."""
+        mine, theirs = ([(t.part, t.half, t.again, t.message) for t in one.terms] for one in (self, other))
+        return mine == theirs and [p.name for p in self.parts] == [p.name for p in other.parts]
+
+    def towards(self, other: Rough, share: float) -> Rough:
+        """On the line through another one of more rows."""
+        terms = tuple(a.towards(b, share) for a, b in zip(self.terms, other.terms, strict=True))
+        parts = tuple(_between(a, b, share) for a, b in zip(self.parts, other.parts, strict=True))
+        return replace(self, terms=terms, parts=parts, updating=max(self.updating, other.updating))
+
+    def parts_with(self, prices: Prices, names: Sequence[str]) -> Parts:
+        """The parts of the whole model; `names`: of its blocks, each that of the one that stands for it."""
+        often, core = Counter(names), 0.0
+        seconds = [[0.0, 0.0, 0.0] for _ in self.parts]
+        for term in self.terms:
+            here = term.seconds(prices)
+            seconds[term.part][term.half] += here
+            core += 0.0 if term.again else here * often[self.parts[term.part].name]
+        parts = [
+            replace(part, forward_s=one[0], input_s=one[1], weight_s=one[2])
+            for part, one in zip(self.parts, seconds, strict=True)
+        ]
+        return Parts(whole(parts, names), self.common_s, self.updating, core)
+
+
+def rough(local: Graph, prices: Prices) -> Rough:
+    """Reads the graph of one device."""
     chain = Chain(local)
-    seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
-    for node in local:
-        if node.id in chain.block:
-            half = "forward" if node.phase is Phase.FORWARD else "weight" if node.id in chain.weights else "input"
-            seconds[chain.names[chain.block[node.id]], half] += seconds_of(node, prices)
+    terms = tuple(_term(node, chain, prices) for node in local if node.id in chain.block)
     kept, held, crossing = chain.kept(), chain.held(), chain.crossing()
     homes = homes_of(local, chain)
     weights = _weights(local, chain, homes, prices)
-    momentary, updating = _momentary(local, chain, kept, [weights[name] for name in chain.names])
-    found = [
-        Part(
-            name, seconds[name, "forward"], seconds[name, "input"], seconds[name, "weight"],
-            kept[at], held[at], crossing[at], momentary[at], weights[name],
-        )
+    firsts = {name: (min(blocks, key=lambda b: chain.number.get(b, -1)),) for name, blocks in homes.items()}
+    once = _weights(local, chain, firsts, prices)
+    owned = [once[name] for name in chain.names]
+    momentary, updating = _momentary(local, chain, kept, owned)
+    parts = tuple(
+        Part(name, 0.0, 0.0, 0.0, kept[at], held[at], crossing[at], momentary[at], weights[name], once[name])
         for at, name in enumerate(chain.names)
-    ]  # fmt: skip
+    )
     common = sum(seconds_of(n, prices) for n in local if n.phase not in COMPUTED and homes[n.id] == (SCALARS,))
-    return found, common, updating
+    return Rough(terms, parts, common, updating)
 
 
-def core_of(local: Graph, prices: Prices, times: Mapping[str, int]) -> tuple[float, float]:
-    """`core_s` and `floor_s` of a microbatch, each block as often as it stands in the whole model."""
-    chain, core, floor = Chain(local), 0.0, 0.0
-    for node in local:
-        if node.id in chain.block and not node.id.startswith(AGAIN):
-            often, seconds = times[chain.names[chain.block[node.id]]], seconds_of(node, prices)
-            core += often * seconds
-            if node.op not in COLLECTIVES:
-                floor += often * node_time(node, prices.cluster.machine).arithmetic_s
-            elif any(dim.name.startswith(BATCH) for dim in node.outs[0].dims):
-                span = prices.cluster.spans(prices.mesh, str(node.attrs["axis"]))
-                waits = sum(math.ceil(math.log2(level.members)) * level.link.latency_s for level in span)
-                floor += often * max(0.0, seconds - 2 * waits - prices.cluster.machine.launch_s)
-    return core, floor
+def _term(node: Node, chain: Chain, prices: Prices) -> Term:
+    half = 0 if node.phase is Phase.FORWARD else 2 if node.id in chain.weights else 1
+    at, again = chain.block[node.id], node.id.startswith(AGAIN)
+    if node.op in COLLECTIVES:
+        use = node.outs[0] if node.op == "all_gather" else node.uses[0].type
+        return Term(at, half, again, message=(node.op, str(node.attrs["axis"])), bytes_=_bytes(use))
+    if node.op in FREE or node.op in VIEWS:
+        return Term(at, half, again, free=True)
+    return Term(at, half, again, *bounds_s(node, prices.cluster.machine))
+
+
+def _between(part: Part, other: Part, share: float) -> Part:
+    """A part's bytes on the line through those of more rows."""
+    sizes = {
+        name: round(_on_line(getattr(part, name), getattr(other, name), share))
+        for name in ("kept", "held", "crossing", "momentary")
+    }
+    return replace(part, **sizes)
+
+
+def _on_line(first: float, second: float, share: float) -> float:
+    return first + (second - first) * share
 
 
 def seconds_of(node: Node, prices: Prices) -> float:
@@ -223,24 +291,19 @@ def _source(node: Node, local: Graph) -> str:
 
 
 def _momentary(local: Graph, chain: Chain, kept: Sequence[int], weights: Sequence[Weights]) -> tuple[list[int], int]:
-    """For each block the most bytes alive while it runs, beyond what lasts and what is kept so far; and the update's.
-
-    With one microbatch the gradients are no sums that last: those of later blocks are there in a block's backward.
-    """
+    """For each block the most bytes alive while it runs, beyond what lasts and what is kept so far; the update's."""
     alive = alive_bytes(local)
-    one = local.microbatches == 1
-    gradients = [w.gradient_bytes if one else 0 for w in weights]
-    lasting = sum(w.master + w.computed + w.states + (0 if one else w.gradient_bytes) for w in weights)
+    lasting = sum(w.master + w.computed + w.states + w.gradient_bytes for w in weights)
     found, updating = [0] * len(kept), 0
     for node in local:
         more = alive[node.id] - lasting
         if node.id in chain.block:
             at = chain.block[node.id]
             backward = node.phase is Phase.BACKWARD
-            there = sum(kept[: at + 1]) + sum(gradients[at + 1 :]) if backward else sum(kept[:at])
+            there = sum(kept[: at + 1] if backward else kept[:at])
             found[at] = max(found[at], more - there)
         elif node.phase is Phase.UPDATE:
-            updating = max(updating, more - sum(gradients))
+            updating = max(updating, more)
     return found, updating
 
 

@@ -13,7 +13,7 @@ from ..cost.cluster import Cluster
 from ..elaborate.load import Spec
 from ..elaborate.recipe import Recipe
 from .layouts import Layouts, Steps
-from .price import Flights, Priced, Pricing
+from .price import Flights, Known, Priced, Pricing, Shared
 from .search import Progress, Search
 from .space import Pins, Space, Unit, divisors, pins_of
 from .thin import thin
@@ -43,12 +43,15 @@ class Planner:
     flops: float  # of the model, in a step
     pricings: dict[Unit, Pricing] = field(default_factory=dict[Unit, Pricing])
     flown: dict[tuple[str, int, int], Flights] = field(default_factory=dict[tuple[str, int, int], Flights])
+    known: dict[Known, Shared] = field(default_factory=dict[Known, Shared])
 
     def search(self, pins: Mapping[str, int | str] | None = None) -> Iterator[Progress]:
         """Better and better plans, with these choices too. Raises NoPlan, SpecError."""
         space = replace(self.space, pins=pinned(self.space.pins, pins or {}))
         least = self.flops / (self.cluster.machine.matmul(self.recipe.precision.compute) * space.devices)
-        found = Search(space, self.layouts, self.limit, least, space.pins.balance, self.pricings, self.flown)
+        found = Search(
+            space, self.layouts, self.limit, least, space.pins.balance, self.pricings, self.flown, self.known
+        )
         last: Progress | None = None
         for last in found.run():
             yield last
@@ -62,12 +65,13 @@ class Planner:
 
     def _refused(self, space: Space, search: Search) -> NoPlan:
         """Why there is none."""
-        units = [unit for inner in space.inners() for policy in space.policies() for unit in space.units(inner, policy)]
-        if not units:
+        groups = [g for inner in space.inners() for policy in space.policies() for g in space.groups(inner, policy)]
+        if not groups:
             said = ", ".join(f"{name} = {size}" for name, size in space.pins.axes.items()) or "what is pinned"
             title = f"{said}: a batch of {space.batch} rows on {space.devices} devices cannot be cut so"
             return NoPlan(title, "the batch divides into `data` × microbatches, the devices into the mesh")
-        least = min(search.pricing(u).least_bytes(c) for u in units[:1] for c in space.choices(u))
+        fewest = [group for group in groups if group.unit.rows == groups[0].unit.rows]
+        least = min(search.pricing(g.unit).least_bytes(c) for g in fewest for c in space.choices(g))
         gib = 1 << 30
         if least > self.limit:
             title = (
@@ -82,14 +86,15 @@ def planner(spec: Spec, recipe: Recipe, steps: Steps, cluster: Cluster) -> Plann
     """Gets ready to plan a recipe. Raises SpecError."""
     few = thin(spec, recipe)
     pins = pins_of(recipe)
-    layouts = Layouts(few, steps, cluster, next(n for n in divisors(recipe.batch) if pins.rows in (None, n)))
-    known = layouts.parts(Unit((), Space(1, recipe.batch, 1, 1, pins).policies()[0], layouts.rows, True))
+    rows = [n for n in divisors(recipe.batch) if pins.rows in (None, n)]
+    layouts = Layouts(few, steps, cluster, rows)
+    known = layouts.parts(Unit((), Space(1, recipe.batch, 1, 1, pins).policies()[0], rows[0]))
     widest = cluster.devices if cluster.devices <= WIDE else 2 * cluster.levels[0].members
     limit = cluster.memory_bytes
     if recipe.plan is not None and recipe.plan.budget_bytes is not None:
         limit = min(limit, recipe.plan.budget_bytes)
     space = Space(cluster.devices, recipe.batch, len(known.parts), widest, pins)
-    flops = known.model_flops * recipe.batch / layouts.rows
+    flops = layouts.model_flops() * recipe.batch
     return Planner(recipe, cluster, layouts, space, limit, flops)
 
 

@@ -35,6 +35,8 @@ from .stages import Load, cut, stage_bytes
 STEADY = 2  # times the stages: after so many microbatches a schedule repeats itself
 WHOLE = frozenset({"1f1b", "gpipe", "interleaved"})  # whose backward is not in halves
 ONE_CHUNK = frozenset({"1f1b", "gpipe", "zero_bubble"})
+Known = tuple[int, object, int, int]  # a block's parameters, the axes that cut tensors, data, ZeRO
+_Key = tuple[int, int, int, bool]  # data, ZeRO, stages, whether there are several microbatches
 Flights = Sequence[Sequence[Sequence[int]]]  # device -> what is in flight at one time: so many of each of its chunks
 
 
@@ -55,7 +57,10 @@ class Priced:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What the axis `data` adds to a block: once a step, to each half of a microbatch, and bytes that last."""
+    """What the axis `data` adds to a block: once a step, to each half of a microbatch, and bytes that last.
+
+    gathered: whole for a moment: parameters of this and the next block, and a gradient before it is scattered
+    """
 
     reduce_s: float
     update_s: float
@@ -69,15 +74,15 @@ class Shared:
 
 @dataclass
 class Pricing:
-    """Prices of all choices of one unit."""
+    """Prices of all choices of one unit. flown, known: what units have in common."""
 
     parts: Parts
     cluster: Cluster
     limit: int
     flown: dict[tuple[str, int, int], Flights] = field(default_factory=dict[tuple[str, int, int], "Flights"])
-    _shared: dict[tuple[int, int, int], Shared] = field(default_factory=dict[tuple[int, int, int], Shared])
-    _blocks: dict[tuple[int, int, int], list[Block]] = field(default_factory=dict[tuple[int, int, int], list[Block]])
-    _loads: dict[tuple[int, int, int], Load] = field(default_factory=dict[tuple[int, int, int], Load])
+    known: dict[Known, Shared] = field(default_factory=dict["Known", "Shared"])
+    _blocks: dict[_Key, list[Block]] = field(default_factory=dict["_Key", list[Block]])
+    _loads: dict[_Key, Load] = field(default_factory=dict["_Key", Load])
     _placed: dict[object, tuple[int, ...] | None] = field(default_factory=dict[object, "tuple[int, ...] | None"])
 
     # ---- what all choices share
@@ -94,10 +99,11 @@ class Pricing:
 
     def shared(self, part: Part, choice: Choice) -> Shared:
         """What a size of `data` and a stage of ZeRO make of a block's parameters."""
-        key = (id(part.weights), choice.data, choice.zero)  # alike layers share the very object
-        if key not in self._shared:
-            self._shared[key] = self._share(part.weights, choice)
-        return self._shared[key]
+        own = part.own if choice.pipe == 1 else part.weights
+        key = (id(own), choice.unit.inner, choice.data, choice.zero)  # alike layers share the very object
+        if key not in self.known:
+            self.known[key] = self._share(own, choice)
+        return self.known[key]
 
     def _share(self, own: Weights, choice: Choice) -> Shared:
         data, zero, mesh = choice.data, choice.zero, _on_data(choice)
@@ -120,12 +126,12 @@ class Pricing:
             once + (gathered if zero in (1, 2) else 0.0), update, gathered if zero == 3 else 0.0,
             gathered if zero == 3 else 0.0, each,
             part(own.master, 1) + part(own.computed, 3) + part(own.states, 1), part(own.gradient_bytes, 2),
-            own.computed if zero == 3 else 0,
+            (2 * own.computed if zero == 3 else 0) + (max(own.gradients, default=0) if zero >= 2 else 0),
         )  # fmt: skip
 
     def blocks(self, choice: Choice) -> list[Block]:
         """The chain of blocks."""
-        key = (choice.data, choice.zero, choice.pipe)
+        key = (choice.data, choice.zero, choice.pipe, choice.microbatches > 1)
         if key not in self._blocks:
             self._blocks[key] = [self._block(part, choice) for part in self.parts.parts]
         return self._blocks[key]
@@ -137,40 +143,39 @@ class Pricing:
             part.name, part.forward_s + more.forward_s, part.input_s + more.input_s, part.weight_s + more.weight_s,
             part.crossing / link.bandwidth_bytes_per_s if link else 0.0,
             link.latency_s if link and part.crossing else 0.0,
-            more.static + (more.gradients if choice.unit.several else 0), part.kept, part.held,
+            more.static + (more.gradients if choice.microbatches > 1 else 0), part.kept, part.held,
         )  # fmt: skip
 
     # ---- bounds
 
-    def bound_s(self, choice: Choice, core_s: float | None = None) -> float:
-        """No more than the plan takes: all devices busy without a pause, the slowest block alone, one microbatch's way.
-
-        core_s: in the place of this unit's own seconds of a microbatch, those that another takes at the least.
-        """
-        once = each = longest = way = 0.0
+    def bound_s(self, choice: Choice) -> float:
+        """No more than the plan takes: all devices busy without a pause, the slowest block, one microbatch's way."""
+        once, each = self.once_s(choice), 0.0
+        longest = way = 0.0
         for part, often in self.kinds:
             more = self.shared(part, choice)
-            once += often * (more.reduce_s + more.update_s)
             added = more.forward_s + more.input_s + more.weight_s
             each += often * added
-            if core_s is None:
-                longest = max(longest, part.seconds + added)
-                way += often * (part.forward_s + part.input_s)
-        work = each + (self.microbatch_s if core_s is None else core_s)
-        even = (choice.microbatches * work + once) / choice.pipe
+            longest = max(longest, part.seconds + added)
+            way += often * (part.forward_s + part.input_s)
+        even = (choice.microbatches * (each + self.microbatch_s) + once) / choice.pipe
         return max(even, choice.microbatches * longest, way) + self.parts.common_s
 
-    def may_fit(self, choice: Choice, kept: bool = True) -> bool:
-        """False only where no way to cut the model into stages fits; without `kept`, whatever is computed again."""
-        return self.least_bytes(choice, kept) <= self.limit
+    def once_s(self, choice: Choice) -> float:
+        """What a step takes beside its microbatches, all stages after one another."""
+        ends = ((self.shared(part, choice), often) for part, often in self.kinds)
+        return sum(often * (end.reduce_s + end.update_s) for end, often in ends)
 
-    def least_bytes(self, choice: Choice, kept: bool = True) -> float:
+    def may_fit(self, choice: Choice) -> bool:
+        """False only where no way to cut the model into stages fits."""
+        return self.least_bytes(choice) <= self.limit
+
+    def least_bytes(self, choice: Choice) -> float:
         """Some device of a plan holds no less: all of them together have everything, once."""
         total = 0
         for part, often in self.kinds:
             more = self.shared(part, choice)
-            static = more.static + (more.gradients if choice.unit.several else 0)
-            total += often * (static + (part.kept if kept else 0))
+            total += often * (more.static + part.kept + (more.gradients if choice.microbatches > 1 else 0))
         return total / choice.pipe
 
     def placed_bound_s(self, choice: Choice) -> float | None:
@@ -265,21 +270,23 @@ class Pricing:
         """What each device has in flight at one time: the same for all units."""
         key = (choice.schedule, choice.pipe, min(choice.microbatches, STEADY * choice.pipe))
         if key not in self.flown:
-            self.flown[key] = in_flight(build(parse_form(key[0]), *key[1:]))
+            self.flown[key] = _in_flight(*key)
         return self.flown[key]
 
     def load(self, choice: Choice) -> Load:
         """The chain that stages are cut from."""
-        key = (choice.data, choice.zero, choice.pipe)
+        key = (choice.data, choice.zero, choice.pipe, choice.microbatches > 1)
         if key not in self._loads:
             blocks, parts = self.blocks(choice), self.parts.parts
-            one = not choice.unit.several
+            one = choice.microbatches == 1
+            late = [self.shared(p, choice).gradients if one else 0 for p in parts]
+            moment = [p.momentary + self.shared(p, choice).gathered for p in parts]
             self._loads[key] = Load(
                 [b.compute_s for b in blocks],
                 [b.static_bytes for b in blocks],
                 [p.kept for p in parts],
-                [p.momentary + 2 * self.shared(p, choice).gathered for p in parts],
-                [self.shared(p, choice).gradients if one else 0 for p in parts],
+                [own + after for own, after in zip(moment, late, strict=True)],
+                late,
             )
         return self._loads[key]
 
@@ -327,6 +334,15 @@ class Pricing:
             reduce = sum(one.reduce_s + one.update_s for one in own)
             found.append(replace(price, reduce=reduce))  # an update is of a device: it is reckoned with its chunks
         return found
+
+
+def _in_flight(schedule: str, stages: int, microbatches: int) -> Flights:
+    """Of 1F1B as many microbatches as stages follow, of GPipe all; of others what their schedule says."""
+    if schedule == "1f1b":
+        return [[(min(microbatches, stages - device),)] for device in range(stages)]
+    if schedule == "gpipe":
+        return [[(microbatches,)]] * stages
+    return in_flight(build(parse_form(schedule), stages, microbatches))
 
 
 def _compute_s(price: Price) -> float:

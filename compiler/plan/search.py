@@ -1,21 +1,20 @@
 """The search: best first by bounds, so that nothing that could be best is left unpriced.
 
-In: a space, the layouts of a recipe, a limit of memory. Out: what is found, better and better. A unit (plans that share
-a layout) is opened when its bound comes up, a plan is placed when its own does, and priced when the bound with its
-stages does; the best is proven when no bound is below its price. Where nothing of a unit fits into memory,
-nothing fits with more rows.
+In: a space, the layouts of a recipe, a limit of memory. Out: what is found, better and better. A family of plans that
+share a layout is opened when its bound comes up, then groups of it when theirs do; a plan is placed when its own bound
+comes up, and priced when the bound with its stages does. The best is proven when no bound is below its price.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from .layouts import Layouts
-from .price import Flights, Priced, Pricing
-from .space import Choice, Space, Unit
+from .price import Flights, Known, Priced, Pricing, Shared
+from .space import Axes, Choice, Group, Space, Unit
 
 BEST = 10  # plans that are told of
 
@@ -34,24 +33,22 @@ class Progress:
     over: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Family:
+    """All plans with one mesh of the axes that cut tensors, and one policy of recomputation."""
+
+    inner: Axes
+    recompute: str
+
+
 @dataclass(order=True, slots=True)
 class _Entry:
-    """A unit, or a plan, perhaps with its stages placed."""
+    """A family, a group of one, or a plan, perhaps with its stages placed."""
 
     bound: float
     number: int
-    item: Unit | Choice = field(compare=False)
+    item: Family | Group | Choice = field(compare=False)
     placed: bool = field(compare=False, default=False)
-
-
-@dataclass
-class _Known:
-    """Of units with one mesh and one policy: seconds of a microbatch by its rows, and the rows that do not fit."""
-
-    seconds: dict[int, float] = field(default_factory=dict[int, float])
-    core: dict[int, tuple[float, float]] = field(default_factory=dict[int, tuple[float, float]])
-    too_many: float = float("inf")
-    same: bool = False  # as the first policy's
 
 
 @dataclass
@@ -65,118 +62,90 @@ class Search:
     balance: tuple[int, ...] = ()
     pricings: dict[Unit, Pricing] = field(default_factory=dict[Unit, Pricing])
     flown: dict[tuple[str, int, int], Flights] = field(default_factory=dict[tuple[str, int, int], Flights])
-    _known: dict[tuple[object, str], _Known] = field(default_factory=dict[tuple[object, str], _Known])
+
+    known: dict[Known, Shared] = field(default_factory=dict[Known, Shared])
+    ends: dict[tuple[Axes, int, bool], tuple[float, float]] = field(
+        default_factory=dict[tuple[Axes, int, bool], tuple[float, float]]
+    )
 
     def pricing(self, unit: Unit) -> Pricing:
         """What prices the plans of a unit."""
         if unit not in self.pricings:
-            self.pricings[unit] = Pricing(self.layouts.parts(unit), self.layouts.cluster, self.limit, self.flown)
+            parts, cluster = self.layouts.parts(unit), self.layouts.cluster
+            self.pricings[unit] = Pricing(parts, cluster, self.limit, self.flown, self.known)
         return self.pricings[unit]
 
     def run(self) -> Iterator[Progress]:
-        """Until the best is proven. Raises SpecError where the spec itself is at fault."""
+        """Until the best is proven, and so many are priced as are told of. Raises SpecError: the spec is at fault."""
         heap: list[_Entry] = []
         numbers = count()
 
-        def push(bound: float, item: Unit | Choice, placed: bool = False) -> None:
+        def push(bound: float, item: Family | Group | Choice, placed: bool = False) -> None:
             heapq.heappush(heap, _Entry(bound, next(numbers), item, placed))
 
-        for unit in self._first_units():
-            push(self.least_s, unit)
+        for inner in self.space.inners():
+            push(self.least_s, Family(inner, self.space.policies()[0]))
         best: list[Priced] = []
         opened = priced = 0
         while heap and (len(best) < BEST or heap[0].bound < best[0].seconds):
             entry = heapq.heappop(heap)
             item, proven = entry.item, bool(best) and entry.bound >= best[0].seconds
-            if isinstance(item, Unit) and proven:
-                continue  # the other plans that are told of are of layouts that are open
-            if isinstance(item, Unit):
-                bound = self.unit_bound_s(item)
-                if bound > entry.bound:  # more is known than when it was put there
-                    push(bound, item)
-                elif bound < float("inf"):
+            if isinstance(item, Family):
+                if not proven:  # the other plans that are told of have layouts that are known
                     opened += 1
-                    for found in self._opened(item):
-                        here = self.pricing(found.unit).bound_s(found) if isinstance(found, Choice) else entry.bound
-                        push(max(here, entry.bound), found)
+                    for bound, found in self._opened(item):
+                        push(max(bound, entry.bound), found)
                     yield Progress(tuple(best), entry.bound, opened, priced)
+            elif isinstance(item, Group):
+                pricing = self.pricing(item.unit)
+                for choice in self.space.choices(item):
+                    if pricing.may_fit(choice):
+                        push(max(pricing.bound_s(choice), entry.bound), choice)
             elif not entry.placed:
                 bound = self.pricing(item.unit).placed_bound_s(item)
                 if bound is not None:
                     push(max(bound, entry.bound), item, True)
             else:
-                found = self.pricing(item.unit).price(item, self.balance)
                 priced += 1
+                found = self.pricing(item.unit).price(item, self.balance)
                 if found is not None:
                     best = sorted([*best, found], key=lambda one: (one.seconds, one.peak_bytes))[:BEST]
                     yield Progress(tuple(best), entry.bound, opened, priced)
         yield Progress(tuple(best), best[0].seconds if best else 0.0, opened, priced, True)
 
-    def _first_units(self) -> Iterator[Unit]:
-        """For each mesh the unit that is opened first: the others are bounded by it."""
-        for inner in self.space.inners():
-            units = self.space.units(inner, self.space.policies()[0])
-            yield from units[:1]
+    def _opened(self, family: Family) -> Iterator[tuple[float, Family | Group]]:
+        """The groups of a family, each with its bound; of a mesh's first family, the others with theirs."""
+        first, *others = self.space.policies()
+        twin = Unit(family.inner, first, self.layouts.rows[0])
+        mine = replace(twin, recompute=family.recompute)
+        if family.recompute != first and self.layouts.parts(mine) == self.layouts.parts(twin):
+            return  # nothing differs from the first policy's: its plans are the same
+        seconds = {rows: self.pricing(replace(mine, rows=rows)).microbatch_s for rows in self.space.rows()}
+        for group in self.space.groups(family.inner, family.recompute):
+            yield self.group_bound_s(group, seconds[group.unit.rows]), group
+        if family.recompute == first:
+            least = self.family_bound_s(family)
+            yield from ((least, replace(family, recompute=policy)) for policy in others)
 
-    def _opened(self, unit: Unit) -> Iterator[Unit | Choice]:
-        """The plans of a unit that may fit; of a mesh's first unit, all the other units too.
+    def group_bound_s(self, group: Group, microbatch_s: float) -> float:
+        """No plan of a group takes less, if a microbatch takes so long."""
+        once, common = self._ends(group.unit.inner, group.data, group.pipe == 1)
+        return (group.microbatches * microbatch_s + once) / group.pipe + common
 
-        Where nothing differs from the first policy's, its plans are the same: the unit is left out.
-        """
-        pricing, known = self.pricing(unit), self._of(unit)
-        first = self._first_of(unit)
-        twin = self.pricings.get(Unit(unit.inner, self.space.policies()[0], unit.rows, unit.several))
-        if first is not known and twin is not None:
-            known.same = pricing.parts == twin.parts
-            if known.same:
-                return
-        is_first = not first.seconds
-        known.seconds[unit.rows] = pricing.microbatch_s
-        known.core[unit.rows] = (pricing.parts.core_s, pricing.parts.floor_s)
-        fitting = [choice for choice in self.space.choices(unit) if pricing.may_fit(choice)]
-        if not fitting and unit.several:
-            known.too_many = min(known.too_many, unit.rows)
-        yield from fitting
-        if is_first:
-            for policy in self.space.policies():
-                yield from (one for one in self.space.units(unit.inner, policy) if one != unit)
+    def _ends(self, inner: Axes, data: int, single: bool) -> tuple[float, float]:
+        """What a step takes beside its microbatches at the least: on all stages, and on each."""
+        key = (inner, data, single)
+        if key not in self.ends:
+            unit = Unit(inner, self.space.policies()[0], self.layouts.rows[0])
+            pricing = self.pricing(unit)
+            stages = 1 if single else 2
+            plans = (Choice(unit, data, stages, 1, zero) for zero in self.space.zeros(data))
+            self.ends[key] = min(map(pricing.once_s, plans)), pricing.parts.common_s
+        return self.ends[key]
 
-    def _of(self, unit: Unit) -> _Known:
-        return self._known.setdefault((unit.inner, unit.recompute), _Known())
-
-    def _first_of(self, unit: Unit) -> _Known:
-        return self._known.setdefault((unit.inner, self.space.policies()[0]), _Known())
-
-    def unit_bound_s(self, unit: Unit) -> float:
-        """No plan of a unit takes less.
-
-        Seconds of a microbatch are a sum of maxima of what is linear in the rows, so convex: on from two that are known
-        they grow at least as fast as between them, and fewer rows take at least their share of more. Whatever is
-        computed again, the rest is computed too; and part of it grows with the rows just as they do.
-        """
-        known, first, rows = self._of(unit), self._first_of(unit), unit.rows
-        if known.same or (unit.several and rows >= known.too_many):
-            return float("inf")
-        if not first.seconds:
-            return self.least_s
-        least = known.seconds.get(rows, 0.0)
-        fewer = sorted(one for one in known.seconds if one < rows)[-2:]
-        if len(fewer) == 2:
-            few, more = (known.seconds[one] for one in fewer)
-            least = max(least, more + (more - few) / (fewer[1] - fewer[0]) * (rows - fewer[1]))
-        least = max(least, *(s * rows / more for more, s in known.seconds.items() if more > rows), 0)
-        for others, (core, floor) in [*known.core.items(), *first.core.items()]:
-            least = max(least, core if others == rows else floor * rows / others if rows > others else 0.0)
-        return max(self.least_s, self._least_of(unit, least))
-
-    def _least_of(self, unit: Unit, microbatch_s: float) -> float:
-        """The least bound of a unit's plans, if a microbatch takes so long; what parameters hold and send is known from
-        a unit that is open."""
-        if not microbatch_s:
-            return 0.0
-        rows = next(iter(self._first_of(unit).seconds))
-        policy = self.space.policies()[0]
-        opened = (Unit(unit.inner, policy, rows, several) for several in (unit.several, not unit.several))
-        pricing = next(self.pricings[one] for one in opened if one in self.pricings)
-        bounds = (pricing.bound_s(c, microbatch_s) for c in self.space.choices(unit) if pricing.may_fit(c, kept=False))
-        return min(bounds, default=float("inf"))
+    def family_bound_s(self, family: Family) -> float:
+        """No plan of a family takes less: whatever is computed again, the rest is computed too."""
+        first = self.space.policies()[0]
+        core = {n: self.pricing(Unit(family.inner, first, n)).parts.core_s for n in self.space.rows()}
+        groups = self.space.groups(family.inner, first)
+        return min((self.group_bound_s(group, core[group.unit.rows]) for group in groups), default=float("inf"))

@@ -1,8 +1,8 @@
 """Which plans there are: every mesh, microbatch, schedule, stage of ZeRO and policy of recomputation.
 
-In: the devices of a cluster, the rows of a step, what the spec pins. Out: `Choice`s, in groups (`Unit`) that share the
-layout of one microbatch on the axes that cut tensors. The devices in use are a divisor of those that there are, or as
-many as the mesh that is pinned has. The batch is cut by `data` and by microbatches, evenly.
+In: the devices of a cluster, the rows of a step, what the spec pins. Out: `Choice`s, in `Group`s, whose `Unit`
+says how one microbatch lies on the axes that cut tensors. The devices in use are a divisor of those that there are,
+or as many as the mesh that is pinned has. The batch is cut by `data` and by microbatches, evenly.
 """
 
 from __future__ import annotations
@@ -27,18 +27,26 @@ Axes = tuple[tuple[str, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What is laid out once: the axes that cut tensors, what is computed again, rows of a microbatch on one device,
-    and whether a step has several microbatches."""
+    """What plans have in common: the axes that cut tensors, what is computed again, a device's rows of a microbatch."""
 
     inner: Axes
     recompute: str
     rows: int
-    several: bool
 
     @property
     def devices(self) -> int:
         """That hold one copy of one stage."""
         return math.prod(size for _, size in self.inner)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Plans that differ in the stage of ZeRO and in the schedule alone."""
+
+    unit: Unit
+    data: int
+    pipe: int
+    microbatches: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,24 +130,31 @@ class Space:
         """Of a microbatch on a device, the fewest first."""
         return [n for n in divisors(self.batch) if self.pins.rows in (None, n)]
 
-    def units(self, inner: Axes, recompute: str) -> list[Unit]:
-        """The units of a layout that some choice needs, the fewest rows first."""
-        found = (Unit(inner, recompute, rows, several) for rows in self.rows() for several in (True, False))
-        return [unit for unit in found if next(self.choices(unit), None) is not None]
+    def groups(self, inner: Axes, recompute: str) -> Iterator[Group]:
+        """All plans of a layout, in groups."""
+        for rows in self.rows():
+            unit = Unit(inner, recompute, rows)
+            for data in self._sizes(DATA):
+                if self.batch % (data * rows):
+                    continue
+                microbatches = self.batch // (data * rows)
+                if self.pins.microbatches not in (None, microbatches):
+                    continue
+                for pipe in self._sizes(PIPE):
+                    if self._is_all(data * pipe * unit.devices) and pipe <= self.blocks:
+                        yield Group(unit, data, pipe, microbatches)
 
-    def choices(self, unit: Unit) -> Iterator[Choice]:
-        """Every plan of a unit."""
-        for data in self._sizes(DATA):
-            if self.batch % (data * unit.rows):
-                continue
-            microbatches = self.batch // (data * unit.rows)
-            if (microbatches > 1) != unit.several or self.pins.microbatches not in (None, microbatches):
-                continue
-            for pipe in self._sizes(PIPE):
-                if self._is_all(data * pipe * unit.devices) and pipe <= self.blocks:
-                    for zero in self._zeros(data):
-                        for schedule in self._schedules(pipe, microbatches):
-                            yield Choice(unit, data, pipe, microbatches, zero, schedule)
+    def choices(self, group: Group) -> Iterator[Choice]:
+        """The plans of a group."""
+        for zero in self.zeros(group.data):
+            for schedule in self._schedules(group.pipe, group.microbatches):
+                yield Choice(group.unit, group.data, group.pipe, group.microbatches, zero, schedule)
+
+    def zeros(self, data: int) -> tuple[int, ...]:
+        """The stages of ZeRO."""
+        if self.pins.zero is not None:
+            return (self.pins.zero,)
+        return (0, 1, 2, 3) if data > 1 else (0,)
 
     def _sizes(self, axis: str) -> list[int]:
         if axis in self.pins.axes:
@@ -149,11 +164,6 @@ class Space:
     def _is_all(self, used: int) -> bool:
         """Whether so many devices may be used."""
         return used <= self.devices and (self.pins.closed or self.devices % used == 0)
-
-    def _zeros(self, data: int) -> tuple[int, ...]:
-        if self.pins.zero is not None:
-            return (self.pins.zero,)
-        return (0, 1, 2, 3) if data > 1 else (0,)
 
     def _schedules(self, pipe: int, microbatches: int) -> Iterator[str]:
         if pipe == 1:

@@ -21,8 +21,8 @@ from partita.compiler.ir.graph import Graph
 from partita.compiler.ir.types import DType
 from partita.compiler.plan.plan import Planner, planner
 from partita.compiler.plan.price import Priced
-from partita.compiler.plan.search import Search
-from partita.compiler.plan.space import Choice
+from partita.compiler.plan.search import Family, Search
+from partita.compiler.plan.space import Choice, Group
 from partita.compiler.plan.stages import Load, cut, stage_bytes
 
 RATES = {DType.F32: 2e13, DType.BF16: 3e14}
@@ -91,14 +91,13 @@ def every(found: Planner) -> Iterator[tuple[Choice, Priced | None]]:
     search = Search(found.space, found.layouts, found.limit, 0.0)
     for inner in found.space.inners():
         for policy in found.space.policies():
-            for unit in found.space.units(inner, policy):
-                for choice in found.space.choices(unit):
-                    yield choice, search.pricing(unit).price(choice)
+            for group in found.space.groups(inner, policy):
+                for choice in found.space.choices(group):
+                    yield choice, search.pricing(group.unit).price(choice)
 
 
 CASES = [
-    ("mlp", 3, 4, "node", 2), ("mlp", 3, 4, "tight", 4), ("gated", 2, 4, "slow", 2), ("norm", 4, 4, "node", 4),
-    ("attention", 2, 4, "tight", 2), ("attention", 2, 4, "node", 4), ("norm", 5, 4, "slow", 8),
+    ("mlp", 3, 4, "tight", 4), ("gated", 2, 4, "slow", 2), ("attention", 2, 2, "node", 4), ("norm", 3, 2, "slow", 8),
 ]  # fmt: skip
 
 
@@ -113,7 +112,7 @@ def test_no_plan_is_faster_than_the_one_that_is_found(case: tuple[str, int, int,
     assert all(one.peak_bytes <= found.limit for one in last.best)
 
 
-@pytest.mark.parametrize("case", CASES[:3], ids=lambda case: "-".join(map(str, case)))
+@pytest.mark.parametrize("case", CASES[:2], ids=lambda case: "-".join(map(str, case)))
 def test_no_bound_is_above_a_price(case: tuple[str, int, int, str, int]) -> None:
     found = ready(*case)
     search = Search(found.space, found.layouts, found.limit, 0.0)
@@ -126,8 +125,10 @@ def test_no_bound_is_above_a_price(case: tuple[str, int, int, str, int]) -> None
         assert pricing.may_fit(choice)
         assert pricing.bound_s(choice) <= priced.seconds * (1 + 1e-9), choice
         assert (pricing.placed_bound_s(choice) or 0.0) <= priced.seconds * (1 + 1e-9), choice
-        bound = search.unit_bound_s(choice.unit)  # without end where another policy's plans are the same
-        assert bound == float("inf") or bound <= priced.seconds * (1 + 1e-9), choice
+        group = Group(choice.unit, choice.data, choice.pipe, choice.microbatches)
+        assert search.group_bound_s(group, pricing.microbatch_s) <= priced.seconds * (1 + 1e-9), choice
+        family = Family(choice.unit.inner, choice.unit.recompute)
+        assert search.family_bound_s(family) <= priced.seconds * (1 + 1e-9), choice
 
 
 LOADS = st.integers(1, 7).flatmap(
@@ -160,9 +161,9 @@ def test_stages_are_cut_as_well_as_they_can_be(
 
 
 def test_what_is_pinned_is_kept() -> None:
-    found = ready("norm", 4, 4, "node", 4)
+    found = ready("mlp", 3, 4, "tight", 4)
     *_, free = found.search()
-    for pins in ({"tensor": 2}, {"pipe": 4}, {"microbatches": 2}, {"zero": 3, "data": 2}, {"recompute": "full"}):
+    for pins in ({"tensor": 2}, {"pipe": 2}, {"microbatches": 2}, {"zero": 3, "data": 2}, {"recompute": "full"}):
         *_, held = found.search(pins)
         one = held.best[0]
         said = {**dict(one.choice.mesh.axes), "microbatches": one.choice.microbatches, "zero": one.choice.zero}
@@ -171,7 +172,7 @@ def test_what_is_pinned_is_kept() -> None:
 
 
 def test_a_spec_s_own_plan_is_kept() -> None:
-    found = ready("mlp", 3, 4, "node", 2)
+    found = ready("gated", 2, 4, "slow", 2)
     pins = replace(found.space.pins, axes={"pipe": 2}, closed=True)
     *_, last = replace(found, space=replace(found.space, pins=pins)).search()
     assert {str(one.choice.mesh) for one in last.best} == {"pipe 2"}
