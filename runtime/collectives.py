@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 import torch
@@ -25,6 +25,7 @@ from .sorted_rows import begun
 
 Tensors = Sequence[torch.Tensor]
 Members = tuple[int, ...]  # of a bucket, by place
+Way = tuple[str, int, int, int]  # of messages: the axis, the ranks that send and receive, the tag
 Unpack = Callable[[torch.Tensor], Tensors]  # what a message gave, as the members that it carried
 
 
@@ -48,12 +49,17 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """This process among those of a mesh: a group for each axis. `gloo` carries them, or NCCL."""
+    """This process among those of a mesh: a group for each axis. `gloo` carries them, or NCCL.
+
+    ways: groups of two for messages. NCCL runs all messages of a group in one order, whatever their tags: in one group
+    a receive that is begun early would hold up the send that its sender waits for. gloo needs none.
+    """
 
     mesh: Mesh
     rank: int
     groups: Mapping[str, dist.ProcessGroup]
     gloo: bool = True
+    ways: Mapping[Way, dist.ProcessGroup] = field(default_factory=dict[Way, dist.ProcessGroup])
     tags: Mapping[str, count[int]] = field(init=False)
     post: Post = field(default_factory=Post)
 
@@ -72,15 +78,25 @@ class Processes:
 
     def send(self, message: Send, number: int, tensor: torch.Tensor) -> None:
         """Begin to send; first wait for earlier ones of its tag where too many are on their way."""
-        self.post.send(self.groups[message.axis], message, number, tensor)
+        peer = self._peer(message.axis, message.to)
+        way = self.ways.get((message.axis, self.rank, peer, message.tag))
+        there = message if way is None else replace(message, to=int(peer > self.rank))
+        self.post.send(way or self.groups[message.axis], there, number, tensor)
 
     def receive(self, message: Receive, number: int, into: torch.Tensor) -> Arriving:
         """Begin to receive."""
-        return self.post.receive(self.groups[message.axis], message, number, into)
+        peer = self._peer(message.axis, message.source)
+        way = self.ways.get((message.axis, peer, self.rank, message.tag))
+        here = message if way is None else replace(message, source=int(peer > self.rank))
+        return self.post.receive(way or self.groups[message.axis], here, number, into)
 
     def finish(self) -> None:
         """Wait until all that was sent has left."""
         self.post.finish()
+
+    def _peer(self, axis: str, place: int) -> int:
+        """The rank of a place of an axis."""
+        return self.mesh.along(self.rank, axis)[1][place]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ collectives, and the `DeviceMesh` under which checkpoints say where a shard lies
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -17,10 +17,10 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
-from .collectives import Processes
+from .collectives import Processes, Way
 from .fault import RuntimeFault
 from .layout import AT, REPLICATE, Layout, Mesh, shard_position
-from .program import Build
+from .program import Build, Send
 from .state import Store, tensors_of
 
 
@@ -59,10 +59,13 @@ def store_of(place: Place | None, build: Build, store: Store) -> dict[str, torch
     return dict(store) if place is None else place.laid_out(build, store)
 
 
-def join_mesh(mesh: Mesh, device: torch.device, timeout_s: float | None = None) -> Place | None:
+def join_mesh(
+    mesh: Mesh, device: torch.device, timeout_s: float | None = None, ways: Sequence[Way] = ()
+) -> Place | None:
     """This process's place on a mesh; None where one device is all. Every process calls it.
 
-    `timeout_s`: how long a process waits for another, over gloo; None: as torch does.
+    `timeout_s`: how long a process waits for another, over gloo; None: as torch does. `ways`: of messages, each of
+    which is to have a group of its own (see `Processes`).
 
     Raises `RuntimeFault` E0531 if there are more or fewer processes than the mesh has devices.
     """
@@ -80,7 +83,30 @@ def join_mesh(mesh: Mesh, device: torch.device, timeout_s: float | None = None) 
     )
     groups = {name: made.get_group(name) for name in mesh.names}
     groups |= {name: _group(mesh, name) for name in mesh.lengths if name not in groups}
-    return Place(Processes(mesh, dist.get_rank(), groups, gloo=device.type == "cpu"), made)
+    apart = _connected(ways, device)
+    return Place(Processes(mesh, dist.get_rank(), groups, device.type == "cpu", apart), made)
+
+
+def ways_of(build: Build) -> tuple[Way, ...]:
+    """All ways on which devices of a build send one another messages, in one order for all."""
+    found: dict[Way, None] = {}
+    for rank in range(build.mesh.size):
+        sent = [i for one in build.programs_of(rank).values() for i in one.instructions() if isinstance(i, Send)]
+        found |= {(i.axis, rank, build.mesh.along(rank, i.axis)[1][i.to], i.tag): None for i in sent}
+    return tuple(found)
+
+
+def _connected(ways: Sequence[Way], device: torch.device) -> dict[Way, dist.ProcessGroup]:
+    """A group for each way. This process's are connected at once: a first message of NCCL's waits for its peer."""
+    found: dict[Way, dist.ProcessGroup] = {}
+    for way in ways:
+        ends = {way[1], way[2]}
+        group = dist.new_group(sorted(ends))
+        if dist.get_rank() in ends:
+            assert isinstance(group, dist.ProcessGroup), "a process is in its own group"
+            dist.all_reduce(torch.zeros(1, device=device), group=group)
+            found[way] = group
+    return found
 
 
 def _patience(mesh: Mesh, device: torch.device, timeout_s: float | None) -> dict[int | str, Any] | None:

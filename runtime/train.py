@@ -26,7 +26,7 @@ from .fault import RuntimeFault
 from .feed import Executable, open_feeds, step_data
 from .judge import Judge
 from .memory import cap_memory, measure_peak, owners_of
-from .mesh import Place, highest, join_mesh, leads
+from .mesh import Place, highest, join_mesh, leads, ways_of
 from .metrics import EvalRecord, Metrics, StepRecord, Summary, bits_per_byte, read_summary
 from .process import Leave, leave_on_signals, own_device, process_group
 from .program import Build
@@ -68,7 +68,8 @@ def train(build_folder: Path, options: Options, executable: Executable | None = 
 def _train(executable: Executable, training: Training, options: Options, leave: Leave) -> Result:
     """The same within a process group, of which nothing is held when it returns."""
     build = executable.build
-    place = join_mesh(build.mesh, executable.device, options.timeout_s)
+    ways = ways_of(build) if executable.device.type == "cuda" else ()
+    place = join_mesh(build.mesh, executable.device, options.timeout_s, ways)
     if place is not None:
         assert isinstance(executable, Interpreter), "only the interpreter knows of a mesh"
         executable = replace(executable, communicator=place.processes)

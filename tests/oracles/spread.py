@@ -17,6 +17,7 @@ from partita.runtime.execute import Executable
 from partita.runtime.folder import executable
 from partita.runtime.layout import Mesh
 from partita.runtime.mesh import join_mesh
+from partita.runtime.program import Receive, Send
 from partita.runtime.program_json import from_json, to_json
 from partita.runtime.state import initial_store
 from partita.runtime.virtual import Cluster, cut_inputs
@@ -93,6 +94,18 @@ def among_processes(cases: Sequence[Case]) -> Tensors:
             found |= {f"{number}/{step}/{name}": tensor for name, tensor in outputs.items()}
         found |= {f"{number}/{name}": tensor for name, tensor in store.items()}
     return found
+
+
+def messages_that_cross() -> Tensors:
+    """In each of two processes that both receive before they send, with a group for each way."""
+    place = join_mesh(Mesh((("pipe", 2),)), torch.device("cpu"), ways=[("pipe", 0, 1, 0), ("pipe", 1, 0, 1)])
+    assert place is not None, "two processes"
+    ours, at = place.processes, place.rank
+    arriving = ours.receive(Receive("pipe", 1 - at, "x", (3,), "f32", tag=1 - at), 0, torch.empty(3))
+    ours.send(Send("pipe", 1 - at, "y", tag=at), 0, torch.full((3,), float(at)))
+    (found,) = arriving.results()
+    ours.finish()
+    return {"found": found, "ways": torch.tensor(len(ours.ways))}
 
 
 def in_one_process(cases: Sequence[Case]) -> list[Tensors]:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from oracles.pipelines import PipedMLP
 from oracles.processes import run_processes
 from oracles.spread import Case, case, case_of, in_one_process
 from partita.compiler.devices import partitioned
 from partita.compiler.ir import layout as compiler
 from partita.compiler.partition.choices import Wishes
 from partita.runtime.layout import Mesh
+from partita.runtime.mesh import ways_of
+from partita.runtime.program import Receive
 from samples.small_models import GROUPED, MIXTURE, sent_to_experts, small_step
 from samples.spread_mlp import SpreadMLP
 
@@ -61,3 +64,22 @@ def test_processes_do_what_the_cluster_does(tmp_path: Path, count: int) -> None:
                 assert torch.equal(found[rank][name], tensor), f"rank {rank}: {name}"
             else:
                 torch.testing.assert_close(found[rank][name], tensor, rtol=1e-12, atol=1e-12, msg=f"{rank}: {name}")
+
+
+def test_each_way_of_messages_may_have_a_group_of_its_own(tmp_path: Path) -> None:
+    found = run_processes(tmp_path, 2, "oracles.spread:messages_that_cross")
+    assert [one["found"].tolist() for one in found] == [[1.0] * 3, [0.0] * 3]
+    assert [int(one["ways"]) for one in found] == [2, 2]
+
+
+def test_ways_are_those_of_all_messages() -> None:
+    build = PipedMLP(SpreadMLP(DATA, zero=1, layers=3, microbatches=3), 2, "1f1b").built().build
+    ways = ways_of(build)
+    received = {
+        (i.axis, build.mesh.along(rank, i.axis)[1][i.source], rank, i.tag)
+        for rank in range(build.mesh.size)
+        for program in build.programs_of(rank).values()
+        for i in program.instructions()
+        if isinstance(i, Receive)
+    }
+    assert received and {*ways} == received
