@@ -58,16 +58,18 @@ class Fitter:
     batch: int
     data: int
     limit: int
-    _pricings: dict[tuple[str, Unit, bool], Pricing] = field(default_factory=dict[tuple[str, Unit, bool], Pricing])
+    _pricings: dict[tuple[str, Unit, bool, bool], Pricing] = field(
+        default_factory=dict[tuple[str, Unit, bool, bool], Pricing]
+    )
 
     def price(self, measures: Measures) -> Fitting:
         """What a step takes with these measures. Raises SpecError."""
-        unit = Unit((), measures.recompute, measures.rows, measures.microbatches > 1)
+        unit, alone = Unit((), measures.recompute, measures.rows), self.data == 1 and measures.microbatches == 1
         parts = self.layouts[measures.precision].parts(unit)
         choice = Choice(unit, self.data, 1, measures.microbatches, measures.zero)
-        key = (measures.precision, unit, measures.offload)
+        key = (measures.precision, unit, measures.offload, alone)
         if key not in self._pricings:
-            here = offloaded(parts, alone=self.data == 1 and not unit.several) if measures.offload else parts
+            here = offloaded(parts, alone) if measures.offload else parts
             self._pricings[key] = Pricing(here, self.cluster, NO_LIMIT)
         found = self._pricings[key].price(choice)
         assert found is not None, "one stage without a limit fits"
