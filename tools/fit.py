@@ -25,6 +25,7 @@ from ..compiler.ir.graph import Graph
 from ..compiler.ir.types import DType
 from ..compiler.plan.fit import Fitter, Fitting, Measures
 from ..compiler.plan.layouts import Layouts
+from ..compiler.plan.space import divisors
 from ..compiler.plan.thin import thin
 from .arguments import add_spec, sets_of
 from .fault import CommandFault
@@ -115,7 +116,9 @@ def fitter_of(spec: Spec, recipe: Recipe, cluster: Cluster, data: int) -> Fitter
     def step(one: Recipe) -> Graph:
         return pipeline.step_graph(spec, one, device="cuda")
 
-    layouts = {name: Layouts(thin(spec, one), (step,), cluster, 1) for name, one in recipes.items()}
+    layouts = {
+        name: Layouts(thin(spec, one), (step,), cluster, divisors(recipe.batch)) for name, one in recipes.items()
+    }
     plan = recipe.plan
     budget = None if plan is None else plan.budget_bytes
     limit = min(cluster.memory_bytes, budget) if budget else cluster.memory_bytes
