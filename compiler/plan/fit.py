@@ -78,7 +78,7 @@ class Fitter:
 
     def _host(self, parts: Parts, measures: Measures) -> tuple[int, float]:
         """Bytes that lie on the host of a device, and the seconds of copies that nothing hides."""
-        own = [part.weights for part in parts.parts]
+        own = [part.own for part in parts.parts]
         share = self.data if measures.zero else 1
         down = sum(w.gradient_bytes for w in own) / share
         up = sum(sum(w.read) for w in own) / share
@@ -173,7 +173,7 @@ def offloaded(parts: Parts, alone: bool) -> Parts:
         return known[id(own)]
 
     def part(one: Part) -> Part:
-        size = one.weights.gradient_bytes if alone else 0
-        return replace(one, weights=moved(one.weights), momentary=one.momentary + size)
+        size = one.own.gradient_bytes if alone else 0
+        return replace(one, weights=moved(one.weights), own=moved(one.own), momentary=one.momentary + size)
 
     return replace(parts, parts=tuple(map(part, parts.parts)), updating=0)
