@@ -23,7 +23,9 @@ from enum import Enum
 from ..ir.graph import Graph
 from ..ir.levels import PHASE_ORDER
 from ..ir.types import DType, Node, Phase, TensorType
+from ..ops import attributes
 from ..ops.attributes import dims as dims_of
+from ..ops.collectives import COLLECTIVES
 from ..ops.registry import REGISTRY
 from ..ops.shapes import elements, without
 from .flops import cost_of
@@ -197,8 +199,10 @@ class _Walk:
         return found
 
     def _workspace(self, node: Node) -> int:
-        """What its operator declares; of a product of bfloat16 on a CPU what is packed, its left operand being the
-        first and lying in the order of its dims."""
+        """What its operator declares; what a collective stages; of a product of bfloat16 on a CPU what is packed, its
+        left operand being the first and lying in the order of its dims."""
+        if node.op in COLLECTIVES:
+            return _staged_bytes(node, self.rounding_bytes == CPU_ROUNDING_BYTES)
         if node.op != "dot" or node.uses[0].dtype is not DType.BF16 or self.rounding_bytes != CPU_ROUNDING_BYTES:
             return cost_of(node).workspace_bytes
         left, over = node.uses[0].dims, dims_of(node.attrs, "over")
@@ -227,6 +231,21 @@ class _Walk:
             found[Owner.WORKSPACE, self.graph[at].path] += workspace
         shares = (Share(owner, path, size) for (owner, path), size in found.items() if size)
         return tuple(sorted(shares, key=lambda s: (-s.bytes, s.owner.value, s.path)))
+
+
+def _staged_bytes(node: Node, gloo: bool) -> int:
+    """What a message takes beside its operand and result: copies with the cut axis in front, and of what is summed the
+    others' terms (as `lower/workspace.py` has it; gloo holds the terms of all)."""
+    before, after = (elements(each.dims) * each.dtype.itemsize_bytes for each in (node.uses[0].type, node.outs[0]))
+    if node.op == "all_reduce":
+        return 0
+    if node.op == "all_to_all":
+        return before + after
+    dims, own = node.uses[0].type.dims, attributes.dim(node.attrs, "dim")
+    copied = own not in dims or elements(dims[: dims.index(own)]) > 1
+    if node.op == "all_gather":
+        return before + after if copied else 0
+    return (before if copied else 0) + (max(0, before - after) if gloo else after if copied else 0)
 
 
 def _stage(phase: Phase) -> int:

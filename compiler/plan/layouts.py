@@ -1,8 +1,9 @@
 """Layouts solved once for each mesh that cuts tensors: what all plans with that mesh are priced on.
 
 In: a way to make a recipe's steps, a recipe with few layers, the cluster. Out: for each `Unit` the parts of one device.
-The integer program is solved for the fewest rows and the first policy; more rows and what is computed again lie as that
-has them, a clone as what it is a clone of. Where a graph has a node that the solved one lacks, it is solved itself.
+Where there are few numbers of rows, the integer program is solved for each unit; else for the fewest rows and the first
+policy: more rows and what is computed again lie as that has them, a clone as what it is a clone of. Where a graph has a
+node that the solved one lacks, it is solved itself.
 """
 
 from __future__ import annotations
@@ -29,10 +30,9 @@ from ..partition.strategies import Option, Strategy, options
 from ..passes.localize import localize
 from ..schedule.blocks import AGAIN, Chain
 from .parts import Parts, Rough, Weights, rough
-from .space import Axes, Unit
+from .space import FEW, Axes, Unit
 from .thin import Thin
 
-FEW = 4  # numbers of rows: where there are no more, each has a graph of its own
 SEVERAL = 2  # microbatches that stand for any number of them
 
 Steps = Sequence[Callable[[Recipe], Graph]]  # ways to make a step: all compute the same
@@ -56,8 +56,8 @@ class Layouts:
     steps: Steps
     cluster: Cluster
     rows: Sequence[int]
-    _graphs: dict[tuple[str, int, int], Graph] = field(default_factory=dict[tuple[str, int, int], Graph])
-    _solved: dict[Axes, Solved] = field(default_factory=dict[Axes, Solved])
+    _graphs: dict[tuple[str, int, int, bool], Graph] = field(default_factory=dict[tuple[str, int, int, bool], Graph])
+    _solved: dict[Unit, Solved] = field(default_factory=dict[Unit, Solved])
     _read: dict[Unit, Rough] = field(default_factory=dict[Unit, Rough])
     _weights: dict[Weights, Weights] = field(default_factory=dict[Weights, Weights])
     _parts: dict[Unit, Parts] = field(default_factory=dict[Unit, Parts])
@@ -84,7 +84,7 @@ class Layouts:
     def _at(self, unit: Unit) -> Rough:
         """The device's graph, read; where there are many numbers of rows, on the line through the two fewest."""
         first, second = (replace(unit, rows=rows) for rows in (self.rows[0], self.rows[min(1, len(self.rows) - 1)]))
-        if unit.rows <= second.rows or len(self.rows) <= FEW:
+        if unit.rows <= second.rows or self.each:
             return self._rough(unit)
         low, high = self._rough(first), self._rough(second)
         if not low.alike(high):
@@ -113,19 +113,25 @@ class Layouts:
             strategies = solved.strategies
         return rewrite(step, solved.mesh, dict(strategies), Paths(solved.mesh, prices.move_s), frozenset())
 
+    @property
+    def each(self) -> bool:
+        """Whether each unit has the layout that is best for it alone; else one of a mesh stands for all."""
+        return len(self.rows) <= FEW
+
     def _base(self, unit: Unit) -> Solved:
-        """The layout of a mesh, for the fewest rows."""
-        if unit.inner not in self._solved:
-            base = replace(unit, rows=self.rows[0])
+        """The layout of a unit, or of its mesh: for the fewest rows, with the first policy that is asked for."""
+        base = unit if self.each else replace(unit, rows=self.rows[0])
+        key = base if self.each else replace(base, recompute="")
+        if key not in self._solved:
             ways = range(len(self.steps) if unit.devices > 1 else 1)
-            graphs = _different([self._step(base, way) for way in ways])
+            graphs = _different([self._step(base, way, base.alone) for way in ways])
             pins = _pins(self.thin.recipe.plan, unit.inner)
             mesh, wishes = Mesh(unit.inner), Wishes({BATCH: (), **pins})
             if unit.devices > 1:
                 mesh, wishes = factored(graphs[0], mesh, wishes)
                 check_wishes(graphs[0], mesh, wishes)
-            self._solved[unit.inner] = self._solve(graphs, mesh, wishes)
-        return self._solved[unit.inner]
+            self._solved[key] = self._solve(graphs, mesh, wishes)
+        return self._solved[key]
 
     def _solve(self, graphs: Sequence[Graph], mesh: Mesh, wishes: Wishes) -> Solved:
         """Of steps that compute the same, the one that takes least time on the mesh; one device runs the first."""
@@ -142,16 +148,17 @@ class Layouts:
         _, way, strategies = min(found, key=lambda one: one[:2])
         return Solved(mesh, wishes, strategies, way)
 
-    def _step(self, unit: Unit, way: int) -> Graph:
-        key = (unit.recompute, unit.rows, way)
+    def _step(self, unit: Unit, way: int, alone: bool = False) -> Graph:
+        """What is read has several microbatches always, so that gradients are sums."""
+        key = (unit.recompute, unit.rows, way, alone)
         if key not in self._graphs:
-            self._graphs[key] = self.steps[way](self._recipe(unit))
+            self._graphs[key] = self.steps[way](self._recipe(unit, 1 if alone else SEVERAL))
         return self._graphs[key]
 
-    def _recipe(self, unit: Unit) -> Recipe:
+    def _recipe(self, unit: Unit, microbatches: int) -> Recipe:
         """The thin recipe of one device's rows."""
         plan = Plan(recompute=Recompute(unit.recompute))  # type: ignore[arg-type]  # the space has no other names
-        return replace(self.thin.recipe, batch=SEVERAL * unit.rows, microbatches=SEVERAL, plan=plan)
+        return replace(self.thin.recipe, batch=microbatches * unit.rows, microbatches=microbatches, plan=plan)
 
 
 def carried(step: Graph, solved: Mapping[str, Strategy]) -> dict[str, Strategy] | None:

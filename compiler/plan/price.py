@@ -35,7 +35,9 @@ from .stages import Load, cut, stage_bytes
 STEADY = 2  # times the stages: after so many microbatches a schedule repeats itself
 WHOLE = frozenset({"1f1b", "gpipe", "interleaved"})  # whose backward is not in halves
 ONE_CHUNK = frozenset({"1f1b", "gpipe", "zero_bubble"})
-Known = tuple[int, object, int, int]  # a block's parameters, the axes that cut tensors, data, ZeRO
+Known = tuple[
+    int, int, object, int, int
+]  # a block's parameters, all that it reads, the axes that cut tensors, data, ZeRO
 _Key = tuple[int, int, int, bool]  # data, ZeRO, stages, whether there are several microbatches
 Flights = Sequence[Sequence[Sequence[int]]]  # device -> what is in flight at one time: so many of each of its chunks
 
@@ -59,7 +61,7 @@ class Priced:
 class Shared:
     """What the axis `data` adds to a block: once a step, to each half of a microbatch, and bytes that last.
 
-    gathered: whole for a moment: parameters of this and the next block, and a gradient before it is scattered
+    gathered: parameters that are whole while the block runs. scattered: a gradient before it is, and its copy
     """
 
     reduce_s: float
@@ -70,6 +72,7 @@ class Shared:
     static: int
     gradients: int
     gathered: int
+    scattered: int
 
 
 @dataclass
@@ -99,13 +102,14 @@ class Pricing:
 
     def shared(self, part: Part, choice: Choice) -> Shared:
         """What a size of `data` and a stage of ZeRO make of a block's parameters."""
-        own = part.own if choice.pipe == 1 else part.weights
-        key = (id(own), choice.unit.inner, choice.data, choice.zero)  # alike layers share the very object
+        own, there = part.own if choice.pipe == 1 else part.weights, part.weights
+        key = (id(own), id(there), choice.unit.inner, choice.data, choice.zero)  # alike layers share the very objects
         if key not in self.known:
-            self.known[key] = self._share(own, choice)
+            self.known[key] = self._share(own, there, choice)
         return self.known[key]
 
-    def _share(self, own: Weights, choice: Choice) -> Shared:
+    def _share(self, own: Weights, there: Weights, choice: Choice) -> Shared:
+        """own: what a device has for this block. there: what the block reads, of another block's too."""
         data, zero, mesh = choice.data, choice.zero, _on_data(choice)
 
         def sent(op: str, sizes: Sequence[int]) -> float:
@@ -126,7 +130,7 @@ class Pricing:
             once + (gathered if zero in (1, 2) else 0.0), update, gathered if zero == 3 else 0.0,
             gathered if zero == 3 else 0.0, each,
             part(own.master, 1) + part(own.computed, 3) + part(own.states, 1), part(own.gradient_bytes, 2),
-            (2 * own.computed if zero == 3 else 0) + (max(own.gradients, default=0) if zero >= 2 else 0),
+            there.computed if zero == 3 else 0, 2 * max(own.gradients, default=0) if zero >= 2 else 0,
         )  # fmt: skip
 
     def blocks(self, choice: Choice) -> list[Block]:
@@ -280,7 +284,7 @@ class Pricing:
             blocks, parts = self.blocks(choice), self.parts.parts
             one = choice.microbatches == 1
             late = [self.shared(p, choice).gradients if one else 0 for p in parts]
-            moment = [p.momentary + self.shared(p, choice).gathered for p in parts]
+            moment = [p.momentary + more for p, more in zip(parts, self._whole_bytes(choice), strict=True)]
             self._loads[key] = Load(
                 [b.compute_s for b in blocks],
                 [b.static_bytes for b in blocks],
@@ -289,6 +293,16 @@ class Pricing:
                 late,
             )
         return self._loads[key]
+
+    def _whole_bytes(self, choice: Choice) -> list[int]:
+        """Of each block what ZeRO has whole while it runs: its parameters and the next one's, which are gathered ahead,
+        a gradient before it is scattered, and that of what two blocks read, which waits for the other one."""
+        every = [self.shared(part, choice) for part in self.parts.parts]
+        tied = 0
+        if choice.zero >= 2 and choice.pipe == 1:
+            tied = max(part.weights.computed - part.own.computed for part in self.parts.parts)
+        whole = [0, *(one.gathered for one in every), 0]
+        return [whole[at + 1] + max(whole[at], whole[at + 2]) + one.scattered + tied for at, one in enumerate(every)]
 
     def _stage_bytes(
         self, choice: Choice, ends: Sequence[int], placement: Sequence[int], flights: Flights

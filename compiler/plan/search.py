@@ -64,8 +64,8 @@ class Search:
     flown: dict[tuple[str, int, int], Flights] = field(default_factory=dict[tuple[str, int, int], Flights])
 
     known: dict[Known, Shared] = field(default_factory=dict[Known, Shared])
-    ends: dict[tuple[Axes, int, bool], tuple[float, float]] = field(
-        default_factory=dict[tuple[Axes, int, bool], tuple[float, float]]
+    ends: dict[tuple[Unit, int, bool], tuple[float, float]] = field(
+        default_factory=dict[tuple[Unit, int, bool], tuple[float, float]]
     )
 
     def pricing(self, unit: Unit) -> Pricing:
@@ -120,23 +120,23 @@ class Search:
         mine = replace(twin, recompute=family.recompute)
         if family.recompute != first and self.layouts.parts(mine) == self.layouts.parts(twin):
             return  # nothing differs from the first policy's: its plans are the same
-        seconds = {rows: self.pricing(replace(mine, rows=rows)).microbatch_s for rows in self.space.rows()}
         for group in self.space.groups(family.inner, family.recompute):
-            yield self.group_bound_s(group, seconds[group.unit.rows]), group
+            yield self.group_bound_s(group, self.pricing(group.unit).microbatch_s), group
         if family.recompute == first:
-            least = self.family_bound_s(family)
+            least = self.least_s if self.layouts.each else self.family_bound_s(family)
             yield from ((least, replace(family, recompute=policy)) for policy in others)
 
     def group_bound_s(self, group: Group, microbatch_s: float) -> float:
         """No plan of a group takes less, if a microbatch takes so long."""
-        once, common = self._ends(group.unit.inner, group.data, group.pipe == 1)
+        once, common = self._ends(group.unit, group.data, group.pipe == 1)
         return (group.microbatches * microbatch_s + once) / group.pipe + common
 
-    def _ends(self, inner: Axes, data: int, single: bool) -> tuple[float, float]:
+    def _ends(self, unit: Unit, data: int, single: bool) -> tuple[float, float]:
         """What a step takes beside its microbatches at the least: on all stages, and on each."""
-        key = (inner, data, single)
+        if not self.layouts.each:  # parameters lie alike in all units of a mesh
+            unit = Unit(unit.inner, self.space.policies()[0], self.layouts.rows[0])
+        key = (unit, data, single)
         if key not in self.ends:
-            unit = Unit(inner, self.space.policies()[0], self.layouts.rows[0])
             pricing = self.pricing(unit)
             stages = 1 if single else 2
             plans = (Choice(unit, data, stages, 1, zero) for zero in self.space.zeros(data))

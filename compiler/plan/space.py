@@ -19,6 +19,7 @@ from ..schedule.forms import TOKEN_SLICES, parse_form
 TENSOR = "tensor"
 POLICIES = ("cheap", "none", "selective", "full")
 PLAIN_FORMS = ("1f1b", "gpipe", "zero_bubble", "zero_bubble_v")
+FEW = 4  # numbers of rows: where there are no more, each has a graph and a layout of its own
 MOST_CHUNKS = 4  # of a device, where nobody says how many
 MOST_IN_A_STAGE = 1 << 12  # devices of a pipeline
 
@@ -27,11 +28,13 @@ Axes = tuple[tuple[str, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What plans have in common: the axes that cut tensors, what is computed again, a device's rows of a microbatch."""
+    """What plans have in common: the axes that cut tensors, what is computed again, a device's rows of a microbatch.
+    alone: laid out for one microbatch, where that is told apart; else for several."""
 
     inner: Axes
     recompute: str
     rows: int
+    alone: bool = False
 
     @property
     def devices(self) -> int:
@@ -132,12 +135,13 @@ class Space:
 
     def groups(self, inner: Axes, recompute: str) -> Iterator[Group]:
         """All plans of a layout, in groups."""
+        told = bool(inner) and len(self.rows()) <= FEW
         for rows in self.rows():
-            unit = Unit(inner, recompute, rows)
             for data in self._sizes(DATA):
                 if self.batch % (data * rows):
                     continue
                 microbatches = self.batch // (data * rows)
+                unit = Unit(inner, recompute, rows, told and microbatches == 1)
                 if self.pins.microbatches not in (None, microbatches):
                     continue
                 for pipe in self._sizes(PIPE):
