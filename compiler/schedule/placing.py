@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..cost.cluster import Cluster
+from ..cost.cluster import H100_NODES, Cluster
 from ..ir.graph import Graph
 from .actions import Schedule
 from .blocks import blocks_of, chunk_prices
@@ -27,6 +27,11 @@ class Pipeline:
     balance: tuple[int, ...]
     cluster: Cluster
     memory_bytes: int | None = None
+
+    @property
+    def is_priced(self) -> bool:
+        """Whether it is known what a stage takes where it will run: not of the H100s that stand for no machines."""
+        return self.cluster is not H100_NODES
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,11 @@ class PlacedStep:
 
 
 def placed_step(step: Graph, form: Form, devices: int, wanted: Pipeline) -> PlacedStep:
-    """Blocks are placed by what the step takes. Raises FormFault, PlaceFault."""
+    """Blocks are placed by what the step takes, and where machines are named orders are found by it too.
+
+    Else orders are those of equal halves, as the papers have them: an order that fits the halves of one machine may
+    idle for a sixth of the step on another. Raises FormFault, PlaceFault.
+    """
     schedule = build(form, devices, step.microbatches)
     blocks = blocks_of(step, wanted.cluster.machine, wanted.cluster.levels[0].link)
     placement = schedule.shape.placement
@@ -57,5 +66,6 @@ def placed_step(step: Graph, form: Form, devices: int, wanted: Pipeline) -> Plac
         memory = None if wanted.memory_bytes is None else [wanted.memory_bytes] * devices
         flights = [[[-(-n // form.count) for n in one] for one in device] for device in in_flight(schedule)]
         placed = place(blocks, placement, memory, flights, (devices - 1) / (step.microbatches * form.count))
-    prices = by_chunk(chunk_prices(blocks, placed.cuts))
-    return PlacedStep(blocks, placed, build(form, devices, step.microbatches, prices))
+    if wanted.is_priced:
+        schedule = build(form, devices, step.microbatches, by_chunk(chunk_prices(blocks, placed.cuts)))
+    return PlacedStep(blocks, placed, schedule)
