@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-import resource
+import subprocess
+import sys
 
 import pytest
-import torch
 from partita.runtime.allocator import OWN_SETTINGS, keep_freed_memory
+
+# In a process of its own: how the memory of one that ran other tests is cut up is nobody's promise.
+COUNT = """
+import resource
+import torch
+from partita.runtime.allocator import keep_freed_memory
 
 BYTES = 1 << 26  # beyond what glibc keeps by itself
 
 
-def faults() -> int:
-    """Page faults of this process."""
+def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
-def test_memory_that_was_freed_is_there_at_once() -> None:
-    if not keep_freed_memory():
-        pytest.skip("not this C library")
-    for _ in range(3):
+if keep_freed_memory():
+    for _ in range(20):  # until small blocks have found places that are in no large one's way
         torch.zeros(BYTES, dtype=torch.uint8)
     before = faults()
     for _ in range(4):
         torch.zeros(BYTES, dtype=torch.uint8)
-    assert faults() - before < BYTES // resource.getpagesize() // 4
+    print((faults() - before) / (BYTES // resource.getpagesize()))
+"""
+
+
+def test_memory_that_was_freed_is_there_at_once() -> None:
+    ran = subprocess.run([sys.executable, "-c", COUNT], capture_output=True, text=True, check=True)
+    if not ran.stdout:
+        pytest.skip("not this C library")
+    assert float(ran.stdout) < 0.25
 
 
 def test_settings_of_ones_own_stand(monkeypatch: pytest.MonkeyPatch) -> None:
