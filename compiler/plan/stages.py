@@ -49,13 +49,21 @@ def cut(
     if count < stages:
         return None
 
+    fitting: dict[tuple[int, int], int] = {}
+
+    def longest(stage: int, end: int) -> int:
+        """The first block of the longest stage that ends there and fits, whatever its seconds."""
+        if limit is None:
+            return 0
+        key = (flights[stage] if flights is not None else 1, end)
+        if key not in fitting:
+            fitting[key] = _first(load, end, key[0], limit, updating)
+        return fitting[key]
+
     def tried(bound: float) -> tuple[int, ...] | None:
         ends, end = [count], count
         for stage in range(stages - 1, -1, -1):
-            begin = max(stage, bisect_left(seconds, seconds[end] - bound))
-            if limit is not None:
-                flying = flights[stage] if flights is not None else 1
-                begin = _first(load, begin, end, flying, limit, updating)
+            begin = max(stage, bisect_left(seconds, seconds[end] - bound), longest(stage, end))
             if begin >= end:
                 return None
             end = begin
@@ -77,18 +85,18 @@ def cut(
     return best
 
 
-def _first(load: Load, least: int, end: int, flying: int, limit: int, updating: int) -> int:
-    """The first block, from `least` on, of the longest stage that ends there and fits; `end` where not one does."""
+def _first(load: Load, end: int, flying: int, limit: int, updating: int) -> int:
+    """The first block of the longest stage that ends there and fits; `end` where not one does."""
     static = kept = ending = 0
     most = 0  # of kept + ending + momentary, counted from the stage's first block on
-    for begin in range(end - 1, least - 1, -1):
+    for begin in range(end - 1, -1, -1):
         most = max(most + load.kept[begin], load.kept[begin] + ending + load.momentary[begin])
         static += load.static[begin]
         kept += load.kept[begin]
         ending += load.ending[begin]
         if static + max(most + max(0, flying - 1) * kept, ending + updating) > limit:
             return begin + 1
-    return min(least, end)
+    return 0
 
 
 def _slowest(seconds: Sequence[float], ends: Sequence[int]) -> float:
