@@ -207,7 +207,8 @@ class _Walk:
             return cost_of(node).workspace_bytes
         left, over = node.uses[0].dims, dims_of(node.attrs, "over")
         rows, turned = elements(without(left, over)), bool(left) and left[-1] not in over
-        return packed_bytes(rows, elements(over), turned, self.threads)
+        columns = elements(node.outs[0].dims) // max(1, rows)
+        return packed_bytes(rows, columns, elements(over), turned, self.threads)
 
     def _alive_at(self, position: int) -> dict[Value, int]:
         """What `run` holds while it computes the node at that position; before the first one at -1."""

@@ -142,18 +142,18 @@ def _flash_backward(args: Sequence[Any], threads: int) -> int:
 # ---- contractions of bfloat16
 
 
-def _low_product(a: torch.Tensor, threads: int) -> int:
+def _low_product(a: torch.Tensor, b: torch.Tensor, threads: int) -> int:
     if a.dtype is not torch.bfloat16:
         return 0
-    return packed_bytes(a.shape[0], a.shape[1], a.stride(0) == 1 and a.shape[1] > 1, threads)
+    return packed_bytes(a.shape[0], b.shape[1], a.shape[1], a.stride(0) == 1 and a.shape[1] > 1, threads)
 
 
 def _mm(args: Sequence[Any], threads: int) -> int:
-    return _low_product(args[0], threads)
+    return _low_product(args[0], args[1], threads)
 
 
 def _addmm(args: Sequence[Any], threads: int) -> int:
-    return _low_product(args[1], threads)
+    return _low_product(args[1], args[2], threads)
 
 
 # ---- normalization
