@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TOUR = str(ROOT / "specs/recipes/tour.partita")
 
 # Published figures: memory (GiB as makers count), bandwidth (GB/s), dense bfloat16 or float16 and float32 peaks
-# (TFLOP/s), and the link to neighbours, one way (GB/s).
+# (TFLOP/s), and the link to neighbours, one way (GB/s). Of `laptop2` as they were timed.
 PUBLISHED = """
 v100         16   900    125    15.7   150
 v100_32      32   900    125    15.7   150
@@ -35,6 +35,7 @@ rtx_a6000    48   768    154.8  38.71  56.25
 tpu_v2       16   700    46     46     -
 tpu_v3       32   900    123    123    -
 tpu_v4       32   1200   275    275    -
+laptop2      12   51     0.42   0.18   1.67
 """
 ROWS = [line.split() for line in PUBLISHED.split("\n") if line]
 
