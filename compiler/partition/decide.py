@@ -46,7 +46,7 @@ def decide(
 ) -> Decision:  # fmt: skip
     """The best layout of which no more than `memory_bytes` last on a device, for which that leaves so much `of_bytes`.
 
-    Of a graph that computes the same the `rival`, where no layout of this one comes near it. Raises SpecError
+    Of a graph that computes the same the `rival`, where no layout of this one is better. Raises SpecError
     (E0941-E0943, E0947) where a wish cannot be fulfilled.
     """
     wishes = wishes or Wishes()
@@ -70,6 +70,8 @@ def decide(
     exact = Exact(program, memory_bytes)
     solution = best_near(exact, solution)
     check_held(folded, solution.strategies, mesh, wishes)
+    if rival is not None and rival.solution.seconds <= solution.seconds:
+        return rival
     strategies = {node.id: _of(node, folded, solution) for node in graph}
     dropped = frozenset(node.id for node in graph if folded.of[node.id] in again)
     laid = rewrite(graph, mesh, strategies, exact.paths, dropped)
