@@ -7,7 +7,7 @@ that whoever checks, shows or draws a spec never waits for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ from .elaborate.plain import plain
 from .elaborate.recipe import Plan, Recipe, Recompute
 from .ir.graph import Graph
 from .ir.layout import PIPE, Mesh
-from .ir.levels import GRADIENT, LOSS, MODEL
+from .ir.levels import LOSS, MODEL
 from .ir.types import DType
 from .language.parse import read_source
 from .offloaded import offloaded
@@ -196,31 +196,6 @@ def _step(
     loss, _ = elaborate_loss(spec, turn, keep=keep)
     target = replace(target, cluster=target.cluster or recipe_cluster(spec, turn))
     return run_passes(loss, within_budget(loss, passes, turn, target), LOSS, after)
-
-
-@dataclass
-class Steps:
-    """Steps of one recipe that differ in their rows and in what is computed again: the way to there is gone once."""
-
-    spec: Spec
-    device: str = "cpu"
-    _begun: dict[tuple[int, int, bool], Graph] = field(default_factory=dict[tuple[int, int, bool], Graph])
-
-    def fused(self, recipe: Recipe) -> Graph:
-        """As `step_graph`, but without a budget. Raises SpecError."""
-        return self._made(recipe, True)
-
-    def unfused(self, recipe: Recipe) -> Graph:
-        """As `unfused_step`."""
-        return self._made(recipe, False)
-
-    def _made(self, recipe: Recipe, fuse_loss: bool) -> Graph:
-        passes = step_passes(self.spec, recipe, self.device, fuse_loss)
-        at = next(at for at, one in enumerate(passes) if isinstance(one, Rematerialize))
-        key = (recipe.batch, recipe.microbatches, fuse_loss)
-        if key not in self._begun:
-            self._begun[key] = run_passes(elaborate_loss(self.spec, recipe)[0], passes[:at], LOSS)
-        return run_passes(self._begun[key], passes[at:], GRADIENT)
 
 
 def partitioned_step(

@@ -43,6 +43,7 @@ TOP = {
     "compiler.room",
     "compiler.record",
     "compiler.pipeline",
+    "compiler.steps",
     "compiler.api",
     "runtime",
 }
@@ -70,6 +71,7 @@ ALLOWED: dict[str, set[str]] = {
     "compiler.budget": DEVICES | {"compiler.devices", "compiler.offloaded", "compiler.lower"},
     "compiler.record": MIDDLE | {"compiler.elaborate", "compiler.cost"},
     "compiler.pipeline": EVERYTHING,
+    "compiler.steps": PASSES | {"compiler.passes", "compiler.pipeline"},
     "compiler.api": EVERYTHING,
     "runtime": set(),
     "tools": EVERYTHING,

@@ -15,7 +15,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..compiler import pipeline
 from ..compiler.base.diagnostic import did_you_mean
 from ..compiler.devices import recipe_cluster
 from ..compiler.plan.plan import CHOSEN, NoPlan, Planner, planner
@@ -23,6 +22,7 @@ from ..compiler.plan.price import Priced
 from ..compiler.plan.record import record, words
 from ..compiler.plan.search import Progress
 from ..compiler.plan.space import POLICIES, divisors
+from ..compiler.steps import Steps
 from .arguments import add_spec, sets_of, write_text
 from .fault import CommandFault
 from .machines import add_cluster, cluster_from
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     if cluster is None:
         raise CommandFault("a plan needs machines", "--cluster NAME, or cluster = NAME in the recipe")
     device = options.device or ("cpu" if options.cluster == "here" else "cuda")
-    steps = pipeline.Steps(spec, device)
+    steps = Steps(spec, device)
     try:
         with _uncollected():
             ready = planner(spec, recipe, (steps.fused, steps.unfused), cluster)

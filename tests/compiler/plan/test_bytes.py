@@ -16,6 +16,7 @@ from partita.compiler.plan.plan import Planner, planner
 from partita.compiler.plan.search import Search
 from partita.compiler.plan.space import Choice, Unit
 from partita.compiler.room import peak_bytes
+from partita.compiler.steps import Steps
 
 UNDER, OVER = 0.96, 1.12  # times what the lowered step holds
 CASES = [
@@ -34,7 +35,7 @@ def ready() -> tuple[Spec, Recipe, Cluster, Planner]:
     recipe = load_recipe(spec, "small", [])
     cluster = cluster_named("a100_80")
     cluster = replace(cluster, levels=(replace(cluster.levels[0], members=4),))
-    steps = pipeline.Steps(spec, "cpu")
+    steps = Steps(spec, "cpu")
     return spec, recipe, cluster, planner(spec, recipe, (steps.fused, steps.unfused), cluster)
 
 
