@@ -156,7 +156,32 @@ class _Parser:
             problem = syntax_errors.unexpected(self.source, token, self.previous, wanted, literals)
             if self.text.count("\n", self.joined.end, token.start) == 1 and self.joined.end:
                 problem = syntax_errors.continued(problem, Span(self.source, self.joined.start, self.joined.end))
+            if self._brace_is_missing(token):
+                return self._insert_brace(problem, token)
         return self._recover(problem, line_start if new_declaration else token.start, new_declaration)
+
+    def _brace_is_missing(self, token: Token) -> bool:
+        """A `{` fits before it, and before the next declaration a `}` closes what nothing has opened."""
+        if not self.machine.accepts("LBRACE", token.kind):
+            return False
+        depth = sum(bracket.token.kind == "LBRACE" for bracket in self.brackets)
+        for found in _SKIP.finditer(self.text, token.start):
+            depth += {"{": 1, "}": -1}.get(found.group(), 0)
+            if depth < 0:
+                return True
+            if found.group() == "\n" and _DECLARATION.match(self.text, found.end()):
+                return False
+        return False
+
+    def _insert_brace(self, problem: Diagnostic, token: Token) -> int:
+        """Report, and go on as if the `{` stood before the token: what follows is then read as it was meant."""
+        self.diagnostics.add(problem)
+        brace = Token("LBRACE", "{", self.previous.end, self.previous.end)
+        fed = self.machine.feed(brace)
+        assert fed, "it was asked for whether it fits"
+        self._track(brace)
+        self.previous = brace
+        return token.start
 
     def _wanted(self, states: list[int]) -> set[str]:
         """The kinds of token that fit."""

@@ -199,6 +199,13 @@ def test_a_declaration_inside_an_open_body_is_a_missing_brace():
     assert [label.span.line for label in found.labels] == [1, 4]
 
 
+@pytest.mark.parametrize("line", [line for line in GPT2.splitlines() if line.endswith(" {")])
+def test_a_missing_brace_is_one_error(line: str):
+    (found,) = parse(Source("test", GPT2.replace(line, line.removesuffix(" {"), 1))).diagnostics
+    assert "`{`" in found.title
+    assert found.span and found.span.line == GPT2.splitlines().index(line) + 1
+
+
 # ---- any text gives a tree or diagnostics, in bounded depth
 
 
