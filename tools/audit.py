@@ -174,7 +174,7 @@ def _run(graph: Graph, given: Mapping[str, torch.Tensor]) -> Values:
 
 def doubled(graph: Graph) -> Graph:
     """The graph with float64 for every float."""
-    builder = GraphBuilder(graph.name, graph.microbatches)
+    builder = GraphBuilder.rewriting(graph)
     builder.extend(_doubled_node(node) for node in graph)
     for name, use in graph.outputs.items():
         builder.output(name, replace(use, dtype=_double(use.dtype)))

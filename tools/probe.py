@@ -33,7 +33,7 @@ def probe_step(model: Graph) -> Graph:
 
 
 def _copy(graph: Graph) -> GraphBuilder:
-    builder = GraphBuilder(graph.name, graph.microbatches)
+    builder = GraphBuilder.rewriting(graph)
     builder.extend(graph)
     for name, use in graph.outputs.items():
         if not name.startswith("grad/"):  # the update alone reads gradients

@@ -121,7 +121,7 @@ def _of_turn(graph: Graph, recipe: Recipe) -> Graph:
     _check_patterns(graph, recipe)
     if not recipe.update and all(pattern.text == "*" for pattern in recipe.params):
         return graph
-    builder = GraphBuilder(graph.name, graph.microbatches)
+    builder = GraphBuilder.rewriting(graph)
     for node in graph:
         attrs = dict(node.attrs)
         if node.op == "parameter":

@@ -8,7 +8,7 @@ alone takes a fifth of the time that checking a spec may take.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -134,13 +134,20 @@ class Graph:
 class GraphBuilder:
     """Collects nodes in topological order; `finish` gives the graph."""
 
-    def __init__(self, name: str, microbatches: int = 1) -> None:
+    def __init__(self, name: str, microbatches: int = 1, coming: Container[str] = ()) -> None:
+        """coming: ids that are taken before their nodes are here."""
         self.name = name
         self.microbatches = microbatches
+        self._coming = coming
         self._nodes: dict[str, Node] = {}
         self._outputs: dict[str, Use] = {}
         self._bodies: dict[str, Graph] = {}
         self._suffix: dict[str, int] = {}
+
+    @classmethod
+    def rewriting(cls, graph: Graph) -> GraphBuilder:
+        """For what is made of a graph: `fresh` gives no id of its nodes, as any may still be kept."""
+        return cls(graph.name, graph.microbatches, graph)
 
     def __contains__(self, node_id: object) -> bool:
         return node_id in self._nodes
@@ -151,12 +158,15 @@ class GraphBuilder:
     def __iter__(self) -> Iterator[Node]:
         return iter(list(self._nodes.values()))
 
+    def _taken(self, node_id: str) -> bool:
+        return node_id in self._nodes or node_id in self._coming
+
     def fresh(self, wanted: str) -> str:
         """An id not taken yet: `wanted`, else `wanted.1`, `wanted.2`, …"""
-        if wanted not in self._nodes:
+        if not self._taken(wanted):
             return wanted
         number = self._suffix.get(wanted, 0) + 1
-        while f"{wanted}.{number}" in self._nodes:
+        while self._taken(f"{wanted}.{number}"):
             number += 1
         self._suffix[wanted] = number
         return f"{wanted}.{number}"

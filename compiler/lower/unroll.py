@@ -19,7 +19,7 @@ def unrolled(graph: Graph, outputs: Mapping[str, Use]) -> tuple[list[Node], Mapp
     """The nodes without scans, and the outputs that are asked for."""
     if not graph.nodes("scan"):
         return list(graph), outputs
-    writing = _Writing(GraphBuilder(graph.name, graph.microbatches))
+    writing = _Writing(GraphBuilder.rewriting(graph))
     for node in graph:
         writing.visit(replace(node, uses=tuple(map(writing.resolve, node.uses))), graph.bodies)
     return list(writing.builder), {name: writing.resolve(use) for name, use in outputs.items()}
@@ -28,7 +28,7 @@ def unrolled(graph: Graph, outputs: Mapping[str, Use]) -> tuple[list[Node], Mapp
 def without_scans(graph: Graph) -> Graph:
     """The graph with its scans written out: stages of a pipeline may not cut one."""
     nodes, outputs = unrolled(graph, graph.outputs)
-    builder = GraphBuilder(graph.name, graph.microbatches)
+    builder = GraphBuilder.rewriting(graph)
     builder.extend(nodes)
     for name, use in outputs.items():
         builder.output(name, use)

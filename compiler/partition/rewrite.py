@@ -57,7 +57,7 @@ class _Rewrite:
     sorted_by: dict[str, Use] = field(default_factory=dict[str, Use])  # of a node with sorted rows: what sorts them
 
     def run(self) -> Graph:
-        self.builder = GraphBuilder(self.graph.name, self.graph.microbatches)
+        self.builder = GraphBuilder.rewriting(self.graph)
         for node in self.graph:
             self._node(node, self.strategies[node.id])
         for name, use in self.graph.outputs.items():

@@ -44,7 +44,7 @@ class Differentiate:
         targets = self.wrt if self.wrt is not None else trained_parameters(graph)
         reverse = _Reverse(graph, targets)
         reverse.run_from_loss(graph.outputs[self.loss])
-        builder = GraphBuilder(graph.name, graph.microbatches)
+        builder = GraphBuilder.rewriting(graph)
         builder.extend(graph)
         names = reverse.tape.emit(builder)
         for name, use in graph.outputs.items():

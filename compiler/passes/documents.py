@@ -73,7 +73,7 @@ class _Apart:
             raise SpecError(Diagnostic("E0915", f"no input has rows [{self.batch}, {self.dim}] to keep apart"))
         self.rows = rows.outs[0].dims
         self.tokens, self.row = self.rows[1], self.rows[0]
-        self.build = Builder(GraphBuilder(self.graph.name, self.graph.microbatches))
+        self.build = Builder(GraphBuilder.rewriting(self.graph))
         number = self.graph.outputs["loss"].dtype
         self.segment, self.position, self.weight = (
             self.build.input(name, self.rows, dtype)

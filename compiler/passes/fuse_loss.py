@@ -162,7 +162,7 @@ def _earlier(node: Node) -> Node:
 
 def _fused(graph: Graph, head: _Head, rows: int) -> Graph:
     """The graph with one head as one node, where the loss stood; both products become (transposes of) its results."""
-    builder = GraphBuilder(graph.name, graph.microbatches)
+    builder = GraphBuilder.rewriting(graph)
     fused = _node(head, rows)
     gone = {head.logits.id, head.dlogits.id, *head.cone}
     results = {head.dhidden.id: fused.out(1), head.dweight.id: fused.out(2)}

@@ -60,7 +60,7 @@ class _Inlining:
     instead: dict[tuple[str, int], Use] = field(default_factory=dict[tuple[str, int], Use])
 
     def rewrite(self) -> Graph:
-        self.builder = GraphBuilder(self.graph.name, self.graph.microbatches)
+        self.builder = GraphBuilder.rewriting(self.graph)
         self.sizes = {name: dim.size for name, dim in self.graph.dims().items()}
         self.bodies: dict[str, Graph] = {}
         for node in self.graph:

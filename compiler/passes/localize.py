@@ -78,7 +78,7 @@ class _Local:
     shared: dict[tuple[object, ...], Use] = field(default_factory=dict[tuple[object, ...], Use])
 
     def run(self) -> Graph:
-        self.builder = GraphBuilder(self.graph.name, self.graph.microbatches)
+        self.builder = GraphBuilder.rewriting(self.graph)
         self.bodies = dict(self.graph.bodies)
         self.instead: dict[tuple[str, int], Use] = {}
         for node in self.graph:
@@ -267,7 +267,7 @@ def _sorted_by(node: Node) -> Dim:
 
 def _renamed(body: Graph, names: Mapping[Dim, Dim]) -> Graph:
     """A body with some dims called and sized otherwise."""
-    builder = GraphBuilder(body.name, body.microbatches)
+    builder = GraphBuilder.rewriting(body)
     for node in body:
         outs = tuple(TensorType(tuple(names.get(d, d) for d in out.dims), out.dtype) for out in node.outs)
         attrs = {key: with_dims(value, names) for key, value in node.attrs.items()}

@@ -195,7 +195,7 @@ class _Facts:
     # ---- the new graph
 
     def rewrite(self, sizes: Mapping[Dim, Dim]) -> Graph:
-        builder = GraphBuilder(self.graph.name, self.count)
+        builder = GraphBuilder(self.graph.name, self.count, self.graph)
         for node in self.graph:
             whole = _whole_extent(node, self.divided)
             builder.add(self._scale(builder, _resized(whole, sizes)))
@@ -239,7 +239,7 @@ class _Facts:
         if not known:
             return body
         known = _divided(body, known, self.count)
-        builder = GraphBuilder(body.name, body.microbatches)
+        builder = GraphBuilder.rewriting(body)
         builder.extend(_resized(_whole_extent(node, frozenset(known)), known) for node in body)
         for name, use in body.outputs.items():
             builder.output(name, _relabelled(use, known))

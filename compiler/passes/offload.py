@@ -106,7 +106,7 @@ class _Moving:
         self.sums = {node.id for node in self.graph.nodes("accumulate") if self.early and self._goes_down(node)}
 
     def rewrite(self) -> Graph:
-        self.builder = GraphBuilder(self.graph.name, self.graph.microbatches)
+        self.builder = GraphBuilder.rewriting(self.graph)
         for node in self.graph:
             if node.id in self.sums:
                 self._send(node)

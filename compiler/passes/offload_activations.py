@@ -78,7 +78,7 @@ class OffloadActivations:
     def __call__(self, graph: Graph) -> Graph:
         order = [node for node in graph if node.phase is not Phase.UPDATE]
         comes = _places(order, self.values)
-        builder = GraphBuilder(graph.name, graph.microbatches)
+        builder = GraphBuilder.rewriting(graph)
         down: dict[Value, Use] = {}
         up: dict[Value, Use] = {}
         for node in graph:

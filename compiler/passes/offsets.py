@@ -27,7 +27,7 @@ class Offsets:
     idempotent: ClassVar[bool] = True
 
     def __call__(self, graph: Graph) -> Graph:
-        builder = GraphBuilder(graph.name, graph.microbatches)
+        builder = GraphBuilder.rewriting(graph)
         builder.extend(self._known(node) for node in graph)
         for name, use in graph.outputs.items():
             builder.output(name, use)

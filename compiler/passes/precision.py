@@ -92,7 +92,7 @@ class _Typing:
     typed: dict[str, Graph] = field(default_factory=dict[str, Graph])  # the bodies of scans
 
     def rewrite(self) -> Graph:
-        self.builder = GraphBuilder(self.graph.name, self.graph.microbatches)
+        self.builder = GraphBuilder.rewriting(self.graph)
         asked: dict[str, list[str]] = {}
         for name, use in self.graph.outputs.items():
             asked.setdefault(use.node, []).append(name)

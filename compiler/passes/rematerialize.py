@@ -114,7 +114,7 @@ class _Cloning:
     values: frozenset[Value]
 
     def rewrite(self) -> Graph:
-        self.builder = GraphBuilder(self.graph.name, self.graph.microbatches)
+        self.builder = GraphBuilder.rewriting(self.graph)
         self.clones: dict[str, str] = {}
         self.order = {node.id: at for at, node in enumerate(self.graph)}
         for node in self.graph:

@@ -75,7 +75,7 @@ class _Routing:
     def rewrite(self) -> Graph:
         self.masks = Masks(self.graph)
         self.dims = self.graph.dims()
-        self.build = _Builder(GraphBuilder(self.graph.name, self.graph.microbatches))
+        self.build = _Builder(GraphBuilder.rewriting(self.graph))
         for key, body in self.graph.bodies.items():
             self.build.graph.body(key, body)
         for node in self.graph:
@@ -237,7 +237,7 @@ def _live(graph: Graph) -> Graph:
             kept.append(node)
     kept.reverse()
     names = _names(kept)
-    builder = GraphBuilder(graph.name, graph.microbatches)
+    builder = GraphBuilder.rewriting(graph)
     for node in kept:
         uses = tuple(replace(use, node=names.get(use.node, use.node)) for use in node.uses)
         builder.add(replace(node, id=names.get(node.id, node.id), uses=uses))

@@ -28,7 +28,7 @@ class ScaleLoss:
     idempotent: ClassVar[bool] = False
 
     def __call__(self, graph: Graph) -> Graph:
-        builder = GraphBuilder(graph.name, graph.microbatches)
+        builder = GraphBuilder.rewriting(graph)
         builder.extend(graph)
         loss = graph.outputs["loss"]
         factor = scalar_state(builder, scale_name(self.label), loss.dtype, self.start).out()

@@ -42,7 +42,7 @@ class Simplify:
         outputs = {name: walk.resolve(use) for name, use in graph.outputs.items()}
         if self.dead:
             nodes = live(nodes, outputs.values())
-        builder = GraphBuilder(graph.name, graph.microbatches)
+        builder = GraphBuilder.rewriting(graph)
         builder.extend(nodes)
         for name, use in outputs.items():
             builder.output(name, use)

@@ -90,7 +90,7 @@ class _Slicing:
         self.positions = _positions(self.graph, self.tokens)
         self.begins = (0, *accumulate(self.lengths))
         self.facts = Hindsight(self.graph)
-        self.builder = GraphBuilder(self.graph.name, self.graph.microbatches)
+        self.builder = GraphBuilder.rewriting(self.graph)
 
     # ---- the new graph: the first slice with what has no positions, the others, then what waits for all of them
 
@@ -336,7 +336,7 @@ def _every_dim(graph: Graph) -> Iterator[Dim]:
 
 
 def _renamed(body: Graph, names: Mapping[Dim, Dim]) -> Graph:
-    builder = GraphBuilder(body.name, body.microbatches)
+    builder = GraphBuilder.rewriting(body)
     for node in body:
         outs = tuple(TensorType(_through(out.dims, names), out.dtype) for out in node.outs)
         attrs = {key: with_dims(value, names) for key, value in node.attrs.items()}

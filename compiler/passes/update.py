@@ -67,7 +67,7 @@ class Update:
     idempotent: ClassVar[bool] = False
 
     def __call__(self, graph: Graph) -> Graph:
-        builder = GraphBuilder(graph.name, graph.microbatches)
+        builder = GraphBuilder.rewriting(graph)
         summed = _accumulated(graph, builder, self.reduce if self.lone else None)
         gradients = {
             name.removeprefix(GRADIENT_PREFIX): use for name, use in summed.items() if name.startswith(GRADIENT_PREFIX)

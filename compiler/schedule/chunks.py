@@ -111,7 +111,7 @@ def _keeping(step: Graph, chunk: Mapping[str, int]) -> Graph:
         first = original(step[use.node], step)
         return use if first is None or chunk[use.node] == chunk[reader.id] else replace(use, node=first.id)
 
-    builder = GraphBuilder(step.name, step.microbatches)
+    builder = GraphBuilder.rewriting(step)
     for node in step:
         backward = node.phase is Phase.BACKWARD
         builder.add(replace(node, uses=tuple(turn(use, node) for use in node.uses)) if backward else node)

@@ -260,7 +260,7 @@ class _Draft:
         for node in reversed(list(step)):
             if node.id in wanted:
                 wanted.update(use.node for use in node.uses)
-        builder = GraphBuilder(step.name, step.microbatches)
+        builder = GraphBuilder.rewriting(step)
         builder.extend(node for node in step if node.id in wanted and is_before(node))
         builder.extend(self.nodes)
         builder.extend(late)

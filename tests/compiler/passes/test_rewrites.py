@@ -44,6 +44,19 @@ def test_inline_puts_the_body_in_and_keeps_whose_it_is() -> None:
     assert Inline()(network()) == network()
 
 
+def test_what_a_body_brings_takes_no_id_that_a_later_node_has() -> None:
+    """A gradient is called after its value, `grad/y`, and so may another's part be, `grad/y.sigmoid`."""
+    b = Builder(GraphBuilder("network"))
+    x = b.input("x", (B, F), DType.F32)
+    body = body_of("silu", (x,), {})
+    assert body is not None
+    b.graph.body("silu", body)
+    y = b.one("silu", x, body="silu", hint="y")
+    b.output("loss", b.one("sum", b.one("neg", y, hint="y.sigmoid"), over=(B, F)))
+    graph = Inline(all=True)(b.finish())
+    assert [node.id for node in graph.nodes("sigmoid")] == ["y.sigmoid.1"]
+
+
 def test_offsets_knows_all_starts_but_those_of_cut_dims() -> None:
     graph = Offsets(cut=("batch",))(network(drop=True))
     assert [node.attrs["dim"] for node in graph.nodes("start")] == [B]
