@@ -61,6 +61,7 @@ class Layouts:
     _read: dict[Unit, Rough] = field(default_factory=dict[Unit, Rough])
     _weights: dict[Weights, Weights] = field(default_factory=dict[Weights, Weights])
     _parts: dict[Unit, Parts] = field(default_factory=dict[Unit, Parts])
+    _least: dict[Unit, float] = field(default_factory=dict[Unit, float])
 
     def parts(self, unit: Unit) -> Parts:
         """What each block takes. Raises SpecError where a pin cannot be."""
@@ -70,6 +71,14 @@ class Layouts:
             names = self.thin.whole([part.name for part in found.parts])
             self._parts[unit] = found.parts_with(Prices(solved.mesh, self.cluster), names)
         return self._parts[unit]
+
+    def least_s(self, unit: Unit) -> float:
+        """No layout of a unit takes less for a microbatch: none is solved."""
+        if unit not in self._least:
+            found = self._rough(replace(unit, inner=(), alone=False))
+            names = self.thin.whole([part.name for part in found.parts])
+            self._least[unit] = found.least_s(Prices(Mesh(()), self.cluster), names, unit.devices)
+        return self._least[unit]
 
     def model_flops(self) -> float:
         """Of a row of the whole model."""

@@ -139,6 +139,15 @@ class Rough:
         parts = tuple(_between(a, b, share) for a, b in zip(self.parts, other.parts, strict=True))
         return replace(self, terms=terms, parts=parts, updating=max(self.updating, other.updating))
 
+    def least_s(self, prices: Prices, names: Sequence[str], devices: int) -> float:
+        """No layout of one device's graph on so many takes less for a microbatch: all of it cut evenly, no messages."""
+        often, launch = Counter(names), prices.cluster.machine.launch_s
+        return sum(
+            often[self.parts[term.part].name] * (max(term.arithmetic_s, term.traffic_s) / devices + launch)
+            for term in self.terms
+            if not term.free and term.message is None
+        )
+
     def parts_with(self, prices: Prices, names: Sequence[str]) -> Parts:
         """The parts of the whole model; `names`: of its blocks, each that of the one that stands for it."""
         often, core = Counter(names), 0.0

@@ -2,7 +2,8 @@
 
 In: a space, the layouts of a recipe, a limit of memory. Out: what is found, better and better. A family of plans that
 share a layout is opened when its bound comes up, then groups of it when theirs do; a plan is placed when its own bound
-comes up, and priced when the bound with its stages does. The best is proven when no bound is below its price.
+comes up, and priced when the bound with its stages does. A layout that is one unit's alone is solved when a group's
+bound comes up that needs none: the step cut evenly, no messages. The best is proven when no bound is below its price.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ BEST = 10  # plans that are told of
 class Progress:
     """How far the search is: the best plans so far, the fastest first, and what was looked at.
 
-    bound_s: no plan takes less. opened: layouts; priced: plans; over: whether the best is proven.
+    bound_s: no plan takes less. opened: layouts that are solved; priced: plans; over: whether the best is proven.
     """
 
     best: tuple[Priced, ...]
@@ -43,12 +44,12 @@ class Family:
 
 @dataclass(order=True, slots=True)
 class _Entry:
-    """A family, a group of one, or a plan, perhaps with its stages placed."""
+    """A family, a group of one, or a plan. known: a group's layout is solved, a plan's stages are placed."""
 
     bound: float
     number: int
     item: Family | Group | Choice = field(compare=False)
-    placed: bool = field(compare=False, default=False)
+    known: bool = field(compare=False, default=False)
 
 
 @dataclass
@@ -64,6 +65,7 @@ class Search:
     flown: dict[tuple[str, int, int], Flights] = field(default_factory=dict[tuple[str, int, int], Flights])
 
     known: dict[Known, Shared] = field(default_factory=dict[Known, Shared])
+    updates: dict[Unit, tuple[float, float]] = field(default_factory=dict[Unit, tuple[float, float]])
     ends: dict[tuple[Unit, int, bool], tuple[float, float]] = field(
         default_factory=dict[tuple[Unit, int, bool], tuple[float, float]]
     )
@@ -77,54 +79,69 @@ class Search:
 
     def run(self) -> Iterator[Progress]:
         """Until the best is proven, and so many are priced as are told of. Raises SpecError: the spec is at fault."""
-        heap: list[_Entry] = []
+        first = self.space.policies()[0]
         numbers = count()
-
-        def push(bound: float, item: Family | Group | Choice, placed: bool = False) -> None:
-            heapq.heappush(heap, _Entry(bound, next(numbers), item, placed))
-
-        for inner in self.space.inners():
-            push(self.least_s, Family(inner, self.space.policies()[0]))
+        heap = [_Entry(self.least_s, next(numbers), Family(inner, first)) for inner in self.space.inners()]
         best: list[Priced] = []
-        opened = priced = 0
+        priced = 0
         while heap and (len(best) < BEST or heap[0].bound < best[0].seconds):
             entry = heapq.heappop(heap)
-            item, proven = entry.item, bool(best) and entry.bound >= best[0].seconds
-            if isinstance(item, Family):
-                if not proven:  # the other plans that are told of have layouts that are known
-                    opened += 1
-                    for bound, found in self._opened(item):
-                        push(max(bound, entry.bound), found)
-                    yield Progress(tuple(best), entry.bound, opened, priced)
-            elif isinstance(item, Group):
-                pricing = self.pricing(item.unit)
-                for choice in self.space.choices(item):
-                    if pricing.may_fit(choice):
-                        push(max(pricing.bound_s(choice), entry.bound), choice)
-            elif not entry.placed:
-                bound = self.pricing(item.unit).placed_bound_s(item)
-                if bound is not None:
-                    push(max(bound, entry.bound), item, True)
-            else:
+            item = entry.item
+            if isinstance(item, Choice) and entry.known:
                 priced += 1
                 found = self.pricing(item.unit).price(item, self.balance)
                 if found is not None:
                     best = sorted([*best, found], key=lambda one: (one.seconds, one.peak_bytes))[:BEST]
-                    yield Progress(tuple(best), entry.bound, opened, priced)
-        yield Progress(tuple(best), best[0].seconds if best else 0.0, opened, priced, True)
+            else:
+                proven = bool(best) and entry.bound >= best[0].seconds
+                for bound, below, known in self._below(entry, proven):
+                    heapq.heappush(heap, _Entry(max(bound, entry.bound), next(numbers), below, known))
+            if not isinstance(item, Choice) or entry.known:
+                yield Progress(tuple(best), entry.bound, len(self.pricings), priced)
+        yield Progress(tuple(best), best[0].seconds if best else 0.0, len(self.pricings), priced, True)
+
+    def _below(self, entry: _Entry, proven: bool) -> Iterator[tuple[float, Family | Group | Choice, bool]]:
+        """What takes an entry's place, each with its bound, and whether it is known. Once the best is proven no layout
+        is solved any more: the other plans that are told of have one that is known."""
+        item = entry.item
+        if isinstance(item, Family):
+            yield from ((bound, found, False) for bound, found in self._opened(item) if not proven)
+        elif isinstance(item, Group) and not entry.known:
+            if item.unit in self.pricings or not proven:
+                yield self.group_bound_s(item, self.pricing(item.unit).microbatch_s), item, True
+        elif isinstance(item, Group):
+            pricing = self.pricing(item.unit)
+            fitting = (choice for choice in self.space.choices(item) if pricing.may_fit(choice))
+            yield from ((pricing.bound_s(choice), choice, False) for choice in fitting)
+        else:
+            bound = self.pricing(item.unit).placed_bound_s(item)
+            if bound is not None:
+                yield bound, item, True
 
     def _opened(self, family: Family) -> Iterator[tuple[float, Family | Group]]:
         """The groups of a family, each with its bound; of a mesh's first family, the others with theirs."""
         first, *others = self.space.policies()
-        twin = Unit(family.inner, first, self.layouts.rows[0])
+        twin = Unit(() if self.layouts.each else family.inner, first, self.layouts.rows[0])
         mine = replace(twin, recompute=family.recompute)
         if family.recompute != first and self.layouts.parts(mine) == self.layouts.parts(twin):
             return  # nothing differs from the first policy's: its plans are the same
         for group in self.space.groups(family.inner, family.recompute):
-            yield self.group_bound_s(group, self.pricing(group.unit).microbatch_s), group
+            yield self.unsolved_bound_s(group), group
         if family.recompute == first:
             least = self.least_s if self.layouts.each else self.family_bound_s(family)
             yield from ((least, replace(family, recompute=policy)) for policy in others)
+
+    def unsolved_bound_s(self, group: Group) -> float:
+        """No plan of a group takes less, however its unit is laid out."""
+        if not self.layouts.each:
+            return self.group_bound_s(group, self.pricing(group.unit).microbatch_s)
+        unit = group.unit
+        if unit not in self.updates:
+            whole = self.layouts.parts(replace(unit, inner=(), alone=False)).parts
+            self.updates[unit] = sum(p.own.launch_s for p in whole), sum(p.own.update_s for p in whole) / unit.devices
+        launches, rest = self.updates[unit]
+        once = launches + rest / group.data
+        return (group.microbatches * self.layouts.least_s(unit) + once) / group.pipe
 
     def group_bound_s(self, group: Group, microbatch_s: float) -> float:
         """No plan of a group takes less, if a microbatch takes so long."""
