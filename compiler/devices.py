@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from .base.collector import uncollected
 from .base.diagnostic import Diagnostic, SpecError
 from .clusters import cluster_named
 from .cost.cluster import H100_NODES, Cluster
@@ -65,6 +66,7 @@ def wishes_of(plan: Plan) -> Wishes:
     return Wishes(pins, plan.zero)
 
 
+@uncollected()
 def partitioned(
     ways: Sequence[Graph], mesh: Mesh, wishes: Wishes, cluster: Cluster = H100_NODES, memory_bytes: int | None = None,
     whole: bool = False, lasting_bytes: int | None = None,
@@ -85,7 +87,7 @@ def partitioned(
         assert best is not None, "there is a graph to lay out"
         over = _peak_bytes(best) - memory_bytes if whole and memory_bytes is not None else 0
         if over <= 0:
-            check_graph(best.graph, PARTITIONED, "the partitioned graph")
+            check_graph(best.graph, PARTITIONED, "the partitioned graph", best.before)
             return best
         bound, tries = less_lasting(best, over, tries), tries + 1
 

@@ -8,13 +8,13 @@ gets better while it runs; Ctrl-C takes the best so far.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..compiler.base.collector import uncollected
 from ..compiler.base.diagnostic import did_you_mean
 from ..compiler.devices import recipe_cluster
 from ..compiler.plan.plan import CHOSEN, NoPlan, Planner, planner
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     device = options.device or ("cpu" if options.cluster == "here" else "cuda")
     steps = Steps(spec, device)
     try:
-        with _uncollected():
+        with uncollected():
             ready = planner(spec, recipe, (steps.fused, steps.unfused), cluster)
             found = search(ready)
             others = [(word, search(ready, {word[0]: word[1]}, quiet=True)) for word in chosen.items()]
@@ -83,19 +83,6 @@ def run(options: argparse.Namespace) -> int:
         print(f"\n{key}:")
         print("\n".join(f"  {value!s:15}{said}" for value, said in rows))
     return 0
-
-
-@contextmanager
-def _uncollected() -> Generator[None]:
-    """Without the collector of cycles: graphs and prices live as long as the search, and it would walk them again and
-    again, for a seventh of the time."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 # ---- what is asked

@@ -14,7 +14,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
-from .types import Dim, Node, Use
+from .types import Dim, Dims, Node, Use
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -115,14 +115,23 @@ class Graph:
 
         return frozenset(nx.descendants(self.network, node_id))
 
-    def dims(self) -> dict[str, Dim]:
+    def dims(self) -> Mapping[str, Dim]:
         """Every dim that occurs, by name, in order of first appearance."""
+        return self._dims
+
+    @cached_property
+    def _dims(self) -> Mapping[str, Dim]:
         found: dict[str, Dim] = {}
+        every: dict[Dims, None] = {}  # few are told apart
         for node in self:
-            for dims in [u.dims for u in node.uses] + [t.dims for t in node.outs]:
-                for dim in dims:
-                    found.setdefault(dim.name, dim)
-        return found
+            for use in node.uses:
+                every[use.dims] = None
+            for out in node.outs:
+                every[out.dims] = None
+        for dims in every:
+            for dim in dims:
+                found.setdefault(dim.name, dim)
+        return MappingProxyType(found)
 
     def is_acyclic(self) -> bool:
         """True of every graph that a builder made; the verifier asks all the same."""

@@ -35,6 +35,8 @@ class Reduction(Enum):
     MAX = "max"
     LSE = "lse"  # log(sum(exp(terms)))
 
+    __hash__ = object.__hash__  # of an Enum it is computed
+
 
 @dataclass(frozen=True, slots=True)
 class Mesh:

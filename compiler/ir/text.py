@@ -69,7 +69,7 @@ def _lines(graph: Graph, margin: str) -> Iterator[str]:
 
 def _dims(graph: Graph) -> dict[str, Dim]:
     """Every dim by name: of operands and results, then those that stand in attributes and outputs alone."""
-    found = graph.dims()
+    found = dict(graph.dims())
     for node in graph:
         for value in node.attrs.values():
             for dim in dims_in(value):

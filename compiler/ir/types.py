@@ -29,6 +29,8 @@ class DType(Enum):
     F32 = "f32"
     F64 = "f64"
 
+    __hash__ = object.__hash__  # of an Enum it is computed, and types are keys everywhere
+
     @property
     def itemsize_bytes(self) -> int:
         """Bytes of one element."""
@@ -63,6 +65,9 @@ class Dim:
     name: str
     size: int | None
     runs: Runs | None = None
+
+    def __hash__(self) -> int:
+        return hash(self.name)  # which tells the dims of a graph apart
 
     def __str__(self) -> str:
         return self.name
@@ -125,6 +130,8 @@ class Phase(Enum):
     FORWARD = "forward"
     BACKWARD = "backward"
     UPDATE = "update"
+
+    __hash__ = object.__hash__
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,3 +205,10 @@ class Node:
     def out(self, index: int = 0) -> Use:
         """Result `index` as an edge, its axes called as the producer calls them."""
         return Use(self.id, index, self.outs[index].dims, self.outs[index].dtype)
+
+    def laid(self, uses: tuple[Use, ...], layouts: tuple[Layout, ...]) -> Node:
+        """The node as it lies on a mesh: `replace`, in a quarter of its time, for every node of a step."""
+        return Node(
+            self.id, self.op, uses, self.outs, self.attrs, self.phase, self.body, self.path, self.layer, self.origin,
+            layouts, self.host,
+        )  # fmt: skip

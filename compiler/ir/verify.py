@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .graph import Graph
 from .levels import MODEL, MOVES, PHASE_ORDER, Level
-from .types import Dim, Node, Phase, Use, dims_in
+from .types import Dim, Dims, Node, Phase, Use, dims_in
 
 NodeCheck = Callable[[Node], Iterable[str]]
 
@@ -31,8 +31,14 @@ class Problem:
         return f"{self.where}: {self.message}"
 
 
-def verify(graph: Graph, level: Level, check_node: NodeCheck | None = None) -> list[Problem]:
-    """Everything that is wrong with the graph at this level; bodies are verified as models."""
+def verify(
+    graph: Graph, level: Level, check_node: NodeCheck | None = None, sound: Graph | None = None
+) -> list[Problem]:  # fmt: skip
+    """Everything that is wrong with the graph at this level; bodies are verified as models.
+
+    sound: a graph without problems, which this one was made from. What an operator's rules see of a node is not shown
+    to them again where it is the same there, nor is a body: a step's other passes leave most nodes as they are.
+    """
     found = [
         *_structure(graph),
         *_legal(graph, level),
@@ -44,16 +50,28 @@ def verify(graph: Graph, level: Level, check_node: NodeCheck | None = None) -> l
         *_spaces(graph),
     ]
     if check_node is not None:
-        found += [Problem(node.id, message) for node in graph for message in check_node(node)]
+        new = graph if sound is None else [n for n in graph if n.id not in sound or not _same(n, sound[n.id])]
+        found += [Problem(node.id, message) for node in new for message in check_node(node)]
     for key, body in graph.bodies.items():
-        inside = verify(body, MODEL, check_node)
-        found += [Problem(f"body {key} / {problem.where}", problem.message) for problem in inside]
+        if sound is None or sound.bodies.get(key) is not body:
+            inside = verify(body, MODEL, check_node)
+            found += [Problem(f"body {key} / {problem.where}", problem.message) for problem in inside]
     return found
+
+
+def _same(node: Node, other: Node) -> bool:
+    """Whether two nodes have one operator with the same attributes and types."""
+    if node is other:
+        return True
+    same = node.op == other.op and node.attrs is other.attrs and node.outs is other.outs
+    reads, others = [(use.dims, use.dtype) for use in node.uses], [(use.dims, use.dtype) for use in other.uses]
+    return same and reads == others
 
 
 def _structure(graph: Graph) -> Iterator[Problem]:
     """Operands exist, stand before their reader, and agree with their producer in number, size and dtype."""
     seen: set[str] = set()
+    agreed: set[tuple[Dims, Dims]] = set()  # what is read as what: few are told apart
     in_order = True  # and then without a cycle: nobody need look for one
     for node in graph:
         for place, use in enumerate(node.uses):
@@ -61,7 +79,13 @@ def _structure(graph: Graph) -> Iterator[Problem]:
                 in_order = False
                 yield Problem(node.id, f"operand {place} is {use.node}, which does not stand before it")
                 continue
-            yield from (Problem(node.id, f"operand {place} {said}") for said in _edge(graph[use.node], use))
+            outs = graph[use.node].outs
+            made = outs[use.output] if 0 <= use.output < len(outs) else None
+            if made is None or use.dtype is not made.dtype or (use.dims, made.dims) not in agreed:
+                said = list(_edge(graph[use.node], use))
+                yield from (Problem(node.id, f"operand {place} {words}") for words in said)
+                if made is not None and not said:
+                    agreed.add((use.dims, made.dims))
         if node.body is not None and node.body not in graph.bodies:
             yield Problem(node.id, f"its body {node.body!r} is not among the graph's bodies")
         for out in node.outs:
@@ -134,13 +158,15 @@ def _targets(graph: Graph) -> Iterator[Problem]:
 def _sizes(graph: Graph) -> Iterator[Problem]:
     """A dim's name has one size in the whole graph."""
     sizes: dict[str, int | None] = {}
-    asked: set[int] = set()  # tuples of dims that many nodes share, by identity: the graph keeps them
+    asked: set[Dims] = set()  # few are told apart
     for node in graph:
-        shared = [one for one in (*(u.dims for u in node.uses), *(o.dims for o in node.outs)) if id(one) not in asked]
-        asked.update(map(id, shared))
-        for dim in (*(d for value in node.attrs.values() for d in dims_in(value)), *(d for one in shared for d in one)):
-            if sizes.setdefault(dim.name, dim.size) != dim.size:
-                yield Problem(node.id, f"dim {dim.name} is {dim.size} here and {sizes[dim.name]} before")
+        attrs = [tuple(dims_in(value)) for value in node.attrs.values() if isinstance(value, Dim | tuple)]
+        for dims in (*attrs, *[use.dims for use in node.uses], *[out.dims for out in node.outs]):
+            if dims not in asked:
+                asked.add(dims)
+                for dim in dims:
+                    if sizes.setdefault(dim.name, dim.size) != dim.size:
+                        yield Problem(node.id, f"dim {dim.name} is {dim.size} here and {sizes[dim.name]} before")
 
 
 def _layouts(graph: Graph, level: Level) -> Iterator[Problem]:

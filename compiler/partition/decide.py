@@ -53,7 +53,7 @@ def decide(
     check_wishes(graph, mesh, wishes)
     folded = fold(graph)
     chosen = choices(folded, mesh, wishes)
-    prices = Prices(mesh, cluster)
+    prices = Prices(mesh, cluster) if rival is None else rival.program.prices
     again = compute_copies(folded) if wishes.zero == 3 and DATA in mesh.names else frozenset[ClassId]()
     program = Program(folded, chosen, prices, graph.microbatches, None, again)
     if rival is not None and program.bound() > rival.solution.seconds * (1 + _FAR):

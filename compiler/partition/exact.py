@@ -19,7 +19,7 @@ from .fold import ClassId, Read
 from .price import BESIDE
 from .relayout import Move, Paths
 from .solve import Program
-from .strategies import Strategy, result_layouts
+from .strategies import Strategy
 
 _REACH = 16  # classes that change together
 _LEAST = 1e-5  # of the step: what saves no more is not looked for
@@ -67,7 +67,7 @@ class Exact:
     made: set[ClassId] = field(default_factory=set[ClassId])
 
     def __post_init__(self) -> None:
-        self.paths = Paths(self.program.mesh, self.program.prices.move_s)
+        self.paths = self.program.prices.paths
 
     def seconds(self, strategies: Mapping[ClassId, Strategy]) -> float:
         """What a step takes."""
@@ -230,7 +230,7 @@ class Exact:
         program = self.program
         node, same = program.folded.nodes[read.source], program.chosen.same
         out = node.outs[read.output]
-        made = [result_layouts(node, s, program.mesh)[read.output] for s in program.choices[read.source]]
+        made = program.made(read.source, read.output)
         starts = {program.first[name]: name for name in same.values()}
         numbers = tuple(map(self._number, made))
         kind = (out.dims, out.dtype.itemsize_bytes, node.phase is Phase.FORWARD)

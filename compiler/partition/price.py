@@ -7,7 +7,8 @@ that has most; a collective by the links of its axis.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from ..cost.cluster import Cluster
 from ..cost.flops import ONCE_A_STEP
@@ -16,7 +17,7 @@ from ..ir.graph import Graph
 from ..ir.layout import FACTOR, Axes, Layout, Mesh, Reduction, largest_size, usual_size
 from ..ir.types import Dim, Dims, Node, Phase, TensorType, with_dims
 from ..ops.collectives import COLLECTIVES
-from .relayout import Move
+from .relayout import Move, Paths
 from .strategies import On, Strategy, cut_axes
 
 _PREFER_SMALL = 0.05  # of the time to write a result: what decides between equals is who holds less
@@ -33,14 +34,28 @@ Ons = tuple[On, ...]  # what an axis does to a value, factor by factor
 
 @dataclass(frozen=True)
 class Prices:
-    """A mesh on a cluster."""
+    """A mesh on a cluster. What has been priced is remembered: many nodes and messages of a step are alike."""
 
     mesh: Mesh
     cluster: Cluster
+    _known: dict[object, float] = field(default_factory=dict[object, float], init=False, repr=False, compare=False)
+
+    @cached_property
+    def paths(self) -> Paths:
+        """The cheapest ways between layouts."""
+        return Paths(self.mesh, self.move_s)
 
     def node_s(self, node: Node, strategy: Strategy) -> float:
         """Seconds of the largest part of a node, and of the messages inside of one that is taken apart."""
         cut = cut_axes(strategy, self.mesh)
+        types = tuple([use.dims for use in node.uses]), tuple([use.dtype for use in node.uses]), node.outs
+        taken = tuple([option.apart for option in strategy])
+        key = node.op, *types, tuple(node.attrs.items()), tuple(cut.items()), taken
+        if key not in self._known:
+            self._known[key] = self._node_s(node, strategy, cut)
+        return self._known[key]
+
+    def _node_s(self, node: Node, strategy: Strategy, cut: Mapping[Dim, Axes]) -> float:
         part = largest(node, cut, self.mesh)
         written = sum(_bytes(out.dims, out.dtype.itemsize_bytes) for out in part.outs)
         seconds = node_time(part, self.cluster.machine).seconds
@@ -70,7 +85,10 @@ class Prices:
         """Seconds of a collective, its launch included; of a change without a message nearly nothing."""
         if op not in COLLECTIVES or self.mesh.size(axis) == 1:
             return _NO_MESSAGE_S + 1e-3 * bytes_ / self.cluster.machine.bandwidth_bytes_per_s
-        return self.cluster.collective_s(op, bytes_, self.mesh, axis) + self.cluster.machine.launch_s
+        if (op, axis, bytes_) not in self._known:
+            seconds = self.cluster.collective_s(op, bytes_, self.mesh, axis) + self.cluster.machine.launch_s
+            self._known[op, axis, bytes_] = seconds
+        return self._known[op, axis, bytes_]
 
     def changes_s(self, factors: Axes, ons: Ons, targets: Ons, size: int, dims: Dims) -> float:
         """Seconds of a change along an axis: along all its factors at once where all do the same, else one by one."""

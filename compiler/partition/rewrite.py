@@ -41,6 +41,16 @@ def rewrite(graph: Graph, mesh: Mesh, strategies: Mapping[str, Strategy], paths:
     return _Rewrite(graph, mesh, strategies, paths, again).run()
 
 
+@dataclass(frozen=True, slots=True)
+class _Lying:
+    """What a strategy says of nodes: whether they are taken apart, how they want operands, how results lie."""
+
+    strategy: Strategy
+    apart: bool
+    wanted: Layouts
+    made: Layouts
+
+
 @dataclass
 class _Rewrite:
     graph: Graph
@@ -50,14 +60,14 @@ class _Rewrite:
     again: frozenset[str]
     instead: dict[Value, Use] = field(default_factory=dict[Value, Use])
     fitted: dict[tuple[Value, Layout, Phase], Node] = field(default_factory=dict[tuple[Value, Layout, Phase], Node])
-    known: dict[object, tuple[Strategy, Layouts, Layouts]] = field(  # by a strategy's identity, with what it is of
-        default_factory=dict[object, tuple[Strategy, Layouts, Layouts]]
-    )
+    known: dict[object, _Lying] = field(default_factory=dict[object, _Lying])  # by a strategy's identity, and of what
+    layouts: dict[Layout, Layout] = field(default_factory=dict[Layout, Layout])  # equal ones are one object
     origin: dict[Value, Value] = field(default_factory=dict[Value, Value])  # of what was moved: what it is elsewhere
     sorted_by: dict[str, Use] = field(default_factory=dict[str, Use])  # of a node with sorted rows: what sorts them
 
     def run(self) -> Graph:
         self.builder = GraphBuilder.rewriting(self.graph)
+        self.sorts = any(node.op == "dispatch" for node in self.graph)
         for node in self.graph:
             self._node(node, self.strategies[node.id])
         for name, use in self.graph.outputs.items():
@@ -70,36 +80,36 @@ class _Rewrite:
         return self.builder.finish()
 
     def _node(self, node: Node, strategy: Strategy) -> None:
-        now = tuple(map(self._now, node.uses))
-        if any(option.apart for option in strategy):
+        now, lying = tuple([self._now(use) for use in node.uses]), self._lying(node, strategy)
+        if lying.apart:
             self._apart(replace(node, uses=now), strategy)
         elif node.op == "assign":
             target = attributes.text(node.attrs, "target")
-            use = self._fit(now[0], self.builder[target].layouts[0], node)
-            self.builder.add(replace(node, uses=(use,)))
+            self.builder.add(node.laid((self._fit(now[0], self.builder[target].layouts[0], node),), ()))
         else:
-            wanted, made = self._layouts(node, strategy)
-            uses = tuple(self._fit(use, want, node) for use, want in zip(now, wanted, strict=True))
-            rows = summed_rows(node, strategy)
+            uses = tuple([self._fit(use, want, node) for use, want in zip(now, lying.wanted, strict=True)])
+            rows = summed_rows(node, strategy) if self.sorts else None
             if rows is not None:
                 uses = tuple(self._masked(use, rows, node) if rows in use.dims else use for use in uses)
-            node = replace(node, uses=uses, layouts=made)
+            node = node.laid(uses, lying.made)
             self._sort(node)
             self.builder.add(node)
 
-    def _layouts(self, node: Node, strategy: Strategy) -> tuple[Layouts, Layouts]:
-        """How it wants its operands and how its results lie: asked for once for all of a class."""
-        ranks = tuple(len(use.dims) for use in node.uses), tuple(len(out.dims) for out in node.outs)
-        key = id(strategy), ranks
-        if key not in self.known:
+    def _lying(self, node: Node, strategy: Strategy) -> _Lying:
+        """Asked for once for all of a class."""
+        key = id(strategy), tuple([len(use.dims) for use in node.uses]), tuple([len(out.dims) for out in node.outs])
+        found = self.known.get(key)
+        if found is None:
             wanted, made = operand_layouts(node, strategy, self.mesh), result_layouts(node, strategy, self.mesh)
-            self.known[key] = strategy, wanted, made
-        _, wanted, made = self.known[key]
-        return wanted, made
+            one = self.layouts.setdefault
+            apart = any(option.apart for option in strategy)
+            wanted, made = (tuple(one(each, each) for each in layouts) for layouts in (wanted, made))
+            found = self.known[key] = _Lying(strategy, apart, wanted, made)
+        return found
 
     def _now(self, use: Use) -> Use:
         """The edge that stands for this one now."""
-        found = self.instead.get(use.value)
+        found = self.instead.get((use.node, use.output))
         return use if found is None else Use(found.node, found.output, use.dims, use.dtype)
 
     def _layout(self, value: Value) -> Layout:
@@ -109,10 +119,10 @@ class _Rewrite:
 
     def _fit(self, use: Use, wanted: Layout, reader: Node) -> Use:
         """The value as its reader wants it."""
-        has = self._layout(use.value)
-        if has == wanted:
-            return use
         source = self.builder[use.node]
+        has = source.layouts[use.output]
+        if has is wanted or has == wanted:
+            return use
         dims = source.outs[use.output].dims
         _, path = self.paths.find(dims, use.dtype.itemsize_bytes, has, wanted)
         value, phase = use.value, self._phase(source, use.value, path, reader)
@@ -146,6 +156,8 @@ class _Rewrite:
 
     def _sort(self, node: Node) -> None:
         """Whose rows a node's rows are: those of what first sorted them."""
+        if not self.sorts:
+            return
         if node.op == "dispatch":
             self.sorted_by[node.id] = node.out(1)
         elif any(dim.runs is not None for out in node.outs for dim in out.dims):

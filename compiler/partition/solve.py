@@ -92,6 +92,7 @@ class Program:
     again: frozenset[ClassId] = frozenset()
     costs: list[float] = field(default_factory=list[float])
     first: dict[ClassId, int] = field(default_factory=dict[ClassId, int])
+    _made: dict[tuple[ClassId, int], list[Layout]] = field(default_factory=dict[tuple[ClassId, int], list[Layout]])
     rows: list[Row] = field(default_factory=list[Row])
 
     def __post_init__(self) -> None:
@@ -128,12 +129,21 @@ class Program:
         for i, each in enumerate(seconds):
             self.costs[self.first[same] + i] += each
 
+    def made(self, name: ClassId, output: int) -> list[Layout]:
+        """How a result lies, strategy by strategy."""
+        if (name, output) not in self._made:
+            node = self.folded.nodes[name]
+            every = [result_layouts(node, strategy, self.mesh) for strategy in self.choices[name]]
+            for index in range(len(node.outs)):
+                self._made[name, index] = [layouts[index] for layouts in every]
+        return self._made[name, output]
+
     # ---- what is read
 
     def _read(self, read: Read) -> None:
         """The terms of the values of one class that the same readers read."""
         node = self.folded.nodes[read.source]
-        made = [result_layouts(node, s, self.mesh)[read.output] for s in self.choices[read.source]]
+        made = self.made(read.source, read.output)
         for readers, times in self.grouped(read):
             for _, factors in self.mesh.whole_axes:
                 self._axis(read, node, made, readers, factors, times)
@@ -160,7 +170,7 @@ class Program:
             node = self.folded.nodes[name]
             if node.op == "assign":
                 target = self.folded.of[str(node.attrs["target"])]
-                layouts = [result_layouts(self.folded.nodes[target], s, self.mesh)[0] for s in self.choices[target]]
+                layouts = self.made(target, 0)
                 start = self.first[target]
             else:
                 layouts = [operand_layout(node, s, self.mesh, place) for s in self.choices[name]]
@@ -180,9 +190,8 @@ class Program:
 
     def _whole_output(self, read: Read) -> list[tuple[int, Layout]]:
         """An output owes nothing: it is wanted as it is made, its terms joined."""
-        node, start = self.folded.nodes[read.source], self.first[read.source]
-        made = [result_layouts(node, s, self.mesh)[read.output] for s in self.choices[read.source]]
-        return [(start + i, Layout(layout.shards)) for i, layout in enumerate(made)]
+        start = self.first[read.source]
+        return [(start + i, Layout(layout.shards)) for i, layout in enumerate(self.made(read.source, read.output))]
 
     def _axis(
         self,
@@ -283,8 +292,7 @@ class Program:
         sizes: list[float] = []
         for name, output in self._resident():
             node = self.folded.nodes[name]
-            for i, strategy in enumerate(self.choices[name]):
-                layout = result_layouts(node, strategy, self.mesh)[output]
+            for i, layout in enumerate(self.made(name, output)):
                 places.append(self.first[name] + i)
                 sizes.append(self.folded.counts[name] * self.prices.part_bytes(node.outs[output], layout) / limit)
         merged: dict[int, float] = {}
@@ -308,7 +316,7 @@ class Program:
         total = 0
         for name, output in self._resident():
             node = self.folded.nodes[name]
-            layout = result_layouts(node, picked[name], self.mesh)[output]
+            layout = self.made(name, output)[self.choices[name].index(picked[name])]
             total += self.folded.counts[name] * self.prices.part_bytes(node.outs[output], layout)
         return total
 
@@ -317,8 +325,7 @@ class Program:
         found: dict[ClassId, int] = {}
         for name, output in self._resident():
             node = self.folded.nodes[name]
-            layouts = [result_layouts(node, strategy, self.mesh)[output] for strategy in self.choices[name]]
-            least = min(self.prices.part_bytes(node.outs[output], layout) for layout in layouts)
+            least = min(self.prices.part_bytes(node.outs[output], layout) for layout in self.made(name, output))
             found[name] = found.get(name, 0) + self.folded.counts[name] * least
         return found
 

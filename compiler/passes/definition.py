@@ -40,18 +40,19 @@ def run_passes(
     """Runs the passes in order; `after` sees the graph behind each (to print it, to count)."""
     check(graph, level, "the graph given to the passes")
     for transform in passes:
+        before = graph
         allowed = [one.name for one in transform.levels]
         assert level.name in allowed, f"{transform.name} runs at {', '.join(allowed)}, not at {level.name}"
         graph = transform(graph)
         level = transform.gives or level
-        check(graph, level, f"the graph after {transform.name}")
+        check(graph, level, f"the graph after {transform.name}", before)
         if after is not None:
             after(transform, graph)
     return graph
 
 
-def check(graph: Graph, level: Level, what: str) -> None:
-    """Asserts that the graph is sound at the level."""
-    problems = verify(graph, level, check_node)
+def check(graph: Graph, level: Level, what: str, sound: Graph | None = None) -> None:
+    """Asserts that the graph is sound at the level. sound: a graph that it was made from, checked already."""
+    problems = verify(graph, level, check_node, sound)
     shown = "\n  ".join(str(problem) for problem in problems[:20])
     assert not problems, f"{what} is not sound at level {level.name}:\n  {shown}"

@@ -74,7 +74,7 @@ class _Routing:
 
     def rewrite(self) -> Graph:
         self.masks = Masks(self.graph)
-        self.dims = self.graph.dims()
+        self.dims = dict(self.graph.dims())
         self.build = _Builder(GraphBuilder.rewriting(self.graph))
         for key, body in self.graph.bodies.items():
             self.build.graph.body(key, body)

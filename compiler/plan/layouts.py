@@ -23,7 +23,6 @@ from ..partition.factors import factored
 from ..partition.fold import fold
 from ..partition.impossible import check_held, check_wishes
 from ..partition.price import Prices
-from ..partition.relayout import Paths
 from ..partition.rewrite import rewrite
 from ..partition.solve import Program
 from ..partition.strategies import Option, Strategy, options
@@ -120,7 +119,7 @@ class Layouts:
         if strategies is None:
             solved = self._solve([step], solved.mesh, solved.wishes)
             strategies = solved.strategies
-        return rewrite(step, solved.mesh, dict(strategies), Paths(solved.mesh, prices.move_s), frozenset())
+        return rewrite(step, solved.mesh, dict(strategies), prices.paths, frozenset())
 
     @property
     def each(self) -> bool:

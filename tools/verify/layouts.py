@@ -12,7 +12,6 @@ from ...compiler.ir.graph import Graph
 from ...compiler.ir.types import Node
 from ...compiler.partition.decide import Decision
 from ...compiler.partition.fold import ClassId
-from ...compiler.partition.relayout import Paths
 from ...compiler.partition.rewrite import rewrite
 from ...compiler.partition.strategies import Strategy, is_legal, options
 
@@ -33,7 +32,7 @@ def laid_as(decision: Decision, whole: Graph, small: Graph) -> Graph | None:
         if not is_legal(node, chosen[node.id], mesh):
             return None
     again = frozenset(name for name, of in classes.items() if of in decision.program.again)
-    return rewrite(small, mesh, chosen, Paths(mesh, prices.move_s), again)
+    return rewrite(small, mesh, chosen, prices.paths, again)
 
 
 def _classes(decision: Decision, whole: Graph, small: Graph) -> dict[str, ClassId]:

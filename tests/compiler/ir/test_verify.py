@@ -60,7 +60,9 @@ def test_a_broken_rule_is_named(words: str) -> None:
     node_id, change = CASES[words]
     if words.startswith("reads grad"):
         words = "runs in forward but reads"
-    problems = verify(changed(STEP_GRAPH, node_id, change), STEP, check_node)
+    broken = changed(STEP_GRAPH, node_id, change)
+    problems = verify(broken, STEP, check_node)
+    assert verify(broken, STEP, check_node, STEP_GRAPH) == problems, "what a sound graph has otherwise is looked at"
     said = "\n".join(map(str, problems))
     assert words.replace("\\", "") in said, said or "no problem found"
 
