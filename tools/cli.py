@@ -99,13 +99,6 @@ def guarded(work: Callable[[], int], debug: bool = False) -> int:
         return FAILED
 
 
-def code_of(fault: SpecError | RuntimeFault | CommandFault) -> int:
-    """The exit code that a fault leaves with."""
-    if isinstance(fault, CommandFault):
-        return fault.exit_code
-    return FAILED if isinstance(fault, RuntimeFault) else WRONG
-
-
 def say_where() -> None:
     """Where the fault that is being handled was raised, on standard error."""
     import traceback  # rarely needed, and it takes its time to load

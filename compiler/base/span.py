@@ -6,7 +6,6 @@ that a message can always show the line it is about.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -72,11 +71,3 @@ class Span:
 
     def __repr__(self) -> str:
         return f"Span({self.source.path!r}, {self.start}, {self.end})"
-
-
-def covering(spans: Iterable[Span]) -> Span:
-    """The smallest span that holds all of at least one."""
-    first, *rest = spans
-    for span in rest:
-        first = first.to(span)
-    return first

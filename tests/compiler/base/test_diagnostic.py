@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from partita.compiler.base.diagnostic import Diagnostic, Diagnostics, Label, SpecError, did_you_mean, render
-from partita.compiler.base.span import Source, covering
+from partita.compiler.base.span import Source
 
 SOURCE = Source("a.partita", "block A\n  y = x + up(x)\n\n  up : Linear[D, F]\n")
 
@@ -52,7 +52,7 @@ def test_json_is_plain_and_positions_count_from_one():
 def test_positions_and_spans():
     assert SOURCE.position(0) == (1, 1)
     assert (span("up :").line, span("up :").column, span("up :").text) == (4, 3, "up :")
-    assert covering([span("up :"), span("y")]).start == span("y").start
+    assert span("up :").to(span("y")).start == span("y").start
     assert str(span("y")) == "a.partita:2:3"
 
 
