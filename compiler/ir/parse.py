@@ -6,40 +6,26 @@ The reader only checks that the text can be a graph at all (names exist, once ea
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NoReturn, TypeVar
 
-from ..base.diagnostic import Diagnostic, Label, SpecError, did_you_mean
+from ..base.diagnostic import Diagnostic, SpecError, did_you_mean
 from ..base.span import Source
 from .graph import Graph, GraphBuilder
 from .layout import Axes, Layout, Reduction
+from .tokens import Cursor, tokens
 from .types import Attr, Dim, Dims, DType, Layer, Node, Origin, Phase, Runs, TensorType, Use
 
 MAX_CHARACTERS = 1 << 28
 MAX_DEPTH = 32  # of bodies in bodies, of tuples in tuples
-MAX_DIGITS = 400  # of a number
 
-_TOKEN = re.compile(
-    r"""(?P<space>[ \t\r]+|\#[^\n]*)
-      | (?P<line>\n)
-      | (?P<name>[A-Za-z_][A-Za-z0-9_'.]*(?:/[A-Za-z0-9_'.]+)*)
-      | (?P<number>-inf|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)
-      | (?P<string>"(?:[^"\\\n]|\\.)*")
-      | (?P<mark>[()\[\]{}=,:@?])
-    """,
-    re.VERBOSE | re.ASCII,
-)
 _DTYPES = MappingProxyType({dtype.value: dtype for dtype in DType})
 _PHASES = MappingProxyType({phase.value: phase for phase in Phase})
 _REDUCTIONS = MappingProxyType({how.value: how for how in Reduction})
 _WORDS: Mapping[str, Attr] = MappingProxyType(
     {"true": True, "false": False, "none": None, "inf": float("inf"), "nan": float("nan")}
 )
-_Item = TypeVar("_Item")
 
 
 def parse_graph(text: str, path: str = "<graph>") -> Graph:
@@ -47,7 +33,7 @@ def parse_graph(text: str, path: str = "<graph>") -> Graph:
     source = Source(path, text)
     if len(text) > MAX_CHARACTERS:
         raise SpecError(Diagnostic("E0901", f"{path} is too long for a graph: {len(text)} characters"))
-    reader = _Reader(source, list(_tokens(source)))
+    reader = _Reader(source, list(tokens(source)))
     reader.skip_lines()
     graph = reader.graph(0)
     reader.skip_lines()
@@ -61,102 +47,12 @@ def said_already(name: str, outs: tuple[TensorType, ...]) -> Mapping[str, Attr]:
     return {"name": name, "dims": outs[0].dims, "dtype": outs[0].dtype} if outs else {"name": name}
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
-    kind: str
-    text: str
-    start: int
-
-
-def _tokens(source: Source) -> Iterator[_Token]:
-    at, text = 0, source.text
-    while at < len(text):
-        found = _TOKEN.match(text, at)
-        if found is None:
-            raise SpecError(
-                Diagnostic("E0901", "no graph text", (Label(source.span(at, at + 1), "a stray character"),))
-            )
-        kind = found.lastgroup
-        assert kind is not None, "every alternative has a name"
-        if kind != "space":
-            yield _Token(kind, found.group(), at)
-        at = found.end()
-    yield _Token("end", "", at)
-
-
 @dataclass
-class _Reader:
-    """A cursor over the tokens; one method a construct."""
+class _Reader(Cursor):
+    """One method a construct."""
 
-    source: Source
-    tokens: list[_Token]
-    at: int = 0
     sizes: dict[str, Dim] = field(default_factory=dict[str, Dim])
     dims_seen: dict[Dim, Dim] = field(default_factory=dict[Dim, Dim])
-
-    # ---- tokens
-
-    @property
-    def kind(self) -> str:
-        return self.tokens[self.at].kind
-
-    @property
-    def text(self) -> str:
-        return self.tokens[self.at].text
-
-    def fail(self, title: str, hint: str | None = None, back: int = 0) -> NoReturn:
-        token = self.tokens[max(self.at - back, 0)]
-        span = self.source.span(token.start, token.start + max(len(token.text), 1))
-        raise SpecError(Diagnostic("E0901", f"no graph text: {title}", (Label(span, "here"),), hint=hint))
-
-    def take(self, mark: str) -> None:
-        """Go past one mark or word."""
-        if self.text != mark or self.kind == "string":
-            self.fail(f"expected `{mark}`")
-        self.at += 1
-
-    def accept(self, mark: str) -> bool:
-        """Go past a mark or word if it stands here."""
-        here = self.text == mark and self.kind != "string"
-        self.at += here
-        return here
-
-    def skip_lines(self) -> None:
-        while self.kind == "line":
-            self.at += 1
-
-    def end_line(self) -> None:
-        if self.kind != "line":
-            self.fail("expected the end of the line")
-        self.skip_lines()
-
-    def name(self) -> str:
-        """A plain or quoted name."""
-        token = self.tokens[self.at]
-        if token.kind == "string":
-            return self.string()
-        if token.kind != "name":
-            self.fail("expected a name")
-        self.at += 1
-        return token.text
-
-    def string(self) -> str:
-        try:
-            value = json.loads(self.text)
-        except ValueError:
-            self.fail("a quoted text with a wrong escape")
-        self.at += 1
-        return str(value)
-
-    def integer(self, least: int = 0) -> int:
-        token = self.tokens[self.at]
-        if token.kind != "number" or not token.text.lstrip("-").isdigit() or len(token.text) > MAX_DIGITS:
-            self.fail("expected a whole number")
-        value = int(token.text)
-        if value < least:
-            self.fail(f"expected a number of {least} or more")
-        self.at += 1
-        return value
 
     # ---- the graph
 
@@ -249,19 +145,6 @@ class _Reader:
         layouts = tuple(self.layouts(outs)) if self.accept("layout") else ()
         origin = tuple(self.places()) if self.accept("from") else ()
         builder.add(Node(name, op, uses, outs, attrs, phase, body, path, layer, origin, layouts, host))
-
-    def sequence(self, opening: str, closing: str, item: Callable[[], _Item]) -> Iterator[_Item]:
-        self.take(opening)
-        while not self.accept(closing):
-            yield item()
-            if self.text != closing:
-                self.take(",")
-
-    def bracketed(self) -> str:
-        self.take("(")
-        name = self.name()
-        self.take(")")
-        return name
 
     def layer(self) -> Layer:
         self.take("(")
@@ -385,12 +268,3 @@ class _Reader:
             self.at += 1
             return _WORDS[self.tokens[self.at - 1].text]
         return self.dtype() if self.text in _DTYPES else self.dim()
-
-    def number(self) -> int | float:
-        text = self.text
-        if text.lstrip("-").isdigit():
-            return self.integer(least=-(10**MAX_DIGITS))
-        if len(text) > MAX_DIGITS:
-            self.fail("a number of too many digits")
-        self.at += 1
-        return float(text)
