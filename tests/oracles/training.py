@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import pytest
 import torch
 from partita.compiler.elaborate.recipe import Plan
 from partita.compiler.ir.layout import Mesh
@@ -19,9 +20,11 @@ from partita.compiler.pipeline import compile_recipe
 from partita.runtime.begin import Options
 from partita.runtime.execute import Executable, Store
 from partita.runtime.fault import RuntimeFault
+from partita.runtime.launch import launch
 from partita.runtime.metrics import read_metrics
 from partita.runtime.program import Build
 from partita.runtime.train import train
+from partita.tools.cli import guarded
 from partita.tools.specs import open_spec, recipe_of
 
 from .processes import ROOT, run_processes
@@ -96,20 +99,10 @@ def assert_close(found: Losses, wanted: Losses) -> None:
         torch.testing.assert_close(found[step], loss, rtol=2e-6, atol=0, msg=f"step {step}")
 
 
-def launch(*words: str) -> subprocess.CompletedProcess[str]:
-    """Two processes of a build, started as the command line starts them."""
+def launched(capfd: pytest.CaptureFixture[str], build: Path, *words: str) -> tuple[int, str]:
+    """Two processes of a build, started as the command line starts them: the exit code, and what they said."""
     paths = os.pathsep.join(p for p in sys.path if p)
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    script = (
-        "import sys; from pathlib import Path; from partita.runtime.launch import launch;"
-        "from partita.tools.cli import guarded;"
-        "sys.exit(guarded(lambda: launch(Path(sys.argv[1]), 2, sys.argv[2:])))"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", script, *words],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    with patch.dict(os.environ, {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}):
+        capfd.readouterr()
+        code = guarded(lambda: launch(build, 2, [*words, "--device", "cpu"]), debug=False)
+    return code, capfd.readouterr().err

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from oracles.training import Losses, assert_close, compiled, launch, losses, trained, trained_together
+from oracles.training import Losses, assert_close, compiled, launched, losses, trained, trained_together
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +47,16 @@ def killer(folder: Path, number: int, step: int, rank: int, target: str) -> None
 
 
 def test_a_killed_process_ends_all_and_the_run_goes_on(
-    tmp_path: Path, alone: Losses, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, alone: Losses, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     build, run = compiled(tmp_path / "build", {"data": 2}, 6)[0], tmp_path / "run"
     killer(tmp_path / "site", signal.SIGKILL, 3, 1, "os.getpid()")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    ended = launch(str(build), "--out", str(run), "--device", "cpu")
-    assert ended.returncode == 1, ended.stderr
-    assert re.search(r"E0532.*rank 1 .*SIGKILL", ended.stderr), ended.stderr
-    ended = launch(str(build), "--out", str(run), "--device", "cpu", "--resume")
-    assert ended.returncode == 0, ended.stderr
+    code, said = launched(capfd, build, "--out", str(run))
+    assert code == 1, said
+    assert re.search(r"E0532.*rank 1 .*SIGKILL", said), said
+    code, said = launched(capfd, build, "--out", str(run), "--resume")
+    assert code == 0, said
     assert_close(losses(run), alone)
     trained_together(tmp_path / "whole", build, tmp_path / "never killed", 2)
     assert losses(run) == losses(tmp_path / "never killed"), "on the same mesh, bit for bit"

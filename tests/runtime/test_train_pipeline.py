@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from oracles.processes import run_processes
-from oracles.training import Losses, assert_close, compiled, launch, losses, trained, trained_together
+from oracles.training import Losses, assert_close, compiled, launched, losses, trained, trained_together
 from partita.compiler.elaborate.recipes import load_recipe
 from partita.compiler.ir.layout import Mesh
 from partita.compiler.pipeline import compile_recipe, open_spec
@@ -76,7 +76,7 @@ def instructions(program: Program) -> int:
 
 @pytest.mark.parametrize("seed", range(1))
 def test_a_process_killed_at_any_instruction_ends_all(
-    seed: int, tmp_path: Path, alone: Losses, monkeypatch: pytest.MonkeyPatch
+    seed: int, tmp_path: Path, alone: Losses, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Whoever misses it leaves within the time that it was given; the run goes on with the same losses."""
     draw, run = random.Random(seed), tmp_path / "run"
@@ -87,10 +87,10 @@ def test_a_process_killed_at_any_instruction_ends_all(
     (tmp_path / "site" / "sitecustomize.py").write_text(killer)
     with monkeypatch.context() as within:
         within.syspath_prepend(str(tmp_path / "site"))
-        ended = launch(str(folder), "--out", str(run), "--device", "cpu", "--timeout", "20")
-    assert ended.returncode == 1, ended.stderr
-    assert re.search(rf"E0532.*rank {rank} .*SIGKILL", ended.stderr), ended.stderr
+        code, said = launched(capfd, folder, "--out", str(run), "--timeout", "20")
+    assert code == 1, said
+    assert re.search(rf"E0532.*rank {rank} .*SIGKILL", said), said
     saved = (run / "checkpoints" / "step-00000002").exists()
-    ended = launch(str(folder), "--out", str(run), "--device", "cpu", "--resume" if saved else "--overwrite")
-    assert ended.returncode == 0, ended.stderr
+    code, said = launched(capfd, folder, "--out", str(run), "--resume" if saved else "--overwrite")
+    assert code == 0, said
     assert_close(losses(run), alone)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from oracles.processes import launch_module
+from partita.tools.bench import parallel
 from partita.tools.bench.contest import LOSSES, Outcome
 from partita.tools.bench.parallel import PLANS, TOLERANCE, bench_parallel, summary
 
 
 def test_two_processes_hold_a_contest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[3]))
+    monkeypatch.setattr(parallel, "launch_module", launch_module)
     cases = bench_parallel(["tensor"], ["tiny"], 1)
     assert [case.peer for case in cases] == ["DTensor"]
     for case in cases:

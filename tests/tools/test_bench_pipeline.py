@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from oracles.processes import launch_module
+from partita.tools.bench import pipeline
 from partita.tools.bench.command import piped
 from partita.tools.bench.pipeline import SCHEDULES, TOLERANCE, Piped, bench_pipeline, even, summary
 from partita.tools.bench.pipeline_contest import PipelineOutcome
@@ -12,8 +12,7 @@ from partita.tools.bench.pipeline_peers import MULTIPLE, SINGLE
 
 
 def test_two_processes_hold_a_contest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[3]))
+    monkeypatch.setattr(pipeline, "launch_module", launch_module)
     (case,) = bench_pipeline(["zero_bubble_v"], [2], "tiny", 1)
     assert case.peer == "ScheduleZBVZeroBubble"
     assert case.gap < TOLERANCE, "the same losses"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from importlib import resources
-from pathlib import Path
 
 import pytest
+from oracles.processes import launch_module
 from partita.compiler.cost.cluster import Link
 from partita.compiler.cost.roofline import Machine
 from partita.compiler.elaborate.recipes import load_recipe
@@ -23,8 +23,7 @@ def no_other(*_: object) -> tuple[int, ...]:
 
 
 def test_two_processes_cut_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[3]))
+    monkeypatch.setattr(slices, "launch_module", launch_module)
     monkeypatch.setattr(slices, "advised", no_other)
     cases = bench_slices([2], 1, "tiny_long", [2])
     assert [case.what for case in cases] == ["whole", "2 equal"]
