@@ -24,6 +24,8 @@ from ..ir.layout import Mesh
 from ..ir.types import DType
 from .roofline import Machine
 
+BUCKET_BYTES = 25 << 20  # of gradients, sent together: as DistributedDataParallel does (its bucket_cap_mb)
+
 
 @dataclass(frozen=True, slots=True)
 class Link:

@@ -300,7 +300,7 @@ def _source(node: Node, local: Graph) -> str:
 
 
 def _momentary(local: Graph, chain: Chain, kept: Sequence[int], weights: Sequence[Weights]) -> tuple[list[int], int]:
-    """For each block the most bytes alive while it runs, beyond what lasts and what is kept so far; the update's."""
+    """For each block the most bytes alive while it runs, beyond what lasts and what is kept with it; the update's."""
     alive = alive_bytes(local)
     lasting = sum(w.master + w.computed + w.states + w.gradient_bytes for w in weights)
     found, updating = [0] * len(kept), 0
@@ -308,9 +308,7 @@ def _momentary(local: Graph, chain: Chain, kept: Sequence[int], weights: Sequenc
         more = alive[node.id] - lasting
         if node.id in chain.block:
             at = chain.block[node.id]
-            backward = node.phase is Phase.BACKWARD
-            there = sum(kept[: at + 1] if backward else kept[:at])
-            found[at] = max(found[at], more - there)
+            found[at] = max(found[at], more - sum(kept[: at + 1]))
         elif node.phase is Phase.UPDATE:
             updating = max(updating, more)
     return found, updating

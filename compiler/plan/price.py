@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
 
-from ..cost.cluster import Cluster
+from ..cost.cluster import BUCKET_BYTES, Cluster
 from ..ir.layout import PIPE, Mesh
 from ..partition.choices import DATA
 from ..schedule.blocks import chunk_prices
@@ -61,7 +61,8 @@ class Priced:
 class Shared:
     """What the axis `data` adds to a block: once a step, to each half of a microbatch, and bytes that last.
 
-    gathered: parameters that are whole while the block runs. scattered: a gradient before it is, and its copy
+    gathered: parameters that are whole while the block runs. scattered: a gradient before it is, and its copy; bucket:
+    of those that are sent together
     """
 
     reduce_s: float
@@ -73,6 +74,7 @@ class Shared:
     gradients: int
     gathered: int
     scattered: int
+    bucket: int
 
 
 @dataclass
@@ -126,11 +128,13 @@ class Pricing:
         once = sent("all_reduce", own.gradients) if zero == 0 else scattered if zero == 1 else 0.0
         each = scattered if zero >= 2 else 0.0
         update = own.launch_s + own.update_s / (data if zero else 1)
+        largest = max(own.gradients, default=0) if zero >= 2 else 0
+        bucket = max(largest, min(own.gradient_bytes, BUCKET_BYTES)) if zero >= 2 else 0
         return Shared(
             once + (gathered if zero in (1, 2) else 0.0), update, gathered if zero == 3 else 0.0,
             gathered if zero == 3 else 0.0, each,
             part(own.master, 1) + part(own.computed, 3) + part(own.states, 1), part(own.gradient_bytes, 2),
-            there.computed if zero == 3 else 0, 2 * max(own.gradients, default=0) if zero >= 2 else 0,
+            there.computed if zero == 3 else 0, 2 * largest, 2 * bucket,
         )  # fmt: skip
 
     def blocks(self, choice: Choice) -> list[Block]:
@@ -284,7 +288,7 @@ class Pricing:
             blocks, parts = self.blocks(choice), self.parts.parts
             one = choice.microbatches == 1
             late = [self.shared(p, choice).gradients if one else 0 for p in parts]
-            moment = [p.momentary + more for p, more in zip(parts, self._whole_bytes(choice), strict=True)]
+            moment = self._momentary(choice)
             self._loads[key] = Load(
                 [b.compute_s for b in blocks],
                 [b.static_bytes for b in blocks],
@@ -294,15 +298,19 @@ class Pricing:
             )
         return self._loads[key]
 
-    def _whole_bytes(self, choice: Choice) -> list[int]:
-        """Of each block what ZeRO has whole while it runs: its parameters and the next one's, which are gathered ahead,
-        a gradient before it is scattered, and that of what two blocks read, which waits for the other one."""
+    def _momentary(self, choice: Choice) -> list[int]:
+        """Of each block the bytes beyond what lasts, while it computes or sends its last gradients. With ZeRO it has
+        its parameters whole and the next one's, which are gathered ahead, a gradient before it is scattered, and that
+        of what two blocks read, which waits for the other one."""
         every = [self.shared(part, choice) for part in self.parts.parts]
         tied = 0
         if choice.zero >= 2 and choice.pipe == 1:
             tied = max(part.weights.computed - part.own.computed for part in self.parts.parts)
         whole = [0, *(one.gathered for one in every), 0]
-        return [whole[at + 1] + max(whole[at], whole[at + 2]) + one.scattered + tied for at, one in enumerate(every)]
+        return [
+            max(part.momentary + one.scattered + one.gathered, one.bucket) + max(whole[at], whole[at + 2]) + tied
+            for at, (part, one) in enumerate(zip(self.parts.parts, every, strict=True))
+        ]
 
     def _stage_bytes(
         self, choice: Choice, ends: Sequence[int], placement: Sequence[int], flights: Flights
