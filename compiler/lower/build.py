@@ -24,6 +24,7 @@ from ..base.diagnostic import Diagnostic, SpecError
 from ..cost.memory import Owner
 from ..cost.table import Table
 from ..ir.graph import Graph
+from ..recompute.fit import in_mib
 from ..schedule.stages import Stage
 from .agreement import disagreements
 from .footprint import ROUNDING_BYTES, Footprint, footprint, held_of
@@ -34,7 +35,6 @@ from .program import lower_graph, lower_stage
 from .timing import StepTime, part_seconds, pipeline_seconds, step_time
 
 MANIFEST = "manifest.json"
-MIB = 1 << 20
 
 
 def lower(
@@ -70,8 +70,8 @@ def within(build: Build, budget_bytes: int | None) -> None:
     peak = int(build.predictions.get("peak_bytes", 0))
     if budget_bytes is not None and peak > budget_bytes:
         sizes = {owner.value: build.predictions[f"peak_bytes.{owner.value}"] for owner in Owner}
-        whose = ", ".join(f"{name} {sizes[name] / MIB:,.6g}" for name in sorted(sizes, key=lambda n: -sizes[n])[:3])
-        title = f"a step takes {peak / MIB:,.6g} MiB, but the budget is {budget_bytes / MIB:,.6g} MiB ({whose} MiB)"
+        whose = ", ".join(f"{name} {in_mib(sizes[name])}" for name in sorted(sizes, key=lambda n: -sizes[n])[:3])
+        title = f"a step takes {in_mib(peak, up=True)} MiB, but the budget is {in_mib(budget_bytes)} MiB ({whose} MiB)"
         raise SpecError(Diagnostic("E0952", title, hint="recompute = full, offload = optimizer, more microbatches"))
 
 

@@ -41,10 +41,16 @@ def fit(chain: Chain, peak_bytes: Callable[[frozenset[Value]], int], budget_byte
 
 def too_small(least_bytes: int, budget_bytes: int) -> SpecError:
     """The fault of a budget below the least."""
-    needed = f"{math.ceil(least_bytes / MIB * 100) / 100:,.2f}".rstrip("0").rstrip(".")
-    title = f"a step takes {needed} MiB at the least, but the budget is {budget_bytes / MIB:,.6g} MiB"
+    needed = in_mib(least_bytes, up=True)
+    title = f"a step takes {needed} MiB at the least, but the budget is {in_mib(budget_bytes)} MiB"
     hint = f"budget({needed.replace(',', '')} MiB), fewer rows in a microbatch, or more devices"
     return SpecError(Diagnostic("E0951", title, hint=hint))
+
+
+def in_mib(size_bytes: float, up: bool = False) -> str:
+    """MiB to two places, the nearest or the next above; zeros at the end are left out."""
+    size = math.ceil(size_bytes / MIB * 100) / 100 if up else size_bytes / MIB
+    return f"{size:,.2f}".rstrip("0").rstrip(".")
 
 
 @dataclass

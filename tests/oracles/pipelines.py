@@ -47,6 +47,7 @@ class Piped:
     keys: Mapping[str, object] = field(default_factory=dict[str, object])
     precision: str = "f64"
     recompute: Recompute = field(default_factory=Recompute)
+    offload: tuple[str, ...] = ()
     dump: tuple[str, ...] = ()
     near: float = 1e-9
 
@@ -54,8 +55,10 @@ class Piped:
         """On one device, and on the mesh."""
         given = {"batch": 2 * self.microbatches, "clip": 0.5, **self.keys, "microbatches": self.microbatches}
         spec, recipe = recipe_over(self.file, self.model, self.precision, **given)
-        plan = Plan(self.mesh, schedule=self.schedule, balance=self.balance, recompute=self.recompute)
-        alone_ = replace(recipe, plan=Plan(recompute=self.recompute))
+        plan = Plan(
+            self.mesh, schedule=self.schedule, balance=self.balance, recompute=self.recompute, offload=self.offload
+        )
+        alone_ = replace(recipe, plan=Plan(recompute=Recompute("none")))
         compile_recipe(spec, alone_, folder / "one", dump=self.dump)
         compile_recipe(spec, replace(recipe, plan=plan), folder / "many", dump=self.dump)
         return load(folder / "one"), load(folder / "many")

@@ -10,11 +10,8 @@ import pytest
 from partita.compiler.base.catalogue import catalogue
 from partita.compiler.base.diagnostic import Diagnostic, SpecError, render_all
 from partita.compiler.base.span import Source
-from partita.compiler.elaborate.loss import elaborate_loss
-from partita.compiler.ir.levels import LOSS
 from partita.compiler.language.parse import read_source
-from partita.compiler.passes import run_passes
-from partita.compiler.pipeline import check_text, step_passes
+from partita.compiler.pipeline import check_text, compile_recipe
 from partita.tools.specs import bind
 
 INVALID = Path(__file__).resolve().parents[3] / "specs/invalid"
@@ -34,11 +31,11 @@ def test_gives_exactly_this(path: Path):
 
 
 def compiled(source: Source) -> tuple[Diagnostic, ...]:
-    """What the passes that compile its recipe say of a spec without errors."""
+    """What compiling its recipe says of a spec without errors."""
     bound = bind(source, (), None)
     assert bound.recipe is not None, "nothing is wrong with this spec"
     try:
-        run_passes(elaborate_loss(bound.spec, bound.recipe)[0], step_passes(bound.spec, bound.recipe), LOSS)
+        compile_recipe(bound.spec, bound.recipe, None)
     except SpecError as error:
         return tuple(error.diagnostics)
     return ()

@@ -1,4 +1,4 @@
-"""What else a recipe says holds in a pipeline as on one device: types, overflows, dropout, frozen parameters, dumps."""
+"""What else a recipe says holds on a mesh as on one device: types, overflows, dropout, frozen parts, dumps, hosts."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from oracles.pipelines import Piped, assert_same_piped
 from partita.compiler.elaborate.recipe import Recompute
 from partita.runtime.program import Collective
 
-PIPE, THREE = (("pipe", 2),), (("pipe", 3),)
+PIPE, THREE, TWO, CUT = (("pipe", 2),), (("pipe", 3),), (("data", 2),), (("tensor", 2),)
 F32 = 1e-5  # sums of float32 in another order
 
 
 @pytest.mark.parametrize(
     "what",
     [
-        Piped("t5", "T5", PIPE, "zero_bubble", 2, precision="mixed(compute = bf16)", near=F32),
+        Piped("t5", "T5", PIPE, "zero_bubble", 2, precision="mixed(compute = bf16)", near=F32, offload=("optimizer",)),
         Piped("lora", "LlamaLoRA", PIPE, "zero_bubble_v", 2, keys={"params": '["*.adapter.*"]'}),
         Piped("gpt2", "GPT2", THREE, "1f1b", 2, keys={"model": "GPT2(drop = 0.3)"}, recompute=Recompute("full")),
+        Piped("mixtral", "Mixtral", TWO, recompute=Recompute("full"), offload=("optimizer", "activations")),
+        Piped("mamba", "Mamba", CUT, recompute=Recompute("selective"), offload=("optimizer", "activations")),
         Piped("gpt2", "GPT2", PIPE, "token_slices(2)", 2, keys={"model": "GPT2(drop = 0.3)"}),
     ],
-    ids=["bf16", "frozen", "dropout-recomputed", "dropout-slices"],
+    ids=["bf16-offloaded", "frozen", "dropout-recomputed", "experts-offloaded", "scan-offloaded", "dropout-slices"],
 )
-def test_what_a_recipe_says_holds_in_a_pipeline(what: Piped, tmp_path: Path) -> None:
+def test_what_a_recipe_says_holds_on_a_mesh(what: Piped, tmp_path: Path) -> None:
     assert_same_piped(what, tmp_path)
 
 

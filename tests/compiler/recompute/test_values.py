@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 from generators.graphs import graphs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles.measures import AGAIN, OFFLOADS, Trained, assert_same_with_less
 from oracles.properties import at_level
 from oracles.values import assert_same_values, leaf_values
-from partita.compiler.cost.cluster import H100_NODES
-from partita.compiler.cost.roofline import node_time
-from partita.compiler.elaborate.loss import elaborate_loss
 from partita.compiler.ir.graph import Graph
-from partita.compiler.ir.levels import GRADIENT, LOSS
+from partita.compiler.ir.levels import GRADIENT
 from partita.compiler.ir.types import DType, Phase
 from partita.compiler.passes import run_passes
 from partita.compiler.passes.microbatch import Microbatch
 from partita.compiler.passes.precision import AssignPrecision
 from partita.compiler.passes.rematerialize import Rematerialize
-from partita.compiler.pipeline import step_passes
-from partita.compiler.recompute.block import GIVEN, blocks_of
-from partita.compiler.recompute.chain import chain_of
-from samples.recipes import recipe_over
+from partita.compiler.recompute.block import GIVEN
+from samples.zoo import DIMS
 
 
 @settings(max_examples=40)
@@ -42,29 +40,25 @@ def test_any_values_may_be_made_again(graph: Graph, data: st.DataObject) -> None
     assert_same_values(whole, after, leaf_values(before))
 
 
-@pytest.mark.parametrize(
-    ("file", "model", "keys"),
-    [
-        ("gpt2", "GPT2", {"model": "GPT2(drop = 0.3)"}),
-        ("llama3", "Llama3", {"precision": "mixed(compute = bf16)"}),
-        ("lstm", "LSTMLanguageModel", {}),
-    ],
-)
-def test_a_model_of_the_zoo_makes_again_what_it_is_told(file: str, model: str, keys: dict[str, str]) -> None:
-    """The names, and the least and a middle point of what a budget chooses from; two microbatches, a whole step."""
-    spec, recipe = recipe_over(file, model, "f64", microbatches=2, batch=4, optimizer="sgd()", **keys)
-    loss, _ = elaborate_loss(spec, recipe)
-    passes = step_passes(spec, recipe)
-    at = next(at for at, one in enumerate(passes) if isinstance(one, Rematerialize))
-    kept = run_passes(loss, passes[:at], LOSS)
-    chain = chain_of(blocks_of(kept, lambda node: node_time(node, H100_NODES.machine).seconds))
-    whole = run_passes(kept, [Rematerialize("none"), *passes[at + 1 :]], GRADIENT)
-    values = leaf_values(whole) | {node.id: leaf_values(kept)[node.id] for node in kept.nodes("input")}
-    for policy in (
-        Rematerialize("none", "full"),
-        Rematerialize("none", "selective"),
-        Rematerialize("none", values=chain.values(0)),
-        Rematerialize("none", values=chain.values(len(chain) // 2)),
-    ):
-        again = run_passes(kept, [policy, *passes[at + 1 :]], GRADIENT)
-        assert_same_values(whole, again, values)
+LONG = settings().max_examples > 1000  # of `make fuzz`
+BOTH = ("optimizer", "activations")
+EVERY = [
+    (Trained(file, model, types), again, offload)
+    for (file, model), types in product(DIMS, ("f64", "bf16", "f16"))
+    for again, offload in product(AGAIN, OFFLOADS)
+]
+SOME = [
+    (Trained("gpt2", "GPT2", drop=0.3), "full", BOTH),
+    (Trained("mixtral", "Mixtral", "bf16"), "selective", BOTH),
+    (Trained("mamba", "Mamba", "f16"), "full", ("activations",)),
+    (Trained("t5", "T5"), "selective", BOTH),
+    (Trained("deepseek", "DeepSeek"), "full", BOTH),
+    (Trained("lstm", "LSTMLanguageModel"), "least", ("optimizer",)),
+    (Trained("llama3", "Llama3", "bf16"), "middle", BOTH),
+]
+
+
+@pytest.mark.parametrize(("what", "again", "offload"), EVERY if LONG else SOME, ids=str)
+def test_models_of_the_zoo_with_less_memory(what: Trained, again: str, offload: tuple[str, ...]) -> None:
+    """What has a name, and the least and a middle point of what a budget chooses from; what is dropped is the same."""
+    assert_same_with_less(what, again, offload)
