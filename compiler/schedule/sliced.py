@@ -41,19 +41,46 @@ class SlicedBlocks:
     batch: str = "batch"
     names: Sequence[str] = field(init=False)
     priced: dict[tuple[int, Sizes], Price] = field(init=False, default_factory=dict[tuple[int, Sizes], Price])
-    timed: dict[tuple[object, Sizes], float] = field(init=False, default_factory=dict[tuple[object, Sizes], float])
+    timed: dict[tuple[int, Sizes], float] = field(init=False, default_factory=dict[tuple[int, Sizes], float])
 
     def __post_init__(self) -> None:
         chain = Chain(self.step)
         self.names = chain.names
-        self.work = [{half: Counter[_Kind]() for half in HALVES} for _ in chain.names]
+        self.kinds: list[_Kind] = []
+        self.work = [{half: Counter[int]() for half in HALVES} for _ in chain.names]  # how many of each kind
+        numbers: dict[object, int] = {}
         for node in self.step:
             if node.id in chain.block and self._is_of_each(node):
                 half = "forward" if node.phase is Phase.FORWARD else "weight" if node.id in chain.weights else "input"
-                self.work[chain.block[node.id]][half][_Kind.of(node)] += 1
+                number = numbers.setdefault(_takes(node), len(numbers))
+                if number == len(self.kinds):
+                    self.kinds.append(_Kind(node, self._needs(node)))
+                self.work[chain.block[node.id]][half][number] += 1
         self.kept, self.held, self.crossing = map(
             self._types, (chain.kept_values(), chain.held_values(), chain.crossing_values())
         )
+        self.alike = self._alike()
+
+    def _alike(self) -> list[int]:
+        """For each block the first that takes the same."""
+        first: dict[object, int] = {}
+        return [
+            first.setdefault(
+                (
+                    *(frozenset(work[half].items()) for half in HALVES),
+                    *(tuple(types[block]) for types in (self.kept, self.held, self.crossing)),
+                ),
+                block,
+            )
+            for block, work in enumerate(self.work)
+        ]
+
+    def _needs(self, node: Node) -> tuple[bool, bool, bool]:
+        """Whether rows, length and context stand in a node's sizes."""
+        dims = [*dims_of(node)]
+        marks = [mark for dim in dims if (mark := marked(dim.name))]
+        of_own, of_earlier = any(number for number, _ in marks), any(not number or whole for number, whole in marks)
+        return any(dim.name == self.batch for dim in dims), of_own, of_earlier
 
     def _is_of_each(self, node: Node) -> bool:
         """Whether a later slice has such a node: its own, or its share of what is added up."""
@@ -66,7 +93,7 @@ class SlicedBlocks:
 
     def price(self, block: int, rows: int, length: int, context: int) -> Price:
         """A slice of `length` tokens behind `context` earlier ones, of a microbatch of so many rows."""
-        sizes = (rows, length, context)
+        block, sizes = self.alike[block], (rows, length, context)
         if (block, sizes) not in self.priced:
             forward, input_, weight = (self._seconds(self.work[block][half], sizes) for half in HALVES)
             crossing = self._bytes(self.crossing[block], sizes)
@@ -79,8 +106,8 @@ class SlicedBlocks:
 
     def nodes(self, block: int, half: str, sizes: Sizes) -> Iterator[tuple[Node, int]]:
         """The kernels of a block's half in these sizes, each once, and how often it runs."""
-        for kind, count in self.work[block][half].items():
-            yield self._sized(kind.node, sizes), count
+        for number, count in self.work[block][half].items():
+            yield self._sized(self.kinds[number].node, sizes), count
 
     def chunk(self, begin: int, end: int, rows: int, length: int, context: int) -> Price:
         """Several blocks one after the other, and the message of the last."""
@@ -90,12 +117,14 @@ class SlicedBlocks:
             parts[-1].transfer, parts[-1].latency, sum(p.kept_bytes for p in parts), sum(p.held_bytes for p in parts),
         )  # fmt: skip
 
-    def _seconds(self, work: Mapping[_Kind, int], sizes: Sizes) -> float:
+    def _seconds(self, work: Mapping[int, int], sizes: Sizes) -> float:
         total = 0.0
-        for kind, count in work.items():
-            if (kind, sizes) not in self.timed:
-                self.timed[kind, sizes] = self.node_s(self._sized(kind.node, sizes))
-            total += count * self.timed[kind, sizes]
+        for number, count in work.items():
+            kind = self.kinds[number]
+            key = number, kind.part_of(sizes)
+            if key not in self.timed:
+                self.timed[key] = self.node_s(self._sized(kind.node, sizes))
+            total += count * self.timed[key]
         return total
 
     def _sized(self, node: Node, sizes: Sizes) -> Node:
@@ -117,22 +146,21 @@ class SlicedBlocks:
         return sum(elements(dims) * dtype.itemsize_bytes for dims, dtype in shapes)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class _Kind:
-    """Nodes that take the same: of one operator, types and attributes."""
+    """Nodes that take the same; `needs`: whether rows, length and context stand in their sizes."""
 
     node: Node
-    key: tuple[object, ...]
+    needs: tuple[bool, bool, bool]
 
-    @staticmethod
-    def of(node: Node) -> _Kind:
-        """The kind of a node."""
-        attrs = tuple(sorted(((k, v) for k, v in node.attrs.items() if k != "key"), key=lambda item: item[0]))
-        shared = tuple((use.value == other.value) for use in node.uses for other in node.uses)
-        return _Kind(node, (node.op, tuple(use.type for use in node.uses), node.outs, attrs, shared))
+    def part_of(self, sizes: Sizes) -> Sizes:
+        """What they need of the sizes, 0 for the rest."""
+        (rows, length, context), (by_rows, by_length, by_context) = sizes, self.needs
+        return rows if by_rows else 0, length if by_length else 0, context if by_context else 0
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Kind) and self.key == other.key
 
-    def __hash__(self) -> int:
-        return hash(self.key)
+def _takes(node: Node) -> object:
+    """What says how long a node takes: its operator, types and attributes, and which operands are one."""
+    attrs = tuple(sorted(((k, v) for k, v in node.attrs.items() if k != "key"), key=lambda item: item[0]))
+    shared = tuple((use.value == other.value) for use in node.uses for other in node.uses)
+    return node.op, tuple(use.type for use in node.uses), node.outs, attrs, shared
