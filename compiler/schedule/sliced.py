@@ -96,13 +96,17 @@ class SlicedBlocks:
         block, sizes = self.alike[block], (rows, length, context)
         if (block, sizes) not in self.priced:
             forward, input_, weight = (self._seconds(self.work[block][half], sizes) for half in HALVES)
-            crossing = self._bytes(self.crossing[block], sizes)
+            crossing = self.crossing_bytes(block, sizes)
             self.priced[block, sizes] = Price(
                 forward, input_, weight,
                 crossing / self.link.bandwidth_bytes_per_s, self.link.latency_s if crossing else 0.0,
                 self._bytes(self.kept[block], sizes), self._bytes(self.held[block], sizes),
             )  # fmt: skip
         return self.priced[block, sizes]
+
+    def crossing_bytes(self, block: int, sizes: Sizes) -> int:
+        """What a slice of a block's output has."""
+        return self._bytes(self.crossing[block], sizes)
 
     def nodes(self, block: int, half: str, sizes: Sizes) -> Iterator[tuple[Node, int]]:
         """The kernels of a block's half in these sizes, each once, and how often it runs."""

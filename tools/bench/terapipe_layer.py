@@ -8,7 +8,7 @@ the sizes, read off a few graphs and proven on one more.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -89,6 +89,7 @@ class LayerCosts:
     """
 
     setting: Setting
+    sent: dict[int, int] = field(init=False, default_factory=dict[int, int])
 
     @cached_property
     def blocks(self) -> SlicedBlocks:
@@ -108,8 +109,10 @@ class LayerCosts:
 
     def crossing_bytes(self, length: int) -> int:
         """What a slice of a stage's output has."""
-        at = list(self.blocks.names).index("blocks.1")
-        return round(self.blocks.price(at, 1, length, 0).transfer * BETWEEN.bandwidth_bytes_per_s)
+        if length not in self.sent:
+            at = list(self.blocks.names).index("blocks.1")
+            self.sent[length] = self.blocks.crossing_bytes(at, (1, length, 0))
+        return self.sent[length]
 
     def seconds(self, half: str, lengths: Array, contexts: Array, rates: Rates) -> Array:
         """Of one layer, for each of many slices."""
