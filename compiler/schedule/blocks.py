@@ -115,7 +115,8 @@ class Chain:
     def _backward(self) -> None:
         """Its owner's block, but never after what it reads of the backward; the loss's gradient is the last's.
 
-        What is computed again is no gradient: it stays where it was computed first.
+        A sum of gradients alone is made where the last of them is: one tensor is sent on, not its terms. What is
+        computed again is no gradient: it stays where it was computed first.
         """
         for node in self.step:
             first = original(node, self.step)
@@ -124,7 +125,8 @@ class Chain:
             elif node.phase is Phase.BACKWARD:
                 read = [self.block[use.node] for use in node.uses if self._is_gradient(self.step[use.node])]
                 last = len(self.names) - 1
-                self.block[node.id] = min(self.number.get(_owner(node), last), *read, last)
+                summed = node.op == "add" and len(read) == len(node.uses)
+                self.block[node.id] = min(last if summed else self.number.get(_owner(node), last), *read, last)
 
     def _is_gradient(self, node: Node) -> bool:
         return node.phase is Phase.BACKWARD and original(node, self.step) is None

@@ -9,6 +9,7 @@ from partita.compiler.cost.cluster import H100_NODES
 from partita.compiler.cost.roofline import node_time
 from partita.compiler.ir.types import Phase
 from partita.compiler.schedule.blocks import blocks_of, chunk_prices, device_bytes
+from partita.compiler.schedule.chunks import chunked, names_of
 from partita.tools.specs import bind, step_of
 
 MODELS = Path(__file__).resolve().parents[3] / "specs/models"
@@ -43,3 +44,14 @@ def test_gpt2_blocks() -> None:
     assert 0.9 < layer.input_s / layer.weight_s < 1.3
     assert 0 < layer.held_bytes < 2 * layer.kept_bytes
     assert sum(device_bytes(chain, [(0, 7), (7, 15)], [0, 1])) == sum(b.static_bytes for b in chain)
+
+
+@pytest.mark.parametrize(("name", "size"), [("gpt2", "small"), ("llama3", None), ("mixer", None)])
+def test_a_gradient_is_summed_before_it_is_sent(name: str, size: str | None) -> None:
+    """One tensor goes down over a border between layers, and one comes up: the sum where the stream is forked."""
+    step = step_of(bind(str(MODELS / f"{name}.partita"), (), size))
+    blocks = blocks_of(step, MACHINE, LINK)
+    at = next(number for number, block in enumerate(blocks) if "." in block.name) + 1
+    cut = chunked(step, names_of(step, [(0, at), (at, len(blocks))]), (0, 1))
+    (down,), (up,) = cut.activations, cut.gradients
+    assert len(down) == len(up) == 1
