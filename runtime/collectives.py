@@ -61,15 +61,17 @@ class Processes:
     gloo: bool = True
     ways: Mapping[Way, dist.ProcessGroup] = field(default_factory=dict[Way, dist.ProcessGroup])
     tags: Mapping[str, count[int]] = field(init=False)
+    lines: Mapping[str, tuple[int, tuple[int, ...]]] = field(init=False)  # of each axis: its place, and who is there
     post: Post = field(default_factory=Post)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tags", {axis: count() for axis in self.groups})
+        object.__setattr__(self, "lines", {axis: self.mesh.along(self.rank, axis) for axis in self.groups})
 
     def begin(self, collective: Collective, operands: Tensors, into: Tensors = ()) -> Sent:
         """Begin a collective with the processes that differ from this one along its axis alone."""
         axis = collective.axis
-        at, peers = self.mesh.along(self.rank, axis)
+        at, peers = self.lines[axis]
         sent = _Bucket(Line(self.groups[axis], at, peers, self.gloo, self.tags[axis]), collective, operands, into)
         rules = {"all_reduce": sent.all_reduce, "all_gather": sent.all_gather, "reduce_scatter": sent.reduce_scatter}
         rules["all_to_all"] = sent.sorted_rows if collective.groups else sent.all_to_all
@@ -96,7 +98,7 @@ class Processes:
 
     def _peer(self, axis: str, place: int) -> int:
         """The rank of a place of an axis."""
-        return self.mesh.along(self.rank, axis)[1][place]
+        return self.lines[axis][1][place]
 
 
 @dataclass(frozen=True, slots=True)

@@ -313,7 +313,7 @@ def _hand_over(program: Program, microbatch: Store, step: Store) -> None:
 
 def _take(buffers: Store, inputs: Sequence[str], frees: Sequence[str]) -> list[torch.Tensor]:
     """Buffers for an instruction, which from here on owns those that it frees."""
-    taken = [buffers[name] for name in inputs]
+    taken = [*map(buffers.__getitem__, inputs)]
     for name in frees:
         del buffers[name]
     return taken

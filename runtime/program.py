@@ -371,9 +371,7 @@ class OwnBuffers(dict[str, Buffer], Generic[Buffer]):
 
     def __delitem__(self, name: str) -> None:
         """A lone microbatch's buffers are those of the update too, which frees what is the step's."""
-        if name in self:
-            super().__delitem__(name)
-        else:
+        if self.pop(name, None) is None:
             del self.step[name]
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import fx
 
 from ..ir.types import Dim, Dims, DType, Node, Use
+from .views import Views, has_view, overlaps, storage
 
 Value = fx.Node | bool | int | float
 Key = tuple[str, int]
@@ -57,11 +58,6 @@ def count(dims: Dims) -> int:
     sizes = shape(dims)
     product = math.prod(sizes)
     return AtMost(product) if any(isinstance(n, AtMost) for n in sizes) else product
-
-
-def storage(tensor: torch.Tensor) -> int:
-    """What two tensors share when one is a view of the other."""
-    return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
 
 
 def meta(value: Value) -> torch.Tensor:
@@ -109,7 +105,7 @@ class Emitter:
         self.literals: dict[str, tuple[fx.Node | int, ...]] = {}
         self.origin = ""
         self._holders: dict[int, set[Key]] = {}
-        self._views: dict[tuple[object, ...], fx.Node] = {}
+        self._views = Views()
         self._ones: dict[tuple[int, DType], fx.Node] = {}
         self._node: Node | None = None
         self._position = 0
@@ -121,6 +117,7 @@ class Emitter:
         """A tensor from outside that stands for `keys`; `owned` says that its memory may be written over."""
         node = self.graph.placeholder(name)
         node.meta["val"] = tensor
+        self._views.saw(node)
         if not owned:
             self._borrowed.add(storage(tensor))
         for key in keys:
@@ -179,7 +176,7 @@ class Emitter:
         others = [self.values[u.value] for i, u in enumerate(self._node.uses) if i != operand]
         if mine in self._borrowed or any(isinstance(o, fx.Node) and storage(meta(o)) == mine for o in others):
             return False
-        if _overlaps(meta(value)):
+        if overlaps(meta(value)):
             return False
         return all(self.lifetimes.ends(key, self._position) for key in self._holders[mine])
 
@@ -201,6 +198,7 @@ class Emitter:
         node = self.graph.create_node("call_function", op, _left_open(op, args), kwargs, name=name)
         node.meta["origin"] = self.origin
         node.meta["val"] = _run_meta(op, args, kwargs)
+        self._views.saw(node)
         return node
 
     def calls(self, op: Any, *args: Any, **kwargs: Any) -> tuple[fx.Node, ...]:
@@ -212,6 +210,7 @@ class Emitter:
         item = self.graph.create_node("call_function", operator.getitem, (node, index), name=f"{node.name}_{index}")
         item.meta["origin"] = self.origin
         item.meta["val"] = node.meta["val"][index]
+        self._views.saw(item)
         return item
 
     def tensor(self, value: Value, dtype: DType) -> fx.Node:
@@ -236,11 +235,11 @@ class Emitter:
     # ---- layout
 
     def view(self, op: Any, value: fx.Node, numbers: Sequence[int]) -> fx.Node:
-        """A view of a tensor; the same one where it was taken before, for views cost a dispatch each."""
-        key = (op, value, tuple(numbers))
-        if key not in self._views:
-            self._views[key] = self.call(op, value, list(numbers))
-        return self._views[key]
+        """A view of a tensor, the shortest way there is to it. Where autograd follows, it matters who is seen."""
+        if self.functional or any(isinstance(n, AtMost) for n in numbers):
+            return self.call(op, value, list(numbers))
+        way = self._views.way(op, value, list(numbers))
+        return way if isinstance(way, fx.Node) else self.call(*way)
 
     def permute(self, value: fx.Node, dims: Dims, order: Dims) -> fx.Node:
         """A view with the axes in another order."""
@@ -253,7 +252,7 @@ class Emitter:
         """A view of other sizes; a copy only where no view exists (the op's name tells which: view or reshape)."""
         if list(meta(value).shape) == list(sizes):
             return value
-        if _has_view(meta(value), sizes):
+        if has_view(meta(value), sizes):
             return self.view(aten.view.default, value, sizes)
         return self.call(aten.reshape.default, value, list(sizes))
 
@@ -271,7 +270,7 @@ class Emitter:
     def viewable(self, value: fx.Node, dims: Dims, groups: Sequence[Dims]) -> bool:
         """Whether `flatten` needs no copy."""
         order = [dims.index(dim) for group in groups for dim in group]
-        return _has_view(meta(value).permute(order), [count(group) for group in groups])
+        return has_view(meta(value).permute(order), [count(group) for group in groups])
 
     def align(self, value: Value, dims: Dims, target: Dims) -> Value:
         """A view that broadcasts against a tensor of `target` dims (a superset of `dims`)."""
@@ -294,24 +293,6 @@ class Emitter:
 def aligned(e: Emitter, uses: Sequence[Use], values: Sequence[Value], target: Dims) -> list[Value]:
     """Operands of an elementwise operator as views that broadcast to `target`."""
     return [e.align(value, use.dims, target) for use, value in zip(uses, values, strict=True)]
-
-
-def _overlaps(tensor: torch.Tensor) -> bool:
-    """Whether two elements may lie in one place: repeated along an axis, or seen through a window."""
-    reach = 0
-    for stride, length in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if length > 1 and stride <= reach:
-            return True
-        reach += stride * (length - 1)
-    return False
-
-
-def _has_view(tensor: torch.Tensor, sizes: Sequence[int]) -> bool:
-    try:
-        tensor.view(list(sizes))
-    except RuntimeError:
-        return False
-    return True
 
 
 _SHAPED = frozenset({aten.view.default, aten.reshape.default, aten.expand.default})

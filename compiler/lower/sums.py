@@ -1,4 +1,4 @@
-"""Sums that are gathered where they are kept: contractions and scatters add into them, without a temporary.
+"""Sums that are gathered where they are kept: contractions, scatters and sums of rows add into them at once.
 
 In: a listing. Out: the same with `lower.sum` for each add and accumulate that takes such parts in. A part from
 elsewhere (the head's share of a tied table) is not put off until the rest is there, for what it reads would live all
@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import cast
 
 from ..ir.types import Dims, Node, TensorType, Use
 from .listing import Key, Listing, frozen
+
+KINDS: Mapping[str, str] = MappingProxyType({"dot": "dot", "scatter_add": "scatter", "sum": "rows"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +77,11 @@ class _Sums:
             return [part for inner in node.uses for part in self._parts(inner, root, absorbed)]
         if node is None or set(use.dims) != dims or not _gathers(node):
             return [_Part("plain", (), (use,))]
-        if root.op == "add" and self._far(node, root):
+        if root.op == "add" and (node.op == "sum" or self._far(node, root)):
             return [_Part("plain", (), (use,))]
         absorbed.add(node.id)
-        over = cast(Dims, node.attrs["over"] if node.op == "dot" else (node.attrs["dim"],))
-        return [_Part("dot" if node.op == "dot" else "scatter", over, node.uses, node)]
+        over = cast(Dims, (node.attrs["dim"],) if node.op == "scatter_add" else node.attrs["over"])
+        return [_Part(KINDS[node.op], over, node.uses, node)]
 
     def _lone(self, use: Use, root: Node) -> Node | None:
         """The producer, if only `root`'s sum reads it and it may run where `root` runs."""
@@ -133,8 +136,10 @@ def _stretches(found: Listing) -> dict[str, int]:
 def _gathers(node: Node) -> bool:
     if node.op == "scatter_add":
         return not set(node.uses[1].dims) & set(node.outs[0].dims)
-    if node.op != "dot" or not node.outs[0].dtype.is_float or not node.outs[0].dims:
+    if node.op not in ("dot", "sum") or not node.outs[0].dtype.is_float or not node.outs[0].dims:
         return False
+    if node.op == "sum":
+        return bool(node.attrs["over"])
     a, b = node.uses
     over = cast(Dims, node.attrs["over"])
     return not (set(a.dims) & set(b.dims)) - set(over) and bool(over)

@@ -1,7 +1,8 @@
 """Kernels of contractions and of sums of them: mm and bmm over views, gathered by addmm.
 
-`lower.sum` (made by `lower/fuse.py`) is a sum whose parts are tensors, contractions and scatters; it may add into an
-accumulator. Each contraction is added in place by the matrix product itself (beta = 1): no temporary, no second pass.
+`lower.sum` (made by `lower/sums.py`) is a sum whose parts are tensors, contractions, sums of rows and scatters; it may
+add into an accumulator. Each contraction is added in place by the matrix product itself (beta = 1): no temporary, no
+second pass.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import fx
 
 from ...ir.types import Dim, Dims, Node, Use
 from ..emit import TORCH_DTYPES, Emitter, Rule, Value, count, meta, shape
-from .reductions import over_of
+from .reductions import by_product, over_of, summed
 
 aten = torch.ops.aten
 
@@ -73,7 +74,7 @@ def dot(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
 class Part:
     """One addend of `lower.sum`: which operands it takes and what is done with them."""
 
-    kind: str  # "plain", "dot" (over), "scatter" (over = the scattered dim)
+    kind: str  # "plain", "dot" (over), "rows" (summed over), "scatter" (over = the scattered dim)
     operands: tuple[int, ...]
     over: Dims
 
@@ -83,7 +84,7 @@ def parts_of(node: Node) -> list[Part]:
     found: list[Part] = []
     position = 0
     for kind, over in cast(tuple[tuple[str, Dims], ...], node.attrs["parts"]):
-        width = 1 if kind == "plain" else 2
+        width = 1 if kind in ("plain", "rows") else 2
         found.append(Part(kind, tuple(range(position, position + width)), over))
         position += width
     return found
@@ -156,11 +157,24 @@ def _add_into(e: Emitter, node: Node, values: Sequence[Value], part: Part, total
     if part.kind == "scatter":
         into = e.call(aten.clone.default, total) if e.functional else total
         return scatter_into(e, node, values, part.operands, part.over[0], into, dims)
+    if part.kind == "rows":
+        return _add_rows(e, node.uses[part.operands[0]], values[part.operands[0]], part.over, total, dims)
     roles, left, right = _matrices(e, node, values, part)
     if not e.functional and e.viewable(total, dims, [roles.left, roles.right]):
         e.call(aten.addmm_.default, e.flatten(total, dims, [roles.left, roles.right]), left, right)
         return total
     return e.call(add, total, _shaped(e, roles, e.call(aten.mm.default, left, right), dims))
+
+
+def _add_rows(e: Emitter, use: Use, value: Value, over: Dims, total: fx.Node, dims: Dims) -> fx.Node:
+    """total += Σ over the rows of a value: 1ᵀ x, added by the product."""
+    x = e.tensor(value, use.dtype)
+    inside = not e.functional and meta(x).dtype == meta(total).dtype and e.viewable(total, dims, [(), dims])
+    if inside and (product := by_product(e, x, use.dims, over, dims)) is not None:
+        e.call(aten.addmm_.default, e.flatten(total, dims, [(), dims]), *product)
+        return total
+    add = aten.add.Tensor if e.functional else aten.add_.Tensor
+    return e.call(add, total, summed(e, x, use.dims, over, dims, meta(total).dtype))
 
 
 def scatter_into(

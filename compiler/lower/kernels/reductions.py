@@ -24,23 +24,31 @@ def over_of(node: Node) -> Dims:
 
 
 def sum_(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
-    """Sum over dims. Column sums (a bias' gradient) are the product 1ᵀ x, many times faster than aten.sum."""
-    use, over = node.uses[0], over_of(node)
-    x = e.tensor(values[0], use.dtype)
-    kept = node.outs[0].dims
-    wide = TORCH_DTYPES[node.outs[0].dtype]
+    """Sum over dims."""
+    use, out = node.uses[0], node.outs[0]
+    return [summed(e, e.tensor(values[0], use.dtype), use.dims, over_of(node), out.dims, TORCH_DTYPES[out.dtype])]
+
+
+def summed(e: Emitter, x: fx.Node, dims: Dims, over: Dims, kept: Dims, wide: torch.dtype) -> fx.Node:
+    """The sum of x[dims] over some, as [kept]. Column sums are a product, where that is faster than aten.sum."""
     if not over:
-        return [e.cast(x, wide)]
+        return e.cast(x, wide)
     if meta(x).dtype != wide:
-        if wide is torch.float32 and kept and e.viewable(x, use.dims, [over, kept]):
-            return [e.reshape(e.call(kernels.column_sums, e.flatten(x, use.dims, [over, kept])), shape(kept))]
+        if wide is torch.float32 and kept and e.viewable(x, dims, [over, kept]):
+            return e.reshape(e.call(kernels.column_sums, e.flatten(x, dims, [over, kept])), shape(kept))
         x = e.cast(x, wide)
-    rows = count(over)
-    leading = e.device == "cpu" and use.dtype.is_float and kept and rows >= ROWS_FOR_PRODUCT
-    if leading and use.dims[-1] not in over and e.viewable(x, use.dims, [over, kept]):
-        product = e.call(aten.mm.default, e.ones(rows, use.dtype), e.flatten(x, use.dims, [over, kept]))
-        return [e.reshape(product, shape(kept))]
-    return [e.call(aten.sum.dim_IntList, x, [use.dims.index(d) for d in over])]
+    if (product := by_product(e, x, dims, over, kept)) is not None:
+        return e.reshape(e.call(aten.mm.default, *product), shape(kept))
+    return e.call(aten.sum.dim_IntList, x, [dims.index(d) for d in over])
+
+
+def by_product(e: Emitter, x: fx.Node, dims: Dims, over: Dims, kept: Dims) -> tuple[fx.Node, fx.Node] | None:
+    """1ᵀ[1, over] and x[over, kept], whose product sums columns (a bias' gradient); None where aten.sum is as fast."""
+    leading = e.device == "cpu" and meta(x).is_floating_point() and kept and count(over) >= ROWS_FOR_PRODUCT
+    if not leading or dims[-1] in over or not e.viewable(x, dims, [over, kept]):
+        return None
+    kind = next(ours for ours, theirs in TORCH_DTYPES.items() if theirs == meta(x).dtype)
+    return e.ones(count(over), kind), e.flatten(x, dims, [over, kept])
 
 
 def reduction(op: Any) -> Rule:
