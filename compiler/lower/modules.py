@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx
@@ -73,6 +73,8 @@ METHODS: Mapping[Any, str] = MappingProxyType(
         torch.ops.aten.addmm.default: "addmm",
         torch.ops.aten.addmm_.default: "addmm_",
         torch.ops.aten.add_.Tensor: "add_",
+        torch.ops.aten.sub_.Tensor: "sub_",
+        torch.ops.aten.mul_.Tensor: "mul_",
     }
 )
 
@@ -237,6 +239,8 @@ def _statement(node: fx.Node, dead: Sequence[str]) -> list[str]:
     called = f"{_text(node.args[0])}.{METHODS[node.target]}" if method else _target(node.target)
     head = f"{left} = {called}(" if left else f"{called}("
     given = _arguments(node)[method:]
+    if node.target in VIEWS and (numbers := cast("list[int]", node.args[1])):
+        given = [_text(number) for number in numbers]  # to read a list costs as much again as the view
     gone = [*dead, *unused]
     drop = f"del {', '.join(gone)}" if gone else ""
     place = f"  # {node.meta['origin']}"
@@ -244,7 +248,7 @@ def _statement(node: fx.Node, dead: Sequence[str]) -> list[str]:
     if len(line) + len(drop) <= LONG:
         return [f"{line}; {drop}{place}" if drop else f"{line}{place}"]
     drops = [f"del {names}{place}" for names in _rows(gone)]
-    if len(line) <= LONG:
+    if len(line) <= LONG or node.target in VIEWS:
         return [f"{line}{place}", *drops]
     lines = [f"{head}{place}"]
     for text, value in zip(given, [*node.args, *node.kwargs.values()][method:], strict=True):

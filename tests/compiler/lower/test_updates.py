@@ -114,7 +114,7 @@ def test_no_second_copy_of_the_parameters_lives() -> None:
     assert found.memory.peak_bytes == 3 * 6 * 4000  # parameters, momenta, gradients
     _, sources = compile_graphs({"step": graph}, {}, {})
     assert "copy_" not in sources["update"]
-    assert len(re.findall(r"aten\.\w+_\.Tensor", sources["update"])) == 2 * 6
+    assert len(re.findall(r"\.(?:add|sub)_\(", sources["update"])) == 2 * 6
 
 
 @pytest.mark.parametrize("name", TARGETS)
