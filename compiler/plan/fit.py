@@ -162,6 +162,7 @@ class Fitter:
 def offloaded(parts: Parts, alone: bool) -> Parts:
     """What a device keeps of parts whose optimizer lies on its host. alone: a gradient goes down where it is made."""
     known: dict[int, Weights] = {}
+    made: dict[int, Part] = {}  # alike layers stay one object
 
     def moved(own: Weights) -> Weights:
         if id(own) not in known:
@@ -176,4 +177,6 @@ def offloaded(parts: Parts, alone: bool) -> Parts:
         size = one.own.gradient_bytes if alone else 0
         return replace(one, weights=moved(one.weights), own=moved(one.own), momentary=one.momentary + size)
 
-    return replace(parts, parts=tuple(map(part, parts.parts)), updating=0)
+    for one in parts.parts:
+        made[id(one)] = made.get(id(one)) or part(one)
+    return replace(parts, parts=tuple(made[id(one)] for one in parts.parts), updating=0)

@@ -61,6 +61,7 @@ class Layouts:
     _weights: dict[Weights, Weights] = field(default_factory=dict[Weights, Weights])
     _parts: dict[Unit, Parts] = field(default_factory=dict[Unit, Parts])
     _least: dict[Unit, float] = field(default_factory=dict[Unit, float])
+    _prices: dict[Mesh, Prices] = field(default_factory=dict[Mesh, Prices])
 
     def parts(self, unit: Unit) -> Parts:
         """What each block takes. Raises SpecError where a pin cannot be."""
@@ -68,7 +69,7 @@ class Layouts:
             solved = self._base(unit)
             found = self._at(unit)
             names = self.thin.whole([part.name for part in found.parts])
-            self._parts[unit] = found.parts_with(Prices(solved.mesh, self.cluster), names)
+            self._parts[unit] = found.parts_with(self._on(solved.mesh), names)
         return self._parts[unit]
 
     def least_s(self, unit: Unit) -> float:
@@ -76,7 +77,7 @@ class Layouts:
         if unit not in self._least:
             found = self._rough(replace(unit, inner=(), alone=False))
             names = self.thin.whole([part.name for part in found.parts])
-            self._least[unit] = found.least_s(Prices(Mesh(()), self.cluster), names, unit.devices)
+            self._least[unit] = found.least_s(self._on(Mesh(())), names, unit.devices)
         return self._least[unit]
 
     def model_flops(self) -> float:
@@ -102,7 +103,7 @@ class Layouts:
     def _rough(self, unit: Unit) -> Rough:
         if unit not in self._read:
             solved = self._base(unit)
-            local, prices = self._step(unit, solved.way), Prices(solved.mesh, self.cluster)
+            local, prices = self._step(unit, solved.way), self._on(solved.mesh)
             if unit.devices > 1:
                 local = localize(self._laid(local, solved, prices), solved.mesh, (0,) * len(solved.mesh.axes))
             found = rough(local, prices)
@@ -113,6 +114,10 @@ class Layouts:
             )
             self._read[unit] = replace(found, parts=tuple(kept))
         return self._read[unit]
+
+    def _on(self, mesh: Mesh) -> Prices:
+        """The prices on a mesh, what has been priced remembered."""
+        return self._prices.setdefault(mesh, Prices(mesh, self.cluster))
 
     def _laid(self, step: Graph, solved: Solved, prices: Prices) -> Graph:
         strategies = carried(step, solved.strategies)
@@ -145,7 +150,7 @@ class Layouts:
         """Of steps that compute the same, the one that takes least time on the mesh; one device runs the first."""
         if mesh.devices == 1:
             return Solved(mesh, wishes, {}, 0)
-        prices, found = Prices(mesh, self.cluster), list[tuple[float, int, Mapping[str, Strategy]]]()
+        prices, found = self._on(mesh), list[tuple[float, int, Mapping[str, Strategy]]]()
         for way, graph in enumerate(graphs):
             folded = fold(graph)
             chosen = choices(folded, mesh, wishes)

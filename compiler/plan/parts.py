@@ -78,8 +78,8 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """parts: of the whole model, in order. common_s: once a step on every device. updating: bytes that the update
-    needs for a moment. core_s: of a microbatch, without what is computed again."""
+    """parts: of the whole model, in order; alike layers are one object. common_s: once a step on every device.
+    updating: bytes that the update needs for a moment. core_s: of a microbatch, without what is computed again."""
 
     parts: tuple[Part, ...]
     common_s: float
@@ -111,12 +111,9 @@ class Term:
 
     def towards(self, other: Term, share: float) -> Term:
         """On the line from this through another one, so far on: all of it is linear in the rows."""
-        return replace(
-            self,
-            arithmetic_s=_on_line(self.arithmetic_s, other.arithmetic_s, share),
-            traffic_s=_on_line(self.traffic_s, other.traffic_s, share),
-            bytes_=_on_line(self.bytes_, other.bytes_, share),
-        )
+        arithmetic = _on_line(self.arithmetic_s, other.arithmetic_s, share)
+        traffic, bytes_ = _on_line(self.traffic_s, other.traffic_s, share), _on_line(self.bytes_, other.bytes_, share)
+        return Term(self.part, self.half, self.again, arithmetic, traffic, self.free, self.message, bytes_)
 
 
 @dataclass(frozen=True)
@@ -160,7 +157,8 @@ class Rough:
             replace(part, forward_s=one[0], input_s=one[1], weight_s=one[2])
             for part, one in zip(self.parts, seconds, strict=True)
         ]
-        return Parts(whole(parts, names), self.common_s, self.updating, core)
+        by_name = {part.name: part for part in parts}
+        return Parts(tuple(by_name[name] for name in names), self.common_s, self.updating, core)
 
 
 def rough(local: Graph, prices: Prices) -> Rough:
@@ -312,16 +310,3 @@ def _momentary(local: Graph, chain: Chain, kept: Sequence[int], weights: Sequenc
         elif node.phase is Phase.UPDATE:
             updating = max(updating, more)
     return found, updating
-
-
-def whole(parts: Sequence[Part], names: Sequence[str]) -> tuple[Part, ...]:
-    """The parts of the whole model, each a copy of what stands for it, under its own number."""
-    by_name = {part.name: part for part in parts}
-    seen: Counter[str] = Counter()
-    found: list[Part] = []
-    for name in names:
-        chain, dot, number = name.rpartition(".")
-        own = name if not dot or not number.isdecimal() else f"{chain}.{seen[chain]}"
-        seen[chain] += 1
-        found.append(replace(by_name[name], name=own))
-    return tuple(found)

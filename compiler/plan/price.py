@@ -25,12 +25,12 @@ from ..cost.cluster import BUCKET_BYTES, Cluster
 from ..ir.layout import PIPE, Mesh
 from ..partition.choices import DATA
 from ..schedule.blocks import chunk_prices
-from ..schedule.forms import FormFault, build, parse_form
+from ..schedule.forms import FormFault, computing, parse_form
 from ..schedule.place import Block, PlaceFault, by_hand, in_flight
-from ..schedule.simulate import Price, by_chunk, simulate
+from ..schedule.simulate import Price, by_chunk, makespan
 from .parts import Part, Parts, Weights
 from .space import Choice
-from .stages import Load, cut, stage_bytes
+from .stages import Load, Stage, cut, stage_of
 
 STEADY = 2  # times the stages: after so many microbatches a schedule repeats itself
 WHOLE = frozenset({"1f1b", "gpipe", "interleaved"})  # whose backward is not in halves
@@ -95,7 +95,14 @@ class Pricing:
     @cached_property
     def kinds(self) -> list[tuple[Part, int]]:
         """Parts that differ, and how many there are of each."""
-        return list(Counter(replace(part, name="") for part in self.parts.parts).items())
+        first = {id(part): part for part in self.parts.parts}
+        return [(first[one], often) for one, often in Counter(map(id, self.parts.parts)).items()]
+
+    @cached_property
+    def _kind_of(self) -> list[int]:
+        """Of each part the number of its kind."""
+        numbers = {id(part): number for number, (part, _) in enumerate(self.kinds)}
+        return [numbers[id(part)] for part in self.parts.parts]
 
     @cached_property
     def microbatch_s(self) -> float:
@@ -118,7 +125,8 @@ class Pricing:
             if data == 1:
                 return 0.0
             launch = self.cluster.machine.launch_s
-            return sum(self.cluster.collective_s(op, size, mesh, DATA) + launch for size in sizes)
+            each = {size: self.cluster.collective_s(op, size, mesh, DATA) + launch for size in set(sizes)}
+            return sum(each[size] for size in sizes)
 
         def part(size: int, stage: int) -> int:
             return -(-size // data) if zero >= stage else size
@@ -141,14 +149,15 @@ class Pricing:
         """The chain of blocks."""
         key = (choice.data, choice.zero, choice.pipe, choice.microbatches > 1)
         if key not in self._blocks:
-            self._blocks[key] = [self._block(part, choice) for part in self.parts.parts]
+            made = [self._block(part, choice) for part, _ in self.kinds]
+            self._blocks[key] = [made[kind] for kind in self._kind_of]
         return self._blocks[key]
 
     def _block(self, part: Part, choice: Choice) -> Block:
         more = self.shared(part, choice)
         link = self.cluster.link(choice.mesh, PIPE) if choice.pipe > 1 else None
         return Block(
-            part.name, part.forward_s + more.forward_s, part.input_s + more.input_s, part.weight_s + more.weight_s,
+            "", part.forward_s + more.forward_s, part.input_s + more.input_s, part.weight_s + more.weight_s,
             part.crossing / link.bandwidth_bytes_per_s if link else 0.0,
             link.latency_s if link and part.crossing else 0.0,
             more.static + (more.gradients if choice.microbatches > 1 else 0), part.kept, part.held,
@@ -238,7 +247,7 @@ class Pricing:
         blocks = self.blocks(choice)
         once = sum(s.reduce_s + s.update_s for s in (self.shared(part, choice) for part in self.parts.parts))
         seconds = choice.microbatches * sum(b.compute_s for b in blocks) + once + self.parts.common_s
-        held = stage_bytes(self.load(choice), 0, len(blocks), 1, self.parts.updating)
+        held = stage_of(self.load(choice), 0, len(blocks)).peak(1, self.parts.updating)
         return Priced(choice, seconds, (held,)) if held <= self.limit else None
 
     def _cuts(self, choice: Choice, balance: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -267,7 +276,7 @@ class Pricing:
             found = cut(load, choice.pipe, flying, self.limit, self.parts.updating)
             if found is None:
                 return None
-            ends = found
+            return found
         else:  # each chunk as if on a device of its own: they are alike, and so are devices
             found = cut(load, len(placement))
             assert found is not None, "the space has no more chunks than blocks"
@@ -316,19 +325,18 @@ class Pricing:
         self, choice: Choice, ends: Sequence[int], placement: Sequence[int], flights: Flights
     ) -> list[int]:
         """The peak of each device. Of a device with several chunks: each alone, and what the others keep beside it."""
-        load, cuts = self.load(choice), list(pairwise((0, *ends)))
-        found: list[int] = []
-        for device in range(choice.pipe):
-            own = [one for one, home in zip(cuts, placement, strict=True) if home == device]
-            kept = [sum(load.kept[begin:end]) for begin, end in own]
-            static = [sum(load.static[begin:end]) for begin, end in own]
-            peaks = [0]
-            for numbers in flights[device]:
-                flying = sum(number * size for number, size in zip(numbers, kept, strict=True))
-                for at, (begin, end) in enumerate(own):
-                    if numbers[at]:
-                        alone = stage_bytes(load, begin, end, numbers[at], self.parts.updating)
-                        peaks.append(alone + sum(static) - static[at] + flying - numbers[at] * kept[at])
+        load, found = self.load(choice), list[int]()
+        own: list[list[Stage]] = [[] for _ in range(choice.pipe)]
+        for (begin, end), home in zip(pairwise((0, *ends)), placement, strict=True):
+            own[home].append(stage_of(load, begin, end))
+        for stages, device in zip(own, flights, strict=True):
+            static, peaks = sum(stage.static for stage in stages), [0]
+            for numbers in device:
+                flying = sum(number * stage.kept for number, stage in zip(numbers, stages, strict=True))
+                for number, stage in zip(numbers, stages, strict=True):
+                    if number:
+                        beside = static - stage.static + flying - number * stage.kept
+                        peaks.append(stage.peak(number, self.parts.updating) + beside)
             found.append(max(peaks))
         return found
 
@@ -339,7 +347,7 @@ class Pricing:
         few = min(choice.microbatches, STEADY * choice.pipe)
         form = parse_form(choice.schedule)
         by = by_chunk(prices)
-        seconds = float(simulate(build(form, choice.pipe, few, by), by).makespan)
+        seconds = float(makespan(computing(form, choice.pipe, few, by), by))
         if choice.microbatches > few:
             busy = [0.0] * choice.pipe
             for price, device in zip(prices, form.placement(choice.pipe), strict=True):
@@ -364,7 +372,7 @@ def _in_flight(schedule: str, stages: int, microbatches: int) -> Flights:
         return [[(min(microbatches, stages - device),)] for device in range(stages)]
     if schedule == "gpipe":
         return [[(microbatches,)]] * stages
-    return in_flight(build(parse_form(schedule), stages, microbatches))
+    return in_flight(computing(parse_form(schedule), stages, microbatches))
 
 
 def _compute_s(price: Price) -> float:

@@ -28,16 +28,31 @@ class Load:
     ending: Sequence[int]
 
 
-def stage_bytes(load: Load, begin: int, end: int, flying: int, updating: int) -> int:
-    """The peak of a device with these blocks, so many microbatches in flight."""
-    static, here, most = sum(load.static[begin:end]), 0, 0
-    ending = sum(load.ending[begin:end])
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A device's blocks, added up. most: bytes of one microbatch at their highest, with what is beyond it."""
+
+    static: int
+    kept: int
+    most: int
+    ending: int
+
+    def peak(self, flying: int, updating: int) -> int:
+        """Of a device with these blocks, so many microbatches in flight."""
+        return self.static + max(self.most + max(0, flying - 1) * self.kept, self.ending + updating)
+
+
+def stage_of(load: Load, begin: int, end: int) -> Stage:
+    """The blocks from one to before another."""
+    here, most, ending = 0, 0, sum(load.ending[begin:end])
     late = ending
-    for at in range(begin, end):
-        here += load.kept[at]
-        late -= load.ending[at]
-        most = max(most, here + late + load.momentary[at])
-    return static + max(most + max(0, flying - 1) * here, ending + updating)
+    for kept, after, momentary in zip(
+        load.kept[begin:end], load.ending[begin:end], load.momentary[begin:end], strict=True
+    ):
+        here += kept
+        late -= after
+        most = max(most, here + late + momentary)
+    return Stage(sum(load.static[begin:end]), here, most, ending)
 
 
 def cut(

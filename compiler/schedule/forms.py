@@ -118,6 +118,12 @@ def parse_form(text: str) -> Form:
 
 def build(form: Form, devices: int, microbatches: int, prices: Prices = equal) -> Schedule:
     """The schedule. `prices` steer those that are found by a list scheduler. Raises FormFault where there is none."""
+    plain = computing(form, devices, microbatches, prices)
+    return complete(plain.name, plain.shape, plain.actions)
+
+
+def computing(form: Form, devices: int, microbatches: int, prices: Prices = equal) -> Schedule:
+    """The schedule without messages and what gradients need: just in which order devices compute. Raises FormFault."""
     assert devices >= 1, "a pipeline has a device"
     assert microbatches >= 1, "a step has a microbatch"
     shape = Shape(form.placement(devices), (form.count,) * microbatches)
@@ -126,4 +132,4 @@ def build(form: Form, devices: int, microbatches: int, prices: Prices = equal) -
         raise FormFault(
             f"{units:,} (chunk, microbatch, slice) are more than {MOST_UNITS:,}", "fewer microbatches or slices"
         )
-    return complete(str(form), shape, FORMS[form.name].orders(shape, prices))
+    return Schedule(str(form), shape, tuple(map(tuple, FORMS[form.name].orders(shape, prices))))

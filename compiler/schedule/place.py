@@ -14,14 +14,16 @@ blocks like any other, at the ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
+from operator import le
 
 from ..integer import Integer
 from .actions import Kind, Schedule
 
 SOLVER_S = 5.0
+_ENDS = frozenset({Kind.BACKWARD, Kind.WEIGHT})  # of what a microbatch keeps
 FIRST = 2  # columns of the integer program before y
 
 
@@ -89,20 +91,25 @@ def in_flight(schedule: Schedule) -> list[list[tuple[int, ...]]]:
     """For each device the largest numbers in flight at one time, chunk by chunk; those below others are left out."""
     found: list[list[tuple[int, ...]]] = []
     for device, actions in enumerate(schedule.actions):
-        chunks = schedule.shape.chunks(device)
-        alive, seen = [0] * len(chunks), set[tuple[int, ...]]()
+        at = {chunk: place for place, chunk in enumerate(schedule.shape.chunks(device))}
+        alive, seen = [0] * len(at), set[tuple[int, ...]]()
         for action in actions:
             if action.kind is Kind.FORWARD:
-                alive[chunks.index(action.chunk)] += 1
+                alive[at[action.chunk]] += 1
                 seen.add(tuple(alive))
-            elif action.kind in (Kind.BACKWARD, Kind.WEIGHT):
-                alive[chunks.index(action.chunk)] -= 1
-        found.append(sorted(one for one in seen if not any(_below(one, other) for other in seen)))
+            elif action.kind in _ENDS:
+                alive[at[action.chunk]] -= 1
+        found.append(_largest(seen))
     return found
 
 
-def _below(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+def _largest(seen: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Those that no other one is above: it would have the larger sum."""
+    found: list[tuple[int, ...]] = []
+    for one in sorted(seen, key=sum, reverse=True):
+        if not any(all(map(le, one, other)) for other in found):
+            found.append(one)
+    return sorted(found)
 
 
 def place(

@@ -112,6 +112,65 @@ def simulate(schedule: Schedule, prices: Prices, static_bytes: Sequence[int] | N
     return Timeline(schedule, tuple(tuple(spans) for spans in run.spans), messages, peaks)
 
 
+def makespan(orders: Schedule, prices: Prices) -> Seconds:
+    """When a schedule ends, from the order of its computing alone: what `simulate` finds once `complete` has written
+    its messages down, in a third of the time."""
+    shape, count = orders.shape, len(orders.actions)
+    at, now, ways = [0] * count, list[Seconds]([0] * count), _Ways(shape.placement, prices)
+    moved = True
+    while moved:
+        moved = False
+        for device, actions in enumerate(orders.actions):
+            while at[device] < len(actions):
+                action = actions[at[device]]
+                begin = ways.ready(action, now[device])
+                if begin is None:
+                    break
+                now[device] = begin + prices(action.chunk, action.microbatch, action.slice).seconds(action.kind)
+                ways.send(action, now[device])
+                at[device] += 1
+                moved = True
+    assert all(done == len(actions) for done, actions in zip(at, orders.actions, strict=True)), "devices wait for ever"
+    for chunk, device in enumerate(shape.placement):
+        now[device] += prices(chunk, 0, 0).reduce
+    return max(end + prices(0, 0, 0).update for end in now)
+
+
+@dataclass
+class _Ways:
+    """Messages between devices: those of one way follow one another, and none is taken in before an earlier one."""
+
+    placement: Sequence[int]
+    prices: Prices
+    arrival: dict[tuple[bool, int, int, int], Seconds] = field(  # forward or not, then what it is read by
+        init=False, default_factory=dict[tuple[bool, int, int, int], Seconds]
+    )
+    free: dict[tuple[int, int], Seconds] = field(init=False, default_factory=dict[tuple[int, int], Seconds])
+    latest: dict[tuple[int, int], Seconds] = field(init=False, default_factory=dict[tuple[int, int], Seconds])
+
+    def ready(self, action: Action, now: Seconds) -> Seconds | None:
+        """When a device that is free now can begin; None where what is read is not sent yet."""
+        kind, microbatch, chunk, part = action
+        forward, placement = kind is Kind.FORWARD, self.placement
+        before = chunk - 1 if forward else chunk + 1
+        if kind is Kind.WEIGHT or not 0 <= before < len(placement) or placement[before] == placement[chunk]:
+            return now
+        arrival = self.arrival.get((forward, microbatch, chunk, part))
+        return None if arrival is None else max(now, arrival)
+
+    def send(self, action: Action, now: Seconds) -> None:
+        """What follows an action, once it is done."""
+        kind, microbatch, chunk, part = action
+        forward, placement = kind is Kind.FORWARD, self.placement
+        reader = chunk + 1 if forward else chunk - 1
+        if kind is Kind.WEIGHT or not 0 <= reader < len(placement) or placement[reader] == placement[chunk]:
+            return
+        price, way = self.prices(min(chunk, reader), microbatch, part), (placement[chunk], placement[reader])
+        self.free[way] = free = max(now, self.free.get(way, 0)) + price.transfer
+        self.latest[way] = latest = max(self.latest.get(way, 0), free + price.latency)
+        self.arrival[forward, microbatch, reader, part] = latest
+
+
 @dataclass
 class _Run:
     """Follows every device as far as its messages have been sent."""

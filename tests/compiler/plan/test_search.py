@@ -23,7 +23,7 @@ from partita.compiler.elaborate.recipes import load_recipe
 from partita.compiler.ir.graph import Graph
 from partita.compiler.ir.types import DType
 from partita.compiler.plan.plan import Planner, planner
-from partita.compiler.plan.stages import Load, cut, stage_bytes
+from partita.compiler.plan.stages import Load, cut, stage_of
 
 LONG = settings().max_examples > 1000  # of `make fuzz`
 RATES = {DType.F32: 2e13, DType.BF16: 3e14}
@@ -123,7 +123,7 @@ def test_stages_are_cut_as_well_as_they_can_be(
     def ways(begin: int, stage: int) -> Iterator[float]:
         last = stage == stages - 1
         for end in range(count if last else begin + 1, count + 1):
-            if begin < end and stage_bytes(load, begin, end, flights[stage], 0) <= limit:
+            if begin < end and stage_of(load, begin, end).peak(flights[stage], 0) <= limit:
                 here = sum(load.seconds[begin:end])
                 yield from ([here] if last else (max(here, rest) for rest in ways(end, stage + 1)))
 
@@ -132,7 +132,7 @@ def test_stages_are_cut_as_well_as_they_can_be(
     if found is not None and best is not None:
         cuts = list(zip((0, *found[:-1]), found, strict=True))
         assert max(sum(load.seconds[a:b]) for a, b in cuts) == pytest.approx(best, rel=1e-6)
-        assert all(stage_bytes(load, a, b, f, 0) <= limit for (a, b), f in zip(cuts, flights, strict=False))
+        assert all(stage_of(load, a, b).peak(f, 0) <= limit for (a, b), f in zip(cuts, flights, strict=False))
 
 
 def test_what_is_pinned_is_kept() -> None:

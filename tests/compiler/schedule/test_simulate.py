@@ -9,10 +9,10 @@ import pytest
 from generators.schedules import prices, schedules
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from partita.compiler.schedule.actions import Schedule, Shape, one_chunk_each
+from partita.compiler.schedule.actions import COMPUTE, Schedule, Shape, one_chunk_each
 from partita.compiler.schedule.forms import build, parse_form
 from partita.compiler.schedule.greedy import greedy
-from partita.compiler.schedule.simulate import Price, Seconds, Timeline, by_chunk, simulate
+from partita.compiler.schedule.simulate import Price, Seconds, Timeline, by_chunk, makespan, simulate
 from partita.compiler.schedule.transfers import complete
 from partita.compiler.schedule.verify import most_in_flight
 
@@ -81,6 +81,8 @@ def test_a_timeline_keeps_order_and_work(schedule: Schedule, data: st.DataObject
     shape = schedule.shape
     priced = data.draw(prices(shape.last + 1))
     found = simulate(schedule, by_chunk(priced))
+    computing = tuple(tuple(one for one in actions if one.kind in COMPUTE) for actions in schedule.actions)
+    assert makespan(Schedule(schedule.name, shape, computing), by_chunk(priced)) == found.makespan
     for device, spans in enumerate(found.spans):
         assert all(one.end <= two.begin for one, two in pairwise(spans))
         work = sum(priced[c].forward + priced[c].input + priced[c].weight for c in shape.chunks(device))
