@@ -13,6 +13,7 @@ from pathlib import Path
 from .base.diagnostic import Diagnostic, Diagnostics, Label, SpecError, did_you_mean
 from .base.span import Source
 from .cost.cluster import Cluster, Level, Link
+from .cost.host import USUAL, Host
 from .cost.roofline import Machine
 from .elaborate.kinds import Word
 from .elaborate.load import Spec, load
@@ -61,7 +62,8 @@ def cluster_of(spec: Spec, name: str) -> Cluster:
     if others:
         title = f"the cluster `{name}` has devices of several kinds"
         raise SpecError(Diagnostic("E0416", title, (Label(others[0].span),), hint="a record for each kind"))
-    return Cluster(_machine(device, name), _whole(device.values["memory"]), tuple(_levels(section, name, device)))
+    levels = tuple(_levels(section, name, device))
+    return Cluster(_machine(device, name), _whole(device.values["memory"]), levels, host=_host(device))
 
 
 def _machine(device: Section, name: str) -> Machine:
@@ -74,6 +76,12 @@ def _machine(device: Section, name: str) -> Machine:
     rates.setdefault(DType.F32, max(rates.values()))
     launch = _figure(values["launch"]) if "launch" in values else LAUNCH_S
     return Machine(rates, rates[DType.F32], _figure(values["bandwidth"]), launch)
+
+
+def _host(device: Section) -> Host:
+    """What joins the device to its host."""
+    link = device.values.get("host_link", USUAL.link_bytes_per_s)
+    return Host(_figure(link), _figure(device.values.get("host_memory", USUAL.memory_bytes_per_s)))
 
 
 def _levels(section: Section, name: str, device: Section) -> Iterator[Level]:

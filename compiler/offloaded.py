@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 from ..runtime.program import is_step
 from .base.diagnostic import Diagnostic, SpecError
-from .cost.cluster import H100_NODES
-from .cost.host import LINK_BYTES_PER_S
-from .cost.roofline import Machine, node_time
+from .cost.cluster import H100_NODES, Cluster
+from .cost.roofline import node_time
 from .ir.graph import Graph
 from .passes.offload import Offload, hosted
 from .passes.offload_activations import OffloadActivations, cheaper_to_move
@@ -26,11 +25,11 @@ OPTIMIZER, ACTIVATIONS = "optimizer", "activations"
 
 
 def offloaded(
-    graphs: Mapping[str, Graph], spread: Spread, kinds: Collection[str], machine: Machine = H100_NODES.machine
+    graphs: Mapping[str, Graph], spread: Spread, kinds: Collection[str], cluster: Cluster = H100_NODES
 ) -> tuple[dict[str, Graph], Spread]:
     """The graphs of a build, and of the devices and stages that run others, with what is kept on the host there.
 
-    machine: what computing again is priced on. Raises SpecError E0416 for activations of a pipeline's stages.
+    cluster: what computing again and copies are priced on. Raises SpecError E0416 for a pipeline's activations.
     """
     found = dict(graphs)
     if OPTIMIZER in kinds:
@@ -39,16 +38,17 @@ def offloaded(
         if spread.stages:
             title = "activations of a pipeline's stages do not go to the host yet"
             raise SpecError(Diagnostic("E0416", title, hint="offload = optimizer; recompute = full"))
-        found = _activations(found, machine)
-        spread = replace(spread, variants=tuple(_activations(some, machine) for some in spread.variants))
+        found = _activations(found, cluster)
+        spread = replace(spread, variants=tuple(_activations(some, cluster) for some in spread.variants))
     return found, spread
 
 
-def _activations(graphs: Mapping[str, Graph], machine: Machine) -> dict[str, Graph]:
+def _activations(graphs: Mapping[str, Graph], cluster: Cluster) -> dict[str, Graph]:
     """What the backward reads later goes down where that takes less time than making it again."""
 
     def moved(graph: Graph) -> Graph:
-        values = cheaper_to_move(graph, lambda node: node_time(node, machine).seconds, LINK_BYTES_PER_S)
+        link = cluster.host.link_bytes_per_s
+        values = cheaper_to_move(graph, lambda node: node_time(node, cluster.machine).seconds, link)
         return OffloadActivations(values)(graph)
 
     return {name: moved(graph) if is_step(name) else graph for name, graph in graphs.items()}

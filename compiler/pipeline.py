@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from .base.diagnostic import Diagnostic, SpecError
 from .budget import Target, within_budget
-from .cost.cluster import Cluster
+from .cost.cluster import H100_NODES, Cluster
 from .cost.table import Table
 from .devices import factored, laid_out, machines, partitioned, recipe_cluster, wishes_of
 from .elaborate import check
@@ -345,7 +345,7 @@ def compile_recipe(
         wanted = Pipeline(plan.schedule, plan.balance, *priced)
         lying = piped(trained, lying, inner.across(PIPE, mesh), wanted, dump)
         check_dumped(lying, steps, dump)
-    graphs, lying = offloaded(graphs, lying, plan.offload, priced[0].machine)
+    graphs, lying = offloaded(graphs, lying, plan.offload, priced[0])
     return lower(
         graphs, record, foretold, folder, device=device, dump=dump, files=files, kernels=packages, spread=lying,
         table=table,
@@ -360,7 +360,8 @@ def step_footprint(spec: Spec, recipe: Recipe, *, device: str = "cpu") -> Footpr
     from .lower.build import graph_footprint
     from .lower.outside import ALONE
 
-    steps, _ = offloaded(step_graphs(spec, recipe, device), ALONE, () if recipe.plan is None else recipe.plan.offload)
+    kinds, cluster = (recipe.plan or Plan()).offload, recipe_cluster(spec, recipe) or H100_NODES
+    steps, _ = offloaded(step_graphs(spec, recipe, device), ALONE, kinds, cluster)
     found = [graph_footprint(step, device) for step in steps.values()]
     return max(found, key=lambda one: one.memory.peak_bytes)
 

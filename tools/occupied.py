@@ -79,6 +79,7 @@ def to_json(name: str, found: Footprint, kept: Mapping[str, int]) -> dict[str, A
     return {
         "name": name,
         "peak_bytes": memory.peak_bytes,
+        "host_bytes": found.host_bytes,
         "at": memory.at,
         "owners": {owner.value: memory.of(owner) for owner in Owner},
         "layers": [{"layer": row.name, **{o.value: n for o, n in row.owners.items()}} for row in rows_of(memory)],
@@ -97,6 +98,8 @@ def print_occupied(name: str, found: Footprint, kept: Mapping[str, int], console
     console.print(f"[bold]{name}[/bold]  {bytes_text(memory.peak_bytes)} at the peak of a step: {who_owns(memory)}")
     if memory.at:
         console.print(f"  at {memory.at}", markup=False)
+    if found.host_bytes:
+        console.print(f"  on the host: {bytes_text(found.host_bytes)}")
     rows = rows_of(memory)
     columns = [owner for owner in Owner if memory.of(owner)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

@@ -22,6 +22,7 @@ from types import MappingProxyType
 
 from ..ir.layout import Mesh
 from ..ir.types import DType
+from .host import USUAL, Host
 from .roofline import Machine
 
 BUCKET_BYTES = 25 << 20  # of gradients, sent together: as DistributedDataParallel does (its bucket_cap_mb)
@@ -45,12 +46,14 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Devices of one kind, and how they are joined, the innermost level first. messages: timed on the innermost."""
+    """Devices of one kind, and how they are joined, the innermost level first. messages: timed on the innermost. host:
+    of each device."""
 
     machine: Machine
     memory_bytes: int
     levels: tuple[Level, ...]
     messages: tuple[Message, ...] = ()
+    host: Host = USUAL
 
     @property
     def devices(self) -> int:

@@ -222,6 +222,8 @@ DEVICE = Schema(
             for name in ("f64", "f32", "tf32", "bf16", "f16", "fp8")
         ),
         Key("launch", Amount(Dimension.SECONDS), "of a kernel"),
+        Key("host_link", Amount(Dimension.BYTES_PER_S), "to its host's memory, each way"),
+        Key("host_memory", Amount(Dimension.BYTES_PER_S), "of its host's memory, its share of it"),
     ),
     argument=Choice(noun="the device's name"),
 )

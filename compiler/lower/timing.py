@@ -8,6 +8,7 @@ own work; messages between devices are priced by `cost/cluster.py`.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,8 +21,9 @@ from torch._ops import OpOverload
 
 from ...runtime.call import Call
 from ...runtime.calls import call_of, traced
-from ...runtime.program import Program, Run
+from ...runtime.program import Fetch, Offload, Program, Run
 from ..cost.table import Table, roofline_s
+from ..ir.types import DType
 from ..schedule.actions import COMPUTE, Kind, Schedule
 from ..schedule.simulate import Price, Prices, simulate
 from .modules import Module
@@ -78,6 +80,8 @@ def step_time(program: Program, modules: Mapping[str, Module], table: Table) -> 
     stages = ((name, instructions, program.microbatches) for name, instructions in every.items())
     for phase, instructions, times in (("prepare", program.prepare, 1), *stages, ("update", program.update, 1)):
         for instruction in instructions:
+            if isinstance(instruction, Offload | Fetch):
+                parts.append(_copied(instruction, phase, times, table))
             if not isinstance(instruction, Run):
                 continue
             name = instruction.module
@@ -94,6 +98,14 @@ def step_time(program: Program, modules: Mapping[str, Module], table: Table) -> 
                 for part in once[name]
             )
     return StepTime(sum(part.seconds for part in parts), tuple(parts))
+
+
+def _copied(moved: Offload | Fetch, phase: str, times: int, table: Table) -> Part:
+    """A copy down or up, on a machine whose host is its own processor: nothing runs beside it."""
+    size = math.prod(moved.shape)
+    call = Call("copy_", moved.dtype, (size,), 0, 2 * size * DType(moved.dtype).itemsize_bytes)
+    bound = roofline_s(call, table.machine)[1]
+    return Part(f"{moved.op} {moved.output}", phase, call.kernel, times, times * table.seconds(call), bound)
 
 
 def part_seconds(stages: Iterable[tuple[Program, StepTime]]) -> dict[str, float]:

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..cost.cluster import Cluster, Level, Link, Message
+from ..cost.host import Host
 from ..cost.roofline import Machine
 from ..ir.layout import Mesh
 from ..ir.parse import parse_graph
@@ -21,7 +22,7 @@ from .choices import Wishes
 from .decide import Decision, decide
 
 GRAPH, QUESTION = "layout/step.graph", "layout/question.json"
-_FORMAT = 1
+_FORMAT = 2
 
 
 class NotKept(Exception):
@@ -77,4 +78,5 @@ def _cluster(said: Mapping[str, Any]) -> Cluster:
         int(said["memory_bytes"]),
         tuple(Level(int(level["members"]), Link(**level["link"])) for level in levels),
         tuple(Message(**message) for message in said["messages"]),
+        Host(**said["host"]),
     )

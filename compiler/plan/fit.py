@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 
 from ..cost.cluster import Cluster
-from ..cost.host import LINK_BYTES_PER_S, MEMORY_BYTES_PER_S
+from ..cost.host import Host
 from .layouts import Layouts
 from .parts import Part, Parts, Weights
 from .price import Pricing
@@ -69,7 +69,7 @@ class Fitter:
         choice = Choice(unit, self.data, 1, measures.microbatches, measures.zero)
         key = (measures.precision, unit, measures.offload, alone)
         if key not in self._pricings:
-            here = offloaded(parts, alone) if measures.offload else parts
+            here = offloaded(parts, alone, self.cluster.host) if measures.offload else parts
             self._pricings[key] = Pricing(here, self.cluster, NO_LIMIT)
         found = self._pricings[key].price(choice)
         assert found is not None, "one stage without a limit fits"
@@ -84,7 +84,7 @@ class Fitter:
         up = sum(sum(w.read) for w in own) / share
         forward = measures.microbatches * sum(part.forward_s for part in parts.parts)
         backward = measures.microbatches * sum(part.input_s + part.weight_s for part in parts.parts)
-        waiting = max(0.0, down / LINK_BYTES_PER_S - backward) + max(0.0, up / LINK_BYTES_PER_S - forward)
+        waiting = self.cluster.host.waiting_s(down, up, backward, forward)
         held = sum(w.states + (w.master or w.computed) for w in own) + sum(w.gradient_bytes for w in own)
         return held // share, waiting
 
@@ -159,7 +159,7 @@ class Fitter:
         return best
 
 
-def offloaded(parts: Parts, alone: bool) -> Parts:
+def offloaded(parts: Parts, alone: bool, host: Host) -> Parts:
     """What a device keeps of parts whose optimizer lies on its host. alone: a gradient goes down where it is made."""
     known: dict[int, Weights] = {}
     made: dict[int, Part] = {}  # alike layers stay one object
@@ -169,7 +169,7 @@ def offloaded(parts: Parts, alone: bool) -> Parts:
             traffic = 2 * own.states + 2 * (own.master or own.computed) + own.gradient_bytes
             known[id(own)] = Weights(
                 computed=own.computed, gradients=() if alone else own.gradients, read=own.read,
-                update_s=traffic / MEMORY_BYTES_PER_S,
+                update_s=host.traffic_s(traffic),
             )  # fmt: skip
         return known[id(own)]
 

@@ -7,6 +7,7 @@ from partita.compiler.base.diagnostic import SpecError
 from partita.compiler.base.span import Source
 from partita.compiler.clusters import catalogue, cluster_named
 from partita.compiler.cost.cluster import H100_NODES, Cluster, Level, Link
+from partita.compiler.cost.host import USUAL, Host
 from partita.compiler.devices import machines
 from partita.compiler.elaborate.load import load
 from partita.compiler.elaborate.recipe import Plan
@@ -28,6 +29,13 @@ def test_levels_are_read_from_the_innermost_on() -> None:
     found = read(levels)
     assert (found.devices, found.memory_bytes) == (6, 8 << 30)
     assert found.levels == (Level(2, Link(3e9, 5e-6)), Level(3, Link(1e9, 5e-5)))
+
+
+def test_what_joins_a_device_to_its_host_is_read() -> None:
+    assert read("").host == USUAL
+    found = read("", DEVICE.replace(" }", ", host_link = 60 GB/s }"))
+    assert found.host == Host(60e9, USUAL.memory_bytes_per_s)
+    assert found.host.waiting_s(120e9, 60e9, 1.5, 2.0) == 0.5
 
 
 def test_the_catalogue_has_hosts_of_eight() -> None:

@@ -59,6 +59,14 @@ def test_the_command_tells_the_peak_and_draws_it(tmp_path: Path, capsys: pytest.
     assert len(ET.fromstring(picture.read_text()).findall(f"{SVG}polygon")) >= 4
 
 
+def test_what_lies_on_the_host_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(ROOT / "specs/recipes/tour.partita"), "--memory", "--set", "plan.offload=optimizer"]
+    assert main(["show", *words]) == 0
+    assert "on the host: " in capsys.readouterr().out
+    assert main(["show", *words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["host_bytes"] > 2 * 4 * 4352
+
+
 def test_a_model_without_a_recipe_has_gradients_too(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = [f"--set=dims.{name}" for name in ("L=2", "D=32", "H=2", "F=64", "V=100", "T=8")]
     assert main(["show", str(ROOT / "specs/models/gpt2.partita"), "--size=small", "--memory", "--json", *sizes]) == 0

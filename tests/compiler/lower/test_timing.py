@@ -11,7 +11,9 @@ from partita.compiler.cost.table import Table
 from partita.compiler.elaborate.recipes import load_recipe
 from partita.compiler.ir.types import DType
 from partita.compiler.lower.build import compile_graphs, graph_time
+from partita.compiler.lower.outside import ALONE
 from partita.compiler.lower.timing import StepTime
+from partita.compiler.offloaded import offloaded
 from partita.compiler.pipeline import open_spec, step_graph
 
 TOUR = Path(__file__).resolve().parents[3] / "specs/recipes/tour.partita"
@@ -44,6 +46,17 @@ def test_microbatches_repeat_their_part() -> None:
 def test_launches_are_counted() -> None:
     calls = sum(part.calls for part in timed().parts)
     assert timed(1.0, 1.0).seconds == pytest.approx(calls + timed().seconds)
+
+
+def test_copies_to_the_host_and_back_take_time() -> None:
+    spec = open_spec(TOUR)
+    step = step_graph(spec, load_recipe(spec, "tour"))
+    moved, _ = offloaded({"step": step}, ALONE, ("optimizer",))
+    found, usual = graph_time(moved["step"], bare()), timed()
+    copies = [part for part in found.parts if part.kernel == "copy_"]
+    sizes = 4 * (2 * 256 * 8 + 256)  # the gradients go down, the parameters come up
+    assert sum(part.seconds for part in copies) == pytest.approx(2 * 2 * sizes / 1e10)
+    assert found.seconds > usual.seconds
 
 
 def test_a_build_foretells_its_seconds_and_whose_the_peak_is() -> None:
