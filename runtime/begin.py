@@ -120,6 +120,8 @@ def start(executable: Executable, training: Training, options: Options, place: P
     """
     check_run_folder(training, options)
     folder, rank = checkpoint_folder(training, options.folder), place.rank if place else None
+    if leads():
+        checkpoint.remove_left_overs(folder)
     if options.resume:
         store = empty_store(executable.build, executable.device, rank)
         scalars = checkpoint.load(checkpoint.latest(folder), executable.build, store, place)

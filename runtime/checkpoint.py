@@ -78,7 +78,7 @@ def _save(folder: Path, scalars: Scalars, write: Callable[[Path], None], keep: i
     try:
         if _leads():
             folder.mkdir(parents=True, exist_ok=True)
-            _remove_left_overs(folder)
+            remove_left_overs(folder)
             partial.mkdir()
         _barrier()
         write(partial)
@@ -174,6 +174,13 @@ def remove_all(folder: Path) -> None:
         _remove(path)
 
 
+def remove_left_overs(folder: Path) -> None:
+    """What a kill in the middle of `save`, or of a removal, left; the folder may not be there yet."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name.startswith(_LEFT_OVER):
+            shutil.rmtree(path)
+
+
 def _write_tensors(folder: Path, tensors: dict[str, torch.Tensor], files: dict[str, int]) -> None:
     writer = HuggingFaceStorageWriter(str(folder), files, save_distributed=_distributed())
     dense = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
@@ -232,13 +239,6 @@ def _remove(path: Path) -> None:
     away = path.with_name(f".removing-{path.name}")
     os.rename(path, away)
     shutil.rmtree(away, ignore_errors=True)
-
-
-def _remove_left_overs(folder: Path) -> None:
-    """What a kill in the middle of `save` left."""
-    for path in folder.iterdir():
-        if path.name.startswith(_LEFT_OVER):
-            shutil.rmtree(path)
 
 
 def _name(step: int) -> str:

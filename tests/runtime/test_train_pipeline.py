@@ -47,6 +47,16 @@ def test_a_run_goes_from_a_pipeline_to_one_device_and_to_a_mesh(tmp_path: Path, 
     assert_close(losses(run), alone)
 
 
+def test_a_resume_clears_away_what_a_kill_in_a_save_left(tmp_path: Path) -> None:
+    """Also where nothing is left to save."""
+    build, run = compiled(tmp_path / "build", {}, 1)[0], tmp_path / "run"
+    trained(build, run)
+    (left := run / "checkpoints" / ".partial-step-00000001").mkdir()
+    (left / "shard-00000-model-00001-of-00001.safetensors").write_bytes(b"half")
+    trained(build, run, resume=True)
+    assert not left.exists()
+
+
 def test_each_rank_saves_what_it_alone_holds(tmp_path: Path) -> None:
     """Names that rank 0 does not know are in the checkpoint too, and one device reads all of it."""
     spec = open_spec(ROOT / "specs/recipes/bench_step.partita")
