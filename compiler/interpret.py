@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .ir.graph import Graph
+from .ir.graph import Graph, GraphBuilder
 from .ir.types import Dim, Dims, Node, Phase, TensorType, with_dims
 from .ops import attributes, hashing, scan
 from .ops.definition import Array
@@ -23,6 +23,7 @@ from .ops.shapes import elements, product
 
 Values = Mapping[str, object]
 _PER_MICROBATCH = (Phase.FORWARD, Phase.BACKWARD)
+_OF_A_RUN = ("step", "seed")  # what draws depend on beside their key
 
 
 def interpret(
@@ -134,7 +135,8 @@ class Run:
 
     def _compute(self, node: Node, arrays: list[Array]) -> Sequence[Array]:
         if node.body is not None and node.body in self.graph.bodies and not op(node.op).covers(node):
-            return _by_body(node, self.graph.bodies[node.body], arrays)
+            own = {name: self.given[name] for name in _OF_A_RUN if name in self.given}
+            return _by_body(node, self.graph.bodies[node.body], arrays, own)
         with np.errstate(all="ignore"):
             return op(node.op).reference(node, arrays)
 
@@ -202,6 +204,23 @@ def _integer(value: object) -> int:
     return int(np.asarray(value))
 
 
+def _of_caller(node: Node, body: Graph) -> Graph:
+    """A body whose draws are its caller's own, by the names that they have where it is inlined."""
+    if not any("key" in inner.attrs or inner.body is not None for inner in body):
+        return body
+    builder = GraphBuilder(body.name)
+    for inner in body:
+        name = f"{node.id}.{inner.id}"
+        attrs = {**inner.attrs, "key": name} if "key" in inner.attrs else inner.attrs
+        uses = tuple(replace(use, node=f"{node.id}.{use.node}") for use in inner.uses)
+        builder.add(replace(inner, id=name, uses=uses, attrs=attrs))
+    for name, use in body.outputs.items():
+        builder.output(name, replace(use, node=f"{node.id}.{use.node}"))
+    for key, inner in body.bodies.items():
+        builder.body(key, inner)
+    return builder.finish()
+
+
 def _scan(node: Node, body: Graph, arrays: list[Array]) -> list[Array]:
     """Step by step: the last carries, what was emitted, and the carries before each step."""
     names = [attributes.text(inner.attrs, "name") for inner in body.nodes("input")]
@@ -220,10 +239,10 @@ def _scan(node: Node, body: Graph, arrays: list[Array]) -> list[Array]:
     return [*carries, *(np.stack(column) for column in list(zip(*rows, strict=True))[: len(node.outs) - count])]
 
 
-def _by_body(node: Node, body: Graph, arrays: list[Array]) -> list[Array]:
+def _by_body(node: Node, body: Graph, arrays: list[Array], own: Values) -> list[Array]:
     """A kernel function by its meaning; saved results are not in the body, and nothing may read them (NaN)."""
     names = [attributes.text(inner.attrs, "name") for inner in body.nodes("input")]
-    found = interpret(body, dict(zip(names, arrays, strict=True)))
+    found = interpret(_of_caller(node, body), {**own, **dict(zip(names, arrays, strict=True))})
     shapes = [tuple(elements((d,)) for d in out.dims) for out in node.outs]
     return [found[str(i)] if str(i) in found else np.full(shape, np.nan) for i, shape in enumerate(shapes)]
 

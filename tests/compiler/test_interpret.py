@@ -6,10 +6,13 @@ import math
 
 import numpy as np
 import pytest
+from partita.compiler.elaborate.models import elaborate_model
 from partita.compiler.interpret import interpret
 from partita.compiler.ir.graph import Graph, GraphBuilder
 from partita.compiler.ir.types import Dim, DType, Phase
 from partita.compiler.ops.build import Builder
+from partita.compiler.passes.inline import Inline
+from samples.spec_texts import model_spec
 
 BATCH, T, D, F = Dim("batch", 2), Dim("T", 3), Dim("D", 4), Dim("F", 5)
 
@@ -118,3 +121,13 @@ def test_wrong_shapes_and_missing_inputs_are_said() -> None:
         interpret(graph, {"x": np.zeros((2, 3))})
     with pytest.raises(AssertionError, match="input x is not given"):
         interpret(graph, {})
+
+
+def test_a_bodys_draws_are_each_callers_own() -> None:
+    """As where the body is inlined: by its place, the run's seed and the step."""
+    sizes = {"T": 4, "batch": 2, "L": 2, "D": 8, "H": 2, "F": 8, "V": 8, "N": 4}
+    graph, _ = elaborate_model(model_spec("gpt2"), dims=sizes, training=True)
+    given = {"tokens": np.arange(8).reshape(2, 4), "seed": 5, "step": 3}
+    found = interpret(graph, given)["logits"]
+    assert np.array_equal(found, interpret(Inline()(graph), given)["logits"])
+    assert not np.array_equal(found, interpret(graph, {**given, "step": 4})["logits"])
