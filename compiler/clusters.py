@@ -62,8 +62,10 @@ def cluster_of(spec: Spec, name: str) -> Cluster:
     if others:
         title = f"the cluster `{name}` has devices of several kinds"
         raise SpecError(Diagnostic("E0416", title, (Label(others[0].span),), hint="a record for each kind"))
-    levels = tuple(_levels(section, name, device))
-    return Cluster(_machine(device, name), _whole(device.values["memory"]), levels, host=_host(device))
+    inner = next(iter(section.sections.get("level", ())), None)
+    abreast = _whole(inner.values["abreast"]) if inner is not None and "abreast" in inner.values else None
+    machine, memory = _machine(device, name), _whole(device.values["memory"])
+    return Cluster(machine, memory, tuple(_levels(section, name, device)), host=_host(device), abreast=abreast)
 
 
 def _machine(device: Section, name: str) -> Machine:

@@ -25,6 +25,7 @@ from .execute import DTYPES
 from .machine import clock
 
 aten = torch.ops.aten
+PROBES = 3  # raised whenever what is called, or how it is met, changes: a table of other probes says something else
 MOST_ROUNDS = 25
 LITTLE_BYTES = 1 << 22  # moved by a call that runs among its like: a step's small calls do not meet tensors of 64 MiB
 STEP_BYTES = 1 << 26  # moved by all of them: what a cache of the machine holds is there, what its cores' do is not

@@ -1,51 +1,60 @@
 """Times collectives among processes of this host, by kind and size: what prices of layouts are made of.
 
-`torchrun --nproc-per-node 2 -m partita.runtime.calibrate_messages OUT.json cpu 16777216`, as `partita calibrate` does
-with `--processes 2`. In: a file, a device, the most bytes; a process group. Out, from the first process: a JSON list of
-[kind, processes, bytes, seconds]. What is timed is what a program's instruction does, staging and waiting included; the
-slowest process counts, the best run.
+In: how many of the processes that there are (the first ones), a device, the most bytes. Out: kind, processes, bytes,
+seconds. What is timed is what a program's instruction does, staging and waiting included; the slowest process counts,
+and the median run: a step meets neither the best nor the worst.
 """
 
 from __future__ import annotations
 
-import json
-import sys
+import statistics
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 
 from .collectives import Processes
 from .layout import Mesh
-from .mesh import highest, join_mesh, leads
-from .process import own_device, process_group
 from .program import Collective, CollectiveKind
 
 AXIS = "here"
 KINDS: tuple[CollectiveKind, ...] = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
 LEAST_BYTES = 256
-RUNS = 30
+RUNS = 31
 BUDGET_S = 0.3  # of a kind and size, after its first run
 
 
-def main(words: list[str]) -> int:
-    """Times everything; the first process writes."""
-    out, name, most_bytes = words
-    device = own_device(name)
-    torch.set_num_threads(1)
-    with process_group(device):
-        place = join_mesh(Mesh(((AXIS, dist.get_world_size()),)), device)
-        assert place is not None, "several processes"
-        found = [*timed(place.processes, device, int(most_bytes))]
-        if leads():
-            Path(out).write_text(json.dumps(found))
-    return 0
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A collective among so many processes. bytes_: of what is whole; of an all-to-all, of what one has."""
+
+    kind: str
+    processes: int
+    bytes_: int
+    seconds: float
 
 
-def timed(processes: Processes, device: torch.device, most_bytes: int) -> Iterator[tuple[str, int, int, float]]:
-    """Kind, processes, bytes of what is whole (all-to-all: of what one has), seconds; sizes four times one another."""
+def sizes_of_groups(processes: int) -> list[int]:
+    """Among how many of so many processes messages are timed: powers of two, and all."""
+    return sorted({1 << n for n in range(1, processes.bit_length()) if 1 << n <= processes} | {processes})
+
+
+def timed_among(count: int, device: torch.device, most_bytes: int) -> list[Timed]:
+    """Messages among the first `count` processes, while the others wait. Every process calls it."""
+    group = dist.new_group(list(range(count)))
+    found: list[Timed] = []
+    if dist.get_rank() < count:
+        assert isinstance(group, dist.ProcessGroup), "a process is in its own group"
+        place = Processes(Mesh(((AXIS, count),)), dist.get_rank(), {AXIS: group}, device.type == "cpu")
+        found = [*_timed(place, device, most_bytes)]
+    dist.barrier()
+    return found
+
+
+def _timed(processes: Processes, device: torch.device, most_bytes: int) -> Iterator[Timed]:
+    """Sizes four times one another."""
     count = processes.mesh.size
     sizes = [LEAST_BYTES << n for n in range(0, 64, 2) if LEAST_BYTES << n <= most_bytes]
     for kind in KINDS:
@@ -59,25 +68,22 @@ def timed(processes: Processes, device: torch.device, most_bytes: int) -> Iterat
             cut = {"all_gather": (side // count, count), "all_to_all": (side, 1)}.get(kind, whole)
             x = torch.zeros(cut, device=device)
             bytes_ = 4 * side * (1 if kind == "all_to_all" else count)
-            yield kind, count, bytes_, _best(processes, sent, x)
+            yield Timed(kind, count, bytes_, _median(processes, sent, x))
 
 
-def _best(processes: Processes, sent: Collective, x: torch.Tensor) -> float:
-    """Of several runs the shortest, each as long as the slowest process takes. All processes run equally often."""
-    best, spent = float("inf"), -float("inf")
-    for _ in range(RUNS):
-        dist.barrier()
+def _median(processes: Processes, sent: Collective, x: torch.Tensor) -> float:
+    """Of several runs, each as long as the slowest process takes. All processes run equally often."""
+    group, runs = processes.groups[AXIS], list[float]()
+    for run in range(RUNS):
+        dist.barrier(group)
         begin = time.perf_counter()
         processes.begin(sent, [x]).results()
         if x.device.type == "cuda":
             torch.cuda.synchronize(x.device)
-        seconds = highest(time.perf_counter() - begin)
-        best = min(best, seconds)
-        spent = max(spent, 0.0) + seconds if spent >= 0 else 0.0  # the first run opens connections
-        if spent > BUDGET_S:
+        slowest = torch.tensor(time.perf_counter() - begin, dtype=torch.float64)
+        dist.all_reduce(slowest, dist.ReduceOp.MAX, group)
+        if run:  # the first opens connections
+            runs.append(float(slowest))
+        if sum(runs) > BUDGET_S:
             break
-    return best
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    return statistics.median(runs)

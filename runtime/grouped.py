@@ -65,9 +65,11 @@ def _taken(x: torch.Tensor, order: torch.Tensor | None) -> torch.Tensor:
 
 
 def _bounds(ids: torch.Tensor, groups: int) -> list[tuple[int, int, int]]:
-    """(group, first row, one past its last row) of each group that has rows."""
+    """(group, first row, one past its last row) of each group that has rows; of ids without values, all as many."""
     if ids.is_meta:
-        return []
+        rows = ids.numel()
+        ends = [rows * group // groups for group in range(groups + 1)]
+        return [(at, ends[at], ends[at + 1]) for at in range(groups) if ends[at] < ends[at + 1]]
     counts: list[int] = torch.bincount(ids.reshape(-1), minlength=groups).tolist()
     found: list[tuple[int, int, int]] = []
     begin = 0

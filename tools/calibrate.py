@@ -1,9 +1,11 @@
-"""`partita calibrate`: times this machine's kernels, and messages between its processes, for predictions and prices."""
+"""`partita calibrate`: times this machine's kernels, and messages between its processes, for predictions and prices.
+
+With `--processes N` kernels are timed in so many processes at once, each with its part of the cores.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from dataclasses import replace
@@ -11,19 +13,20 @@ from pathlib import Path
 
 import torch
 
-from ..compiler.cost.cluster import Message
-from ..compiler.cost.table import Table, link_of
-from ..runtime.calibrate import calibrate
+from ..compiler.cost.table import Table, link_of, read_table
+from ..runtime.calibrate import THOROUGH, calibrate
 from ..runtime.fault import RuntimeFault
 from ..runtime.launch import launch_module
 from ..runtime.machine import measure
 from .arguments import write_text
+from .calibrate_process import Task
 from .calibration import bare_table, cached, write_table
 from .fault import CommandFault
+from .machines import MOST_PROCESSES
 
 EXAMPLE = "partita calibrate -o here.partita"
 DTYPES = ("f32", "bf16")
-MOST_PROCESSES = 64
+EFFORT = THOROUGH  # of each of several processes
 MOST_BYTES = 1 << 24  # of a message that is timed
 
 
@@ -32,8 +35,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--dtype", choices=("f32", "bf16", "f16", "f64"), action="append", help="may be repeated")
     parser.add_argument(
-        "--processes", type=int, metavar="N", default=1, help="also collectives among so many, for layouts (default 1)"
-    )
+        "--processes", type=int, metavar="N", default=1,
+        help="in so many at once, with the messages among them: for layouts and plans",
+    )  # fmt: skip
     parser.add_argument(
         "-o", "--out", metavar="FILE", help="also a `cluster` record, as .partita, and the table beside it, as .json"
     )
@@ -48,10 +52,9 @@ def run(options: argparse.Namespace) -> int:
     dtypes = tuple(dict.fromkeys(("f32", *(options.dtype or DTYPES))))
     if not 1 <= options.processes <= MOST_PROCESSES:
         raise CommandFault(f"--processes {options.processes}: from 1 to {MOST_PROCESSES}")
-    table = measured(options.device, dtypes)
-    if options.processes > 1:
-        table = replace(table, messages=messages(options.device, options.processes))
-    paths = [cached(options.device)]
+    count = options.processes
+    table = measured(options.device, dtypes) if count == 1 else measured_together(options.device, dtypes, count)
+    paths = [cached(options.device, processes=count)]
     try:
         if options.out is not None:
             out = Path(options.out)
@@ -65,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     if table.messages:
         link = link_of(table.messages)
         said = f"{link.bandwidth_bytes_per_s / 1e9:.3g} GB/s a process, {link.latency_s * 1e6:.3g} us a message"
-        print(f"{len(table.messages)} collectives among {options.processes} processes: about {said}")
+        print(f"{len(table.messages)} collectives among {count} processes: about {said}")
     print("\n".join(str(path) for path in ([Path(options.out)] if options.out else []) + paths))
     return 0
 
@@ -77,17 +80,16 @@ def measured(device: str, dtypes: tuple[str, ...]) -> Table:
     return replace(bare, points=tuple(points))
 
 
-def messages(device: str, processes: int) -> tuple[Message, ...]:
-    """Collectives timed among processes that are started here. Raises CommandFault where one of them fails."""
+def measured_together(device: str, dtypes: tuple[str, ...], processes: int) -> Table:
+    """The same in processes that are started here. Raises CommandFault where one of them fails."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "messages.json"
+        task, out = Path(folder) / "task.json", Path(folder) / "table.json"
+        Task(device.partition(":")[0], dtypes, EFFORT, MOST_BYTES, str(out)).write(task)
         try:
-            launch_module(
-                "partita.runtime.calibrate_messages", processes, [str(out), device.partition(":")[0], str(MOST_BYTES)]
-            )
+            launch_module(f"{__package__}.calibrate_process", processes, [str(task)])
         except RuntimeFault as fault:
-            raise CommandFault(f"no messages could be timed: {fault}", exit_code=1) from fault
-        return tuple(Message(*row) for row in json.loads(out.read_text()))
+            raise CommandFault(f"{processes} processes could not time their kernels: {fault}", exit_code=1) from fault
+        return read_table(out)
 
 
 def _say(words: str) -> None:
@@ -100,6 +102,7 @@ def cluster_text(name: str, table: Table) -> str:
     word = "".join(c if c.isalnum() and c.isascii() else "_" for c in name).strip("_") or "here"
     word = word if word[0].isalpha() else f"m_{word}"
     machine, cluster = table.machine, table.cluster()
+    crowd = "" if cluster.abreast is None else f", abreast = {cluster.abreast}"
     rates = [f"    {dtype.value:<9} = {rate / 1e9:.6g} GFLOP/s" for dtype, rate in machine.flops_per_s.items()]
     lines = [
         f"## {' '.join(table.device.split())}, PyTorch {table.torch}, {table.threads} threads: measured.",
@@ -112,7 +115,7 @@ def cluster_text(name: str, table: Table) -> str:
         "  }",
         *(
             f"  level host {{ of = {level.members} * Device, link = {level.link.bandwidth_bytes_per_s / 1e9:.4g} GB/s, "
-            f"latency = {level.link.latency_s * 1e6:.4g} us }}"
+            f"latency = {level.link.latency_s * 1e6:.4g} us{crowd} }}"
             for level in cluster.levels
         ),
         "}",

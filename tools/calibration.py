@@ -1,11 +1,13 @@
 """This machine's table of timed kernels: where it is kept, whether it still holds, and what stands in for it.
 
-A table is of one device, one PyTorch and one number of threads; under another of these it is passed over. It lies in
-the user's cache, or in the file beside a `cluster` record, and is checked when it is read.
+A table is of one device, one PyTorch, one number of threads, of processes that timed at once, and one set of probes;
+under another of these it is passed over. It lies in the user's cache, or in the file beside a `cluster` record, and is
+checked when it is read.
 """
 
 from __future__ import annotations
 
+import os
 import platform
 import zlib
 from contextlib import suppress
@@ -18,7 +20,7 @@ from ..compiler.cost.roofline import Machine
 from ..compiler.cost.table import Table, TableError, read_table, to_json
 from ..compiler.ir.types import DType
 from ..compiler.language.tables import cache_folder
-from ..runtime.calibrate import QUICK, calibrate
+from ..runtime.calibrate import PROBES, QUICK, calibrate
 from ..runtime.machine import Rates, measure
 from .arguments import write_text
 
@@ -34,9 +36,19 @@ def device_name(device: str) -> str:
     return f"cpu: {platform.processor() or platform.machine()}"
 
 
-def cached(device: str, quick: tuple[str, ...] = ()) -> Path:
-    """Where the table of a device, under this PyTorch and so many threads, is kept; the `quick` one has these types."""
-    key = f"{device_name(device)}|{torch.__version__}|{torch.get_num_threads()}"
+def cores() -> int:
+    """That this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_of(processes: int) -> int:
+    """Of each of so many processes of a mesh on this host; alone as many as torch takes."""
+    return torch.get_num_threads() if processes == 1 else max(1, cores() // processes)
+
+
+def cached(device: str, quick: tuple[str, ...] = (), processes: int = 1) -> Path:
+    """Where the table of a device under this PyTorch, in so many processes, is kept; a `quick` one has these types."""
+    key = f"{device_name(device)}|{torch.__version__}|{threads_of(processes)}|{processes}|{PROBES}"
     return cache_folder() / f"{''.join(f'{dtype}-' for dtype in quick)}kernels-{zlib.crc32(key.encode()):08x}.json"
 
 
@@ -46,10 +58,15 @@ def write_table(table: Table, path: Path) -> None:
     write_text(path, to_json(table))
 
 
-def fits(table: Table, device: str) -> bool:
-    """Whether a table was made on this device, with this PyTorch and so many threads."""
-    here = (device_name(device), torch.__version__, torch.get_num_threads())
-    return (table.device, table.torch, table.threads) == here
+def fits(table: Table, device: str, processes: int = 1) -> bool:
+    """Whether a table was made on this device, with this PyTorch, in so many processes, by these probes."""
+    here = (device_name(device), torch.__version__, threads_of(processes), processes, PROBES)
+    return (table.device, table.torch, table.threads, table.processes, table.probes) == here
+
+
+def table_here(device: str, processes: int) -> Table | None:
+    """The table that so many processes have timed on this machine, where it still holds."""
+    return _kept(cached(device, processes=processes), device, processes)
 
 
 def table_for(device: str) -> Table:
@@ -73,11 +90,11 @@ def quick_table(device: str, compute: str) -> Table:
     return found
 
 
-def _kept(path: Path, device: str) -> Table | None:
+def _kept(path: Path, device: str, processes: int = 1) -> Table | None:
     """A table that was written here before, and still holds."""
     with suppress(OSError, TableError):
         found = read_table(path)
-        return found if fits(found, device) else None
+        return found if fits(found, device, processes) else None
     return None
 
 
@@ -88,7 +105,8 @@ def bare_table(device: str, rates: list[Rates]) -> Table:
         {DType(one.dtype): one.flops_per_s for one in rates}, first.elementwise_per_s, first.bandwidth_bytes_per_s,
         first.launch_s,
     )  # fmt: skip
-    return Table(device_name(device), torch.__version__, torch.get_num_threads(), memory_bytes(device), machine)
+    threads = torch.get_num_threads()
+    return Table(device_name(device), torch.__version__, threads, memory_bytes(device), machine, probes=PROBES)
 
 
 def memory_bytes(device: str) -> int:

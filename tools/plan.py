@@ -1,8 +1,8 @@
 """`partita plan`: the plan that trains a recipe fastest on a cluster, within its devices' memory.
 
 In: a spec, a cluster. Out: a `plan` record, what it is foretold to take, the ten best plans; with `--why KEY` the best
-plan for each value of a choice, with `--set KEY=VALUE` what another choice would cost. Torch is not loaded. The answer
-gets better while it runs; Ctrl-C takes the best so far.
+plan for each value of a choice, with `--set KEY=VALUE` what another choice would cost. Torch is loaded only for `here`,
+where what kernels take is known. The answer gets better while it runs; Ctrl-C takes the best so far.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from ..compiler.base.collector import uncollected
 from ..compiler.base.diagnostic import did_you_mean
 from ..compiler.devices import recipe_cluster
+from ..compiler.kernels import TimedKernels
 from ..compiler.plan.plan import CHOSEN, NoPlan, Planner, planner
 from ..compiler.plan.price import Priced
 from ..compiler.plan.record import record, words
@@ -25,7 +26,7 @@ from ..compiler.plan.space import POLICIES, divisors
 from ..compiler.steps import Steps
 from .arguments import add_spec, sets_of, write_text
 from .fault import CommandFault
-from .machines import add_cluster, cluster_from
+from .machines import add_cluster, cluster_from, here, is_here
 from .numbers import bytes_text, seconds_text
 from .specs import open_spec, recipe_of
 
@@ -61,11 +62,12 @@ def run(options: argparse.Namespace) -> int:
     cluster = recipe_cluster(spec, recipe) if options.cluster is None else cluster_from(options.cluster, spec)
     if cluster is None:
         raise CommandFault("a plan needs machines", "--cluster NAME, or cluster = NAME in the recipe")
-    device = options.device or ("cpu" if options.cluster == "here" else "cuda")
-    steps = Steps(spec, device)
+    device = options.device or ("cpu" if is_here(options.cluster) else "cuda")
+    table = here(options.cluster)
+    steps, kernels = Steps(spec, device), None if table is None else TimedKernels(table)
     try:
         with uncollected():
-            ready = planner(spec, recipe, (steps.fused, steps.unfused), cluster)
+            ready = planner(spec, recipe, (steps.fused, steps.unfused), cluster, kernels)
             found = search(ready)
             others = [(word, search(ready, {word[0]: word[1]}, quiet=True)) for word in chosen.items()]
             why = {key: list(_each(ready, key, found.best[0])) for key in options.why}

@@ -25,7 +25,9 @@ from ..ir.types import DType
 from .host import USUAL, Host
 from .roofline import Machine
 
-BUCKET_BYTES = 25 << 20  # of gradients, sent together: as DistributedDataParallel does (its bucket_cap_mb)
+# What neighbouring messages of a kind are joined up to: as DistributedDataParallel does (its bucket_cap_mb).
+BUCKET_BYTES = 25 << 20
+GLOO_BUCKET_BYTES = 4 << 20  # more costs it as much, and large members go alone (`runtime/parcels.py`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +48,31 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Devices of one kind, and how they are joined, the innermost level first. messages: timed on the innermost. host:
-    of each device."""
+    """Devices of one kind, and how they are joined, the innermost level first.
+
+    messages  timed on the innermost level
+    host      of each device
+    abreast   so many devices of the innermost level work at a time at their own pace, where they are processes that
+              share fewer cores: n of them take n / abreast times as long, messages too, which are the cores' work
+    bucket_bytes  what neighbouring messages of a kind are joined up to: over NCCL as DistributedDataParallel has it
+    """
 
     machine: Machine
     memory_bytes: int
     levels: tuple[Level, ...]
     messages: tuple[Message, ...] = ()
     host: Host = USUAL
+    abreast: int | None = None
+    bucket_bytes: int = BUCKET_BYTES
 
     @property
     def devices(self) -> int:
         """How many it has in all."""
         return math.prod(level.members for level in self.levels)
+
+    def share(self, devices: int) -> float:
+        """How many times as long anything takes when so many devices work at once."""
+        return 1.0 if self.abreast is None else max(1.0, devices / self.abreast)
 
     def link(self, mesh: Mesh, axis: str) -> Link:
         """The slowest link between neighbours along an axis: that of the level which the axis reaches to."""

@@ -13,17 +13,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ...runtime.call import Call, Timed
 from ..ir.types import DType
 from ..ops.collectives import COLLECTIVES
-from .cluster import Cluster, Level, Link, Message
+from .cluster import BUCKET_BYTES, GLOO_BUCKET_BYTES, Cluster, Level, Link, Message
 from .roofline import Machine
 
-FORMAT = 2
+FORMAT = 3
 PLAIN = "add"  # stands for elementwise kernels that nobody timed; `add_` for those in place
 MOST_BYTES, MOST_POINTS, MOST_SIZES = 1 << 22, 20_000, 4
 SLOWEST_S, LARGEST = 1e4, 1 << 50
@@ -49,8 +49,11 @@ def roofline_s(call: Call, machine: Machine) -> tuple[float, str]:
 class Table:
     """A machine's figures and what was timed on it. `device` and `torch` say where and with what.
 
-    threads   how many the kernels ran on
-    messages  collectives among processes of this machine
+    threads    how many the kernels ran on
+    messages   collectives among processes of this machine
+    processes  how many timed their kernels at once
+    cores      that the processes share; 0 where each has a device of its own
+    probes     which set of probes it was: under another one the same kernel may have been called otherwise
     """
 
     device: str
@@ -60,6 +63,9 @@ class Table:
     machine: Machine
     points: tuple[Timed, ...] = ()
     messages: tuple[Message, ...] = ()
+    processes: int = 1
+    cores: int = 0
+    probes: int = 0
     _ratios: dict[tuple[str, str], _Points] = field(
         init=False, repr=False, compare=False, default_factory=dict[tuple[str, str], _Points]
     )
@@ -71,10 +77,18 @@ class Table:
             place.append((_place(point.call.sizes), math.log(ratio)))
 
     def cluster(self) -> Cluster:
-        """The machine as so many devices as the messages were timed among, its memory shared out among them."""
-        devices = max((message.devices for message in self.messages), default=1)
-        levels = (Level(devices, link_of(self.messages)),) if self.messages else ()
-        return Cluster(self.machine, self.memory_bytes // devices, levels, self.messages)
+        """The machine as so many devices as there were processes, its memory shared out among them.
+
+        Messages are what they take where as many processes work as have a core: what is shared is reckoned with when
+        it is known how many work at once.
+        """
+        crowd = self.cores // self.threads if self.cores else 0
+        abreast = crowd if 0 < crowd < self.processes else None
+        bucket = BUCKET_BYTES if self.device.startswith("cuda") else GLOO_BUCKET_BYTES
+        bare = Cluster(self.machine, self.memory_bytes // self.processes, (), abreast=abreast, bucket_bytes=bucket)
+        sent = tuple(replace(one, seconds=one.seconds / bare.share(one.devices)) for one in self.messages)
+        levels = (Level(self.processes, link_of(sent)),) if sent else ()
+        return replace(bare, levels=levels, messages=sent)
 
     def seconds(self, call: Call) -> float:
         """One call, by what was timed nearest to it."""
@@ -105,6 +119,8 @@ def link_of(messages: Sequence[Message]) -> Link:
     aa, bb, ab = (sum(x * y for x, y in zip(u, v, strict=True)) for u, v in ((late, late), (wide, wide), (late, wide)))
     a, b, size = sum(late), sum(wide), aa * bb - ab * ab
     least = min(m.seconds / m.bytes_ for m in messages) / 1e3  # seconds a byte, where the fit would go below nothing
+    if size <= 1e-9 * aa * bb:  # of one kind and size: all of it is taken to be bytes
+        return Link(bb / b, 1e-7)
     latency, byte_s = (a * bb - b * ab) / size, (b * aa - a * ab) / size
     if byte_s < least:
         latency, byte_s = (a - least * ab) / aa, least
@@ -137,6 +153,9 @@ def to_json(table: Table) -> str:
         "torch": table.torch,
         "threads": table.threads,
         "memory_bytes": table.memory_bytes,
+        "processes": table.processes,
+        "cores": table.cores,
+        "probes": table.probes,
         "flops_per_s": {dtype.value: rate for dtype, rate in machine.flops_per_s.items()},
         "elementwise_per_s": machine.elementwise_per_s,
         "bandwidth_bytes_per_s": machine.bandwidth_bytes_per_s,
@@ -169,7 +188,12 @@ def from_json(text: str) -> Table:
         points = tuple(_point(row) for row in data["points"])
         words = [str(data[name])[:200] for name in ("device", "torch")]
         sent = tuple(_message(row) for row in data["messages"])
-        return Table(words[0], words[1], _count(data["threads"]), _count(data["memory_bytes"]), machine, points, sent)
+        threads, memory, processes, cores, probes = (
+            _count(data[name]) for name in ("threads", "memory_bytes", "processes", "cores", "probes")
+        )
+        if min(threads, processes) < 1:
+            raise TableError("it was timed by nobody")
+        return Table(words[0], words[1], threads, memory, machine, points, sent, processes, cores, probes)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as fault:
         raise fault if isinstance(fault, TableError) else TableError(f"it is no table: {fault}") from fault
 

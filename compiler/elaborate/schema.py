@@ -233,6 +233,7 @@ LEVEL = Schema(
         Key("of", Anything("what it holds, such as 8 * H100"), "its members", required=True),
         Key("link", Amount(Dimension.BYTES_PER_S), "of one device, each way", required=True),
         Key("latency", Amount(Dimension.SECONDS), "of one message", required=True),
+        Key("abreast", Count(1), "how many members work at a time at their own pace, where they share cores"),
     ),
     argument=Choice(noun="the level's name"),
 )

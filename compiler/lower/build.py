@@ -157,15 +157,24 @@ def occupied(name: str, step: Graph, library: Library, spread: Spread = ALONE, t
     build, _ = _built({name: step}, {}, library.device, (), spread, library)
     ranks = sorted({build.classes.index(number) for number in build.classes}) or [0]
     peak = max(_footprint(build, name, library, rank=rank).memory.peak_bytes for rank in ranks)
+    return Occupied(peak, {} if table is None else _timed(build, name, ranks, library, table))
+
+
+def timed_nodes(name: str, step: Graph, library: Library, spread: Spread, table: Table) -> Mapping[str, float]:
+    """Seconds of a run of each node, as `occupied` has them."""
+    build, _ = _built({name: step}, {}, library.device, (), spread, library)
+    return _timed(build, name, [0], library, table)
+
+
+def _timed(build: Build, name: str, ranks: Sequence[int], library: Library, table: Table) -> dict[str, float]:
     modules = {module.name: module for module in library.modules.values()}
     seconds: dict[str, float] = {}
-    for rank in ranks if table is not None else ():
-        assert table is not None, "there are no ranks without it"
+    for rank in ranks:
         found = defaultdict[str, float](float)
         for part in step_time(build.programs_of(rank)[name], modules, table).parts:
             found[part.place.rpartition(" ")[2]] += part.seconds / part.calls
         seconds = {**found, **seconds}
-    return Occupied(peak, seconds)
+    return seconds
 
 
 def graph_time(graph: Graph, table: Table, device: str = "cpu") -> StepTime:

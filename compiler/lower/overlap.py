@@ -30,13 +30,12 @@ from ...runtime.program import (
     Shard,
     Wait,
 )
-from ..cost.cluster import BUCKET_BYTES
+from ..cost.cluster import BUCKET_BYTES, GLOO_BUCKET_BYTES
 from ..ir.layout import PIPE
 from ..ir.types import DType, Node, Phase
 from .listing import PHASES, SEND, Key, Listing, of_stages
 from .segment import stands_alone
 
-GLOO_BUCKET_BYTES = 4 << 20  # more costs it as much, and large members go alone (`runtime/parcels.py`)
 REDUCING = frozenset({"all_reduce", "reduce_scatter"})
 
 

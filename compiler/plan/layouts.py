@@ -28,13 +28,14 @@ from ..partition.solve import Program
 from ..partition.strategies import Option, Strategy, options
 from ..passes.localize import localize
 from ..schedule.blocks import AGAIN, Chain
-from .parts import Parts, Rough, Weights, rough
+from .parts import Parts, Rough, Timed, Weights, rough
 from .space import FEW, Axes, Unit
 from .thin import Thin
 
 SEVERAL = 2  # microbatches that stand for any number of them
 
 Steps = Sequence[Callable[[Recipe], Graph]]  # ways to make a step: all compute the same
+Kernels = Callable[[Graph, Mesh], Timed]  # of a step as it is laid out: seconds of a run of each node of a device
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,14 @@ class Solved:
 
 @dataclass
 class Layouts:
-    """Layouts of one thin recipe on one cluster. rows: those that there may be in a microbatch, the fewest first."""
+    """Layouts of one thin recipe on one cluster. rows: those that there may be in a microbatch, the fewest first.
+    kernels: what nodes take, where that was timed; else their roofline counts."""
 
     thin: Thin
     steps: Steps
     cluster: Cluster
     rows: Sequence[int]
+    kernels: Kernels | None = None
     _graphs: dict[tuple[str, int, int, bool], Graph] = field(default_factory=dict[tuple[str, int, int, bool], Graph])
     _solved: dict[Unit, Solved] = field(default_factory=dict[Unit, Solved])
     _read: dict[Unit, Rough] = field(default_factory=dict[Unit, Rough])
@@ -73,7 +76,9 @@ class Layouts:
         return self._parts[unit]
 
     def least_s(self, unit: Unit) -> float:
-        """No layout of a unit takes less for a microbatch: none is solved."""
+        """No layout of a unit takes less for a microbatch: none is solved. Timed kernels bound nothing."""
+        if self.kernels is not None:
+            return 0.0
         if unit not in self._least:
             found = self._rough(replace(unit, inner=(), alone=False))
             names = self.thin.whole([part.name for part in found.parts])
@@ -103,10 +108,11 @@ class Layouts:
     def _rough(self, unit: Unit) -> Rough:
         if unit not in self._read:
             solved = self._base(unit)
-            local, prices = self._step(unit, solved.way), self._on(solved.mesh)
-            if unit.devices > 1:
-                local = localize(self._laid(local, solved, prices), solved.mesh, (0,) * len(solved.mesh.axes))
-            found = rough(local, prices)
+            laid, prices = self._step(unit, solved.way), self._on(solved.mesh)
+            laid = self._laid(laid, solved, prices) if unit.devices > 1 else laid
+            timed = None if self.kernels is None else self.kernels(laid, solved.mesh)
+            local = localize(laid, solved.mesh, (0,) * len(solved.mesh.axes)) if unit.devices > 1 else laid
+            found = rough(local, prices, timed)
             known = self._weights.setdefault  # equal ones are one object
             kept = (
                 replace(part, weights=known(part.weights, part.weights), own=known(part.own, part.own))

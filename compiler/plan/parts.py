@@ -22,6 +22,7 @@ from ..partition.price import Prices
 from ..schedule.blocks import AGAIN, Chain
 
 COMPUTED = frozenset({Phase.FORWARD, Phase.BACKWARD})
+Timed = Mapping[str, float]  # seconds of a run of each node
 SCALARS = "common"  # the home of what belongs to no block: the gradients' norm, the learning rate
 
 
@@ -92,6 +93,7 @@ class Term:
     """A node of forward or backward, or a message. half: of which part (0 forward, 1 input, 2 weight).
 
     arithmetic_s, traffic_s  what bounds a node, each alone; a message has its bytes and no seconds
+    kernels_s                what its kernels were foretold to take, where they were timed
     """
 
     part: int
@@ -102,18 +104,22 @@ class Term:
     free: bool = False
     message: tuple[str, str] | None = None
     bytes_: float = 0.0
+    kernels_s: float | None = None
 
     def seconds(self, prices: Prices) -> float:
         """What it takes."""
         if self.message is not None:
             return prices.collective_s(*self.message, self.bytes_)
+        if self.kernels_s is not None:
+            return self.kernels_s
         return 0.0 if self.free else max(self.arithmetic_s, self.traffic_s) + prices.cluster.machine.launch_s
 
     def towards(self, other: Term, share: float) -> Term:
         """On the line from this through another one, so far on: all of it is linear in the rows."""
         arithmetic = _on_line(self.arithmetic_s, other.arithmetic_s, share)
         traffic, bytes_ = _on_line(self.traffic_s, other.traffic_s, share), _on_line(self.bytes_, other.bytes_, share)
-        return Term(self.part, self.half, self.again, arithmetic, traffic, self.free, self.message, bytes_)
+        kernels = None if self.kernels_s is None else _on_line(self.kernels_s, other.kernels_s or 0.0, share)
+        return Term(self.part, self.half, self.again, arithmetic, traffic, self.free, self.message, bytes_, kernels)
 
 
 @dataclass(frozen=True)
@@ -161,31 +167,34 @@ class Rough:
         return Parts(tuple(by_name[name] for name in names), self.common_s, self.updating, core)
 
 
-def rough(local: Graph, prices: Prices) -> Rough:
-    """Reads the graph of one device."""
+def rough(local: Graph, prices: Prices, timed: Timed | None = None) -> Rough:
+    """Reads the graph of one device. timed: seconds of a run of each node, where kernels were timed."""
     chain = Chain(local)
-    terms = tuple(_term(node, chain, prices) for node in local if node.id in chain.block)
+    terms = tuple(_term(node, chain, prices, timed) for node in local if node.id in chain.block)
     kept, held, crossing = chain.kept(), chain.held(), chain.crossing()
     homes = homes_of(local, chain)
-    weights = _weights(local, chain, homes, prices)
+    seconds = {n.id: seconds_of(n, prices, timed) for n in local if n.phase not in COMPUTED}
+    weights = _weights(local, chain, homes, prices, seconds)
     firsts = {name: (min(blocks, key=lambda b: chain.number.get(b, -1)),) for name, blocks in homes.items()}
-    once = _weights(local, chain, firsts, prices)
+    once = _weights(local, chain, firsts, prices, seconds)
     owned = [once[name] for name in chain.names]
     momentary, updating = _momentary(local, chain, kept, owned)
     parts = tuple(
         Part(name, 0.0, 0.0, 0.0, kept[at], held[at], crossing[at], momentary[at], weights[name], once[name])
         for at, name in enumerate(chain.names)
     )
-    common = sum(seconds_of(n, prices) for n in local if n.phase not in COMPUTED and homes[n.id] == (SCALARS,))
+    common = sum(seconds[n.id] for n in local if n.phase not in COMPUTED and homes[n.id] == (SCALARS,))
     return Rough(terms, parts, common, updating)
 
 
-def _term(node: Node, chain: Chain, prices: Prices) -> Term:
+def _term(node: Node, chain: Chain, prices: Prices, timed: Timed | None) -> Term:
     half = 0 if node.phase is Phase.FORWARD else 2 if node.id in chain.weights else 1
     at, again = chain.block[node.id], node.id.startswith(AGAIN)
     if node.op in COLLECTIVES:
         use = node.outs[0] if node.op == "all_gather" else node.uses[0].type
         return Term(at, half, again, message=(node.op, str(node.attrs["axis"])), bytes_=_bytes(use))
+    if timed is not None:
+        return Term(at, half, again, kernels_s=timed.get(node.id, 0.0))
     if node.op in FREE or node.op in VIEWS:
         return Term(at, half, again, free=True)
     return Term(at, half, again, *bounds_s(node, prices.cluster.machine))
@@ -204,10 +213,10 @@ def _on_line(first: float, second: float, share: float) -> float:
     return first + (second - first) * share
 
 
-def seconds_of(node: Node, prices: Prices) -> float:
+def seconds_of(node: Node, prices: Prices, timed: Timed | None = None) -> float:
     """One run of a node of a device's graph, or of a message."""
     if node.op not in COLLECTIVES:
-        return node_time(node, prices.cluster.machine).seconds
+        return timed.get(node.id, 0.0) if timed is not None else node_time(node, prices.cluster.machine).seconds
     use = node.outs[0] if node.op == "all_gather" else node.uses[0].type
     return prices.collective_s(node.op, str(node.attrs["axis"]), _bytes(use))
 
@@ -240,7 +249,9 @@ def homes_of(local: Graph, chain: Chain) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _weights(local: Graph, chain: Chain, homes: Mapping[str, Sequence[str]], prices: Prices) -> dict[str, Weights]:
+def _weights(
+    local: Graph, chain: Chain, homes: Mapping[str, Sequence[str]], prices: Prices, seconds: Timed
+) -> dict[str, Weights]:
     """What the parameters of each block are."""
     sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
     launches: defaultdict[str, float] = defaultdict(float)
@@ -267,9 +278,9 @@ def _weights(local: Graph, chain: Chain, homes: Mapping[str, Sequence[str]], pri
                 if used and _source(node, local) in updated:
                     read[name].append(size)
             if node.op not in ("parameter", "state", "accumulate"):
-                seconds = seconds_of(node, prices)
-                launches[name] += launch if seconds else 0.0
-                updates[name] += max(0.0, seconds - launch)
+                taken = seconds[node.id]
+                launches[name] += min(launch, taken)
+                updates[name] += max(0.0, taken - launch)
     return {
         name: Weights(
             sums[name]["master"], sums[name]["computed"], sums[name]["states"],

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from ..cost.cluster import Cluster
 from ..elaborate.load import Spec
 from ..elaborate.recipe import Recipe
-from .layouts import Layouts, Steps
+from .layouts import Kernels, Layouts, Steps
 from .price import Flights, Known, Priced, Pricing, Shared
 from .search import Progress, Search
 from .space import Pins, Space, Unit, divisors, pins_of
@@ -82,12 +82,12 @@ class Planner:
         return NoPlan(title, "more devices, smaller microbatches, or fewer pins")
 
 
-def planner(spec: Spec, recipe: Recipe, steps: Steps, cluster: Cluster) -> Planner:
-    """Gets ready to plan a recipe. Raises SpecError."""
+def planner(spec: Spec, recipe: Recipe, steps: Steps, cluster: Cluster, kernels: Kernels | None = None) -> Planner:
+    """Gets ready to plan a recipe. kernels: what nodes take, where that was timed. Raises SpecError."""
     few = thin(spec, recipe)
     pins = pins_of(recipe)
     rows = [n for n in divisors(recipe.batch) if pins.rows in (None, n)]
-    layouts = Layouts(few, steps, cluster, rows)
+    layouts = Layouts(few, steps, cluster, rows, kernels)
     known = layouts.parts(Unit((), Space(1, recipe.batch, 1, 1, pins).policies()[0], rows[0]))
     widest = cluster.devices if cluster.devices <= WIDE else 2 * cluster.levels[0].members
     limit = cluster.memory_bytes

@@ -10,7 +10,9 @@ With m microbatches, D devices along `data`, p stages, a gradient's bytes g and 
 
 (Rajbhandari et al. 2020, section 7). Stages are placed by `stages.py`, their time is the simulated schedule's. A
 long schedule is simulated until it is steady: each further microbatch takes what the slowest stage takes for it.
-Nothing overlaps but stages: that is how layouts are priced too.
+Nothing overlaps but stages: that is how layouts are priced too. Neighbouring gradients, and parameters, go together, as
+the program sends them. Where devices share cores everything takes as much longer as more of them work at once
+(`schedule/shared.py`).
 """
 
 from __future__ import annotations
@@ -21,12 +23,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
 
-from ..cost.cluster import BUCKET_BYTES, Cluster
+from ..cost.cluster import Cluster
 from ..ir.layout import PIPE, Mesh
 from ..partition.choices import DATA
 from ..schedule.blocks import chunk_prices
-from ..schedule.forms import FormFault, computing, parse_form
+from ..schedule.forms import FormFault, build, computing, parse_form
 from ..schedule.place import Block, PlaceFault, by_hand, in_flight
+from ..schedule.shared import shared_seconds
 from ..schedule.simulate import Price, by_chunk, makespan
 from .parts import Part, Parts, Weights
 from .space import Choice
@@ -125,8 +128,9 @@ class Pricing:
             if data == 1:
                 return 0.0
             launch = self.cluster.machine.launch_s
-            each = {size: self.cluster.collective_s(op, size, mesh, DATA) + launch for size in set(sizes)}
-            return sum(each[size] for size in sizes)
+            together = buckets(sizes, self.cluster.bucket_bytes)
+            each = {size: self.cluster.collective_s(op, size, mesh, DATA) + launch for size in set(together)}
+            return sum(each[size] for size in together)
 
         def part(size: int, stage: int) -> int:
             return -(-size // data) if zero >= stage else size
@@ -137,7 +141,7 @@ class Pricing:
         each = scattered if zero >= 2 else 0.0
         update = own.launch_s + own.update_s / (data if zero else 1)
         largest = max(own.gradients, default=0) if zero >= 2 else 0
-        bucket = max(largest, min(own.gradient_bytes, BUCKET_BYTES)) if zero >= 2 else 0
+        bucket = max(largest, min(own.gradient_bytes, self.cluster.bucket_bytes)) if zero >= 2 else 0
         return Shared(
             once + (gathered if zero in (1, 2) else 0.0), update, gathered if zero == 3 else 0.0,
             gathered if zero == 3 else 0.0, each,
@@ -176,6 +180,7 @@ class Pricing:
             longest = max(longest, part.seconds + added)
             way += often * (part.forward_s + part.input_s)
         even = (choice.microbatches * (each + self.microbatch_s) + once) / choice.pipe
+        even *= self.cluster.share(choice.devices)  # all cores busy without a pause
         return max(even, choice.microbatches * longest, way) + self.parts.common_s
 
     def once_s(self, choice: Choice) -> float:
@@ -247,6 +252,7 @@ class Pricing:
         blocks = self.blocks(choice)
         once = sum(s.reduce_s + s.update_s for s in (self.shared(part, choice) for part in self.parts.parts))
         seconds = choice.microbatches * sum(b.compute_s for b in blocks) + once + self.parts.common_s
+        seconds *= self.cluster.share(choice.devices)
         held = stage_of(self.load(choice), 0, len(blocks)).peak(1, self.parts.updating)
         return Priced(choice, seconds, (held,)) if held <= self.limit else None
 
@@ -347,12 +353,16 @@ class Pricing:
         few = min(choice.microbatches, STEADY * choice.pipe)
         form = parse_form(choice.schedule)
         by = by_chunk(prices)
-        seconds = float(makespan(computing(form, choice.pipe, few, by), by))
+        share = self.cluster.share(choice.devices)
+        if share > 1:
+            seconds = shared_seconds(build(form, choice.pipe, few, by), by, choice.pipe / share)
+        else:
+            seconds = float(makespan(computing(form, choice.pipe, few, by), by))
         if choice.microbatches > few:
             busy = [0.0] * choice.pipe
             for price, device in zip(prices, form.placement(choice.pipe), strict=True):
                 busy[device] += _compute_s(price)
-            seconds += (choice.microbatches - few) * max(busy)
+            seconds += (choice.microbatches - few) * max(*busy, share * sum(busy) / choice.pipe)
         held = self._stage_bytes(choice, ends, form.placement(choice.pipe), self.flights(choice))
         balance = tuple(end - begin for begin, end in cuts)
         return Priced(choice, seconds + self.parts.common_s, tuple(held), balance)
@@ -364,6 +374,17 @@ class Pricing:
             reduce = sum(one.reduce_s + one.update_s for one in own)
             found.append(replace(price, reduce=reduce))  # an update is of a device: it is reckoned with its chunks
         return found
+
+
+def buckets(sizes: Sequence[int], limit: int) -> list[int]:
+    """What goes together, in order: neighbours up to so many bytes."""
+    found: list[int] = []
+    for size in sizes:
+        if found and found[-1] + size <= limit:
+            found[-1] += size
+        else:
+            found.append(size)
+    return found
 
 
 def _in_flight(schedule: str, stages: int, microbatches: int) -> Flights:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from partita.runtime.call import Call
 from partita.runtime.calls import traced
+from partita.runtime.grouped import grouped_dot, grouped_outer
 
 aten = torch.ops.aten
 
@@ -72,3 +73,17 @@ def test_attention_by_heads_lengths_and_width() -> None:
     assert (found.kernel, found.sizes, found.flops) == ("attention", (6, 8, 16, 4), 4 * 6 * 8 * 16 * 4)
     (masked,) = traced(lambda: forward(q, q, q, 0.0, True))
     assert masked.kernel == "attention.causal"
+
+
+def test_products_by_group_are_foretold_as_even_routing_gives_them() -> None:
+    """Ids without values: each group has as many rows, and each operation is counted once."""
+    rows, groups, deep, wide = 64, 4, 16, 32
+    x, w, g, ids = (
+        torch.empty(*shape, device="meta")
+        for shape in ((1, rows, 1, deep), (1, groups, deep, wide), (1, rows, 1, wide), (1, rows))
+    )
+    ids = ids.long()
+    for call in (lambda: grouped_dot(x, w, ids), lambda: grouped_outer(x, g, ids, groups)):
+        products = [one for one in traced(call) if one.kernel.startswith("matmul")]
+        assert len(products) == groups
+        assert sum(one.flops for one in products) == 2 * rows * deep * wide

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from oracles.processes import launch_module
 from partita.compiler.cost.table import Table, to_json
 from partita.compiler.elaborate.load import load
 from partita.compiler.ir.layout import Mesh
@@ -55,33 +56,32 @@ def test_a_table_is_made_and_found_again(quick: Path, capsys: pytest.CaptureFixt
 def test_messages_are_timed_and_priced(
     quick: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two real processes; the record, the table beside it and `here` say the same."""
+    """Two real processes time kernels at once, then messages; the record, the table and `here` say the same."""
     monkeypatch.setattr("partita.tools.calibrate.MOST_BYTES", 1024)
-    monkeypatch.setattr("partita.tools.calibrate.measured", lambda device, dtypes: bare("cpu"))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    monkeypatch.setattr("partita.tools.calibrate.EFFORT", runtime.Effort(0.0, 1, 1e6, 1e6, 1 << 10))
+    monkeypatch.setattr("partita.tools.calibrate.launch_module", launch_module)
     out = quick / "desk.partita"
-    assert main(["calibrate", "--processes", "2", "-o", str(out)]) == 0
+    assert main(["calibrate", "--processes", "2", "--dtype", "f32", "-o", str(out)]) == 0
     assert "8 collectives among 2 processes" in capsys.readouterr().out
-    desk, here = cluster_from(str(out)), cluster_from("here")
-    assert desk.messages == here.messages == read_table(cached("cpu")).messages
+    table, desk, here = read_table(cached("cpu", processes=2)), cluster_from(str(out)), cluster_from("here:2")
+    assert table.points and (table.processes, table.threads) == (2, max(1, table.cores // 2))
+    assert fits(table, "cpu", 2) and not fits(table, "cpu")
+    assert desk.messages == here.messages == table.cluster().messages
     assert {message.kind for message in here.messages} == {"all_reduce", "all_gather", "reduce_scatter", "all_to_all"}
     assert [level.members for level in desk.levels] == [level.members for level in here.levels] == [2]
     assert desk.levels[0].link.latency_s == pytest.approx(here.levels[0].link.latency_s, rel=1e-3)
-    assert desk.memory_bytes == pytest.approx(read_table(cached("cpu")).memory_bytes / 2, rel=1e-4)
+    assert desk.memory_bytes == pytest.approx(table.memory_bytes / 2, rel=1e-4)
     mesh, message = Mesh((("data", 2),)), here.messages[0]
     assert desk.collective_s(message.kind, message.bytes_, mesh, "data") == pytest.approx(message.seconds, rel=1e-2)
     assert main(["show", TOUR, "--mesh", "data=2", "--cluster", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["device"]["seconds"] > message.seconds
 
 
-def bare(device: str) -> Table:
-    """A table without a point."""
-    return calibration.bare_table(device, [calibration.measure(device)])
-
-
 def test_machines_that_are_not_there_say_so(quick: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for wanted, said in {
         "here": "calibrate --processes 2",
+        "here:4": "calibrate --processes 4",
+        "here:x": "from 2 to 64 processes",
         "h101": "did you mean `h100`?",
         str(ROOT / "specs/clusters/h100.partita:h65"): "has no cluster",
     }.items():
@@ -114,7 +114,7 @@ def test_a_long_run_times_kernels_once_and_keeps_them(quick: Path, monkeypatch: 
     assert quick_table("cpu", "f32") == thorough == table_for("cpu")
 
 
-@pytest.mark.parametrize("change", [{"device": "cpu: another"}, {"torch": "0.1"}, {"threads": 4096}])
+@pytest.mark.parametrize("change", [{"device": "cpu: another"}, {"torch": "0.1"}, {"threads": 4096}, {"probes": 1}])
 def test_a_table_of_another_machine_is_passed_over(
     quick: Path, change: dict[str, str | int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,10 @@ from .parallel import PLANS, Parallel, bench_parallel
 from .parallel import summary as parallel_summary
 from .pipeline import PROCESSES, SCHEDULES, Piped, bench_pipeline
 from .pipeline import summary as pipeline_summary
+from .plan import CASES as MODELS
+from .plan import Ranking, bench_plan
+from .plan import as_json as plans_json
+from .plan import text as plans_text
 from .predict import bench_predict
 from .predict import summary as errors
 from .slices import as_json as slices_json
@@ -34,7 +38,7 @@ from .zero import STAGES, Held, bench_zero
 from .zero import summary as held_summary
 
 EXAMPLE = "partita bench step --json"
-KINDS = ("step", "precision", "memory", "parallel", "zero", "pipeline", "slices", "terapipe", "predict")
+KINDS = ("step", "precision", "memory", "parallel", "zero", "pipeline", "slices", "terapipe", "predict", "plan")
 WHAT = (
     "step: a training step of a GPT against plain PyTorch; precision: the same in bfloat16, against autocast; "
     "memory: the same within a budget, against PyTorch's ways to keep less; "
@@ -43,7 +47,8 @@ WHAT = (
     "pipeline: stages on two and four processes, against torch.distributed.pipelining; "
     "slices: a long row through a pipeline, whole and in token slices; "
     "terapipe: token slices simulated against the paper's seconds; "
-    "predict: foretold seconds and bytes of steps against measured ones, on a CPU"
+    "predict: foretold seconds and bytes of steps against measured ones, on a CPU; "
+    "plan: plans as they were ranked and as they were measured, on processes of this machine"
 )
 
 
@@ -60,12 +65,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=PROCESSES,
         action="append",
-        help="of `pipeline`, `slices` and `zero`: how many (default: 2 and 4)",
+        help="of `pipeline`, `plan`, `slices` and `zero`: how many (default: 2 and 4)",
     )
     parser.add_argument(
         "--peer", choices=tuple(peers()), action="append",
         help="of `memory`: against whom (default: all, with --no-compile those that need no C++ compiler)",
     )  # fmt: skip
+    parser.add_argument(
+        "--model", choices=MODELS, action="append", help="of `plan`: which; may be repeated (default: all)"
+    )
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="timed steps of each side (default 10)")
     parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
@@ -80,18 +88,15 @@ def run(options: argparse.Namespace) -> int:
         raise CommandFault(f"there is no device `{options.device}` here", exit_code=1)
     _check_words(options)
     keep_freed_memory()  # as a run does; for the peers too
-    if options.what == "pipeline":
-        return pipeline(options)
+    own = {
+        "pipeline": pipeline, "predict": predict, "parallel": parallel, "zero": zero, "slices": slices, "plan": plan,
+    }  # fmt: skip
+    if options.what in own:
+        return own[options.what](options)
     if options.what == "terapipe":
         simulated = bench_terapipe()
         print(json.dumps(as_json(simulated), indent=1) if options.json else both_tables(simulated))
         return 0
-    if options.what == "predict":
-        return predict(options)
-    if options.what == "parallel":
-        return parallel(options)
-    if options.what == "zero":
-        return zero(options)
     names = tuple(options.case or CASES)
     device, compiled = torch.device(options.device), not options.no_compile
     if options.what == "memory":
@@ -111,8 +116,8 @@ def run(options: argparse.Namespace) -> int:
 def _check_words(options: argparse.Namespace) -> None:
     """Raises CommandFault for a word that another bench has."""
     owners = {
-        "plan": ("parallel",), "schedule": ("pipeline",), "processes": ("pipeline", "slices", "zero"),
-        "peer": ("memory",),
+        "plan": ("parallel",), "schedule": ("pipeline",), "processes": ("pipeline", "plan", "slices", "zero"),
+        "peer": ("memory",), "model": ("plan",),
     }  # fmt: skip
     for word, benches in owners.items():
         if getattr(options, word) and options.what not in benches:
@@ -179,6 +184,20 @@ def pipeline(options: argparse.Namespace) -> int:
     for case in cases:
         print(piped(case))
     print(f"worst: time {found['worst_time']:.3f}, memory {found['worst_memory']:.3f}")
+    return 0
+
+
+def plan(options: argparse.Namespace) -> int:
+    """A table for each model and number of processes, and the worst ratio; or JSON."""
+    if options.device != "cpu" or options.case:
+        raise CommandFault("`bench plan` runs its own models, on the CPU")
+    found: list[Ranking] = []
+    for one in bench_plan(tuple(options.model or MODELS), tuple(options.processes or PROCESSES), options.rounds):
+        found.append(one)
+        if not options.json:
+            print(plans_text(one), flush=True)
+    told = plans_json(found)
+    print(json.dumps(told, indent=1) if options.json else f"worst: ranked first / fastest {told['worst_ratio']:.3f}")
     return 0
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from partita.compiler.cost.cluster import Message
 from partita.compiler.cost.roofline import Machine
 from partita.compiler.cost.table import MOST_BYTES, Table, TableError, from_json, roofline_s, to_json
 from partita.compiler.ir.types import DType
@@ -60,8 +62,19 @@ def test_what_bounds_a_call() -> None:
 
 
 def test_a_table_is_read_as_it_was_written() -> None:
-    found = table(*POINTS, Timed(Call("view", "", (), 0, 0), 1e-6))
+    found = replace(table(*POINTS, Timed(Call("view", "", (), 0, 0), 1e-6)), processes=4, cores=2, probes=3)
     assert from_json(to_json(found)) == found
+    assert found != replace(found, probes=2)
+
+
+def test_processes_that_outnumber_the_cores_share_them() -> None:
+    """What four take at once on two cores takes two of them half as long, and two by themselves as long as measured."""
+    messages = (Message("all_reduce", 2, 1 << 20, 1e-3), Message("all_reduce", 4, 1 << 18, 3e-3))
+    found = replace(table(), messages=messages, processes=4, cores=2).cluster()
+    assert [found.share(count) for count in (1, 2, 4)] == [1, 1, 2]
+    assert [message.seconds for message in found.messages] == [1e-3, 1.5e-3]
+    assert (found.devices, found.memory_bytes) == (4, (1 << 30) // 4)
+    assert replace(table(), messages=messages[:1], processes=2, cores=2).cluster().abreast is None
 
 
 def changed(**fields: object) -> str:
@@ -72,7 +85,8 @@ def changed(**fields: object) -> str:
     "text",
     [
         "", "[]", "{}", "null", "1e999", "[" * 100_000, "x" * (MOST_BYTES + 1),
-        changed(format=99), changed(points=[[1, 2]]), changed(points=None), changed(launch_s=float("nan")),
+        changed(format=99), changed(points=[[1, 2]]), changed(points=None), changed(processes=0),
+        changed(launch_s=float("nan")),
         changed(launch_s=-1), changed(bandwidth_bytes_per_s="fast"), changed(flops_per_s={}),
         changed(flops_per_s={"f32": 0}), changed(flops_per_s={"f33": 1e9}), changed(threads=True),
         changed(points=[["matmul", "f32", [1, 1, 1, 1], 1, 1, 1e99]]),

@@ -1,0 +1,184 @@
+"""`partita bench plan`: is the plan that the planner ranks first the fastest one, on real processes of this host?
+
+In: models, how many processes, what they were timed to do (`partita calibrate --processes N`). Out: of each model the
+plans that are measured, as they were ranked: seconds and bytes of a step, foretold and measured. Of a small space all
+plans are measured, else the best ones and some of all others. A plan on fewer devices leaves processes idle.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import resources
+from pathlib import Path
+
+from ...compiler.elaborate.load import Spec
+from ...compiler.elaborate.recipes import load_recipe
+from ...compiler.kernels import TimedKernels
+from ...compiler.pipeline import compile_recipe, open_spec
+from ...compiler.plan.plan import Planner, planner
+from ...compiler.plan.price import Priced
+from ...compiler.plan.record import record, words
+from ...compiler.plan.search import Search
+from ...compiler.steps import Steps
+from ...runtime.launch import launch_module
+from ..machines import HERE, here
+from ..mesh import settings_of
+from ..numbers import bytes_text, seconds_text
+from .plan_contest import PlanContest, PlanOutcome, paced, read_outcome
+
+CASES = ("gpt", "llama", "mixture", "t5")
+PROCESSES = (2, 4)
+FINAL = 3  # times as many rounds
+BEST, OTHERS = 10, 6  # plans that are measured: of those ranked first, and of all others, evenly
+SPEC = "recipes/bench_plan.partita"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One plan. rank: from 1 on. seconds: as `paced` has them; least_seconds: of the fastest round; final_seconds: of
+    the final, where it came to that. Bytes are those of the process that needs most."""
+
+    rank: int
+    plan: str
+    predicted_seconds: float
+    seconds: float
+    least_seconds: float
+    final_seconds: float | None
+    predicted_bytes: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Plans of a model on so many processes, as they were ranked. ranked: how many there are in all."""
+
+    name: str
+    processes: int
+    ranked: int
+    plans: tuple[Measured, ...]
+
+    @property
+    def ratio(self) -> float:
+        """Seconds of the plan that is ranked first over those of the fastest of all, in the final."""
+        finals = [plan.final_seconds for plan in self.plans if plan.final_seconds is not None]
+        first = self.plans[0].final_seconds
+        assert first is not None, "the first is in the final"
+        return first / min(finals)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A contest whose builds lie in a folder."""
+
+    name: str
+    processes: int
+    ranked: int
+    chosen: tuple[tuple[int, str, float, int], ...]  # rank, words, seconds, bytes
+    contest: PlanContest
+
+
+def bench_plan(names: Sequence[str], processes: Sequence[int], rounds: int) -> Iterator[Ranking]:
+    """Every model on every number of processes. Raises CommandFault where nothing was timed, `RuntimeFault` E0532."""
+    for count in processes:
+        for name in names:
+            with tempfile.TemporaryDirectory() as scratch:
+                yield held(prepared(name, count, rounds, Path(scratch)), Path(scratch))
+
+
+def prepared(name: str, count: int, rounds: int, folder: Path, most: tuple[int, int] = (BEST, OTHERS)) -> Prepared:
+    """Plans, and compiles what is to be measured."""
+    with resources.as_file(resources.files("partita.specs").joinpath(SPEC)) as path:
+        spec = open_spec(path)
+    table = here(f"{HERE}:{count}")
+    assert table is not None, "this machine is meant"
+    recipe, steps = load_recipe(spec, name), Steps(spec, "cpu")
+    ready = planner(spec, recipe, (steps.fused, steps.unfused), table.cluster(), TimedKernels(table))
+    ranked = sorted(every(ready), key=lambda one: (one.seconds, one.peak_bytes))
+    chosen = sampled(len(ranked), *most)
+    builds = [str(folder / str(at)) for at in chosen]
+    for at, build in zip(chosen, builds, strict=True):
+        compiled(spec, name, ready, ranked[at], Path(build))
+    said = tuple((at + 1, words(ranked[at]), ranked[at].seconds, ranked[at].peak_bytes) for at in chosen)
+    gc.collect()
+    return Prepared(name, count, len(ranked), said, PlanContest(tuple(builds), rounds, FINAL * rounds, table.threads))
+
+
+def every(ready: Planner) -> Iterator[Priced]:
+    """All plans of a space that fit, each once: a policy that computes just what the first one does is left out."""
+    space = ready.space
+    search = Search(space, ready.layouts, ready.limit, pricings=ready.pricings, flown=ready.flown, known=ready.known)
+    first = space.policies()[0]
+    for inner in space.inners():
+        for policy in space.policies():
+            for group in space.groups(inner, policy):
+                twin = replace(group.unit, recompute=first)
+                if policy != first and ready.layouts.parts(group.unit) == ready.layouts.parts(twin):
+                    continue
+                found = (search.pricing(group.unit).price(choice) for choice in space.choices(group))
+                yield from (one for one in found if one is not None)
+
+
+def sampled(count: int, best: int, others: int) -> list[int]:
+    """The first ones, and of the rest as many as that, evenly up to the last."""
+    if count <= best + others:
+        return list(range(count))
+    step = (count - 1 - best) / max(1, others - 1)
+    return [*range(best), *sorted({round(best + step * at) for at in range(others)})]
+
+
+def compiled(spec: Spec, name: str, ready: Planner, plan: Priced, folder: Path) -> None:
+    """Writes the build of a plan, from its record, as `partita train --plan` does."""
+    written = folder.with_suffix(".partita")
+    written.write_text(record(plan, ready.recipe), encoding="utf-8")
+    recipe = load_recipe(spec, name, settings_of(str(written)))
+    compile_recipe(spec, recipe, folder, cluster=ready.cluster)
+
+
+def held(ready: Prepared, folder: Path) -> Ranking:
+    """Runs the plans."""
+    said, result = folder / "contest.json", folder / "outcome.json"
+    said.write_text(json.dumps({**asdict(ready.contest), "result": str(result)}), encoding="utf-8")
+    launch_module(f"{__package__}.plan_contest", ready.processes, [str(said)])
+    return ranking(ready, read_outcome(result))
+
+
+def ranking(ready: Prepared, found: PlanOutcome) -> Ranking:
+    """What was foretold beside what was measured."""
+    final = dict(zip(found.finalists, paced(found.final), strict=True))
+    usual = paced(found.seconds)
+    plans = tuple(
+        Measured(rank, plan, seconds, usual[at], min(found.seconds[at]), final.get(at), size, found.bytes[at])
+        for at, (rank, plan, seconds, size) in enumerate(ready.chosen)
+    )
+    return Ranking(ready.name, ready.processes, ready.ranked, plans)
+
+
+def text(found: Ranking) -> str:
+    """A table of text, which is one of Markdown too."""
+    lines = [
+        f"{found.name} on {found.processes} processes: {len(found.plans)} of {found.ranked} plans; "
+        f"ranked first / fastest {found.ratio:.3f}",
+        "",
+        "| rank | plan | foretold | measured | error | fastest round | final | memory foretold | measured | error |",
+        "|-----:|------|---------:|---------:|------:|--------------:|------:|----------------:|---------:|------:|",
+    ]
+    for one in found.plans:
+        time, size = one.predicted_seconds / one.seconds - 1, one.predicted_bytes / one.bytes - 1
+        final = "" if one.final_seconds is None else seconds_text(one.final_seconds)
+        taken = " | ".join(map(seconds_text, (one.predicted_seconds, one.seconds)))
+        held_ = " | ".join(map(bytes_text, (one.predicted_bytes, one.bytes)))
+        least = seconds_text(one.least_seconds)
+        lines.append(f"| {one.rank} | {one.plan} | {taken} | {time:+.1%} | {least} | {final} | {held_} | {size:+.1%} |")
+    return "\n".join(lines) + "\n"
+
+
+def as_json(rankings: Sequence[Ranking]) -> dict[str, object]:
+    """The `--json` form."""
+    return {
+        "rankings": [{**asdict(one), "ratio": one.ratio} for one in rankings],
+        "worst_ratio": max(one.ratio for one in rankings),
+    }
