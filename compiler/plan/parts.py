@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ..cost.memory import GIVEN, LITERALS, alive_bytes
 from ..cost.roofline import FREE, VIEWS, bounds_s, node_time
@@ -88,10 +89,10 @@ class Parts:
     core_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
-    """A node of forward or backward, or a message. half: of which part (0 forward, 1 input, 2 weight).
+class Term(NamedTuple):
+    """A node of forward or backward, or a message; a named tuple, because a search makes a hundred thousand of them.
 
+    half                     of which part: 0 forward, 1 input, 2 weight
     arithmetic_s, traffic_s  what bounds a node, each alone; a message has its bytes and no seconds
     kernels_s                what its kernels were foretold to take, where they were timed
     """

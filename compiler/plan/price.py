@@ -388,11 +388,14 @@ def buckets(sizes: Sequence[int], limit: int) -> list[int]:
 
 
 def _in_flight(schedule: str, stages: int, microbatches: int) -> Flights:
-    """Of 1F1B as many microbatches as stages follow, of GPipe all; of others what their schedule says."""
+    """Of 1F1B as many microbatches as stages follow, of GPipe all, of ZB-H1 as many as there are stages; of others what
+    their schedule says."""
     if schedule == "1f1b":
         return [[(min(microbatches, stages - device),)] for device in range(stages)]
     if schedule == "gpipe":
         return [[(microbatches,)]] * stages
+    if schedule == "zero_bubble":
+        return [[(min(microbatches, stages),)]] * stages
     return in_flight(computing(parse_form(schedule), stages, microbatches))
 
 

@@ -2,8 +2,9 @@
 
 In: seconds and bytes of the blocks in order, how many microbatches each stage has in flight. Out: the ends of the
 stages. From the last stage on, each takes as many blocks as a bound on its seconds and its memory let it: if the first
-one then has blocks left, the bound is too low, because a part of a stage that fits, fits. So bisection over the bound
-is exact, as is `schedule.place`'s dynamic program, in a hundredth of its time; messages are no device's time.
+one then has blocks left, the bound is too low, because a part of a stage that fits, fits; and so is every bound that lets
+no stage take a block more. So bisection over the bound is exact, as is `schedule.place`'s dynamic program, in a
+hundredth of its time; messages are no device's time.
 """
 
 from __future__ import annotations
@@ -75,29 +76,33 @@ def cut(
             fitting[key] = _first(load, end, key[0], limit, updating)
         return fitting[key]
 
-    def tried(bound: float) -> tuple[int, ...] | None:
-        ends, end = [count], count
+    def tried(bound: float) -> tuple[tuple[int, ...] | None, float]:
+        """The ends; where there are none, the least bound that lets some stage take a block more."""
+        ends, end, more = [count], count, float("inf")
         for stage in range(stages - 1, -1, -1):
-            begin = max(stage, bisect_left(seconds, seconds[end] - bound), longest(stage, end))
+            far = bisect_left(seconds, seconds[end] - bound)
+            begin = max(stage, far, longest(stage, end))
             if begin >= end:
-                return None
+                return None, more
+            if begin == far > 0:
+                more = min(more, seconds[end] - seconds[far - 1])
             end = begin
             ends.append(end)
-        return tuple(ends[-2::-1]) if end == 0 else None
+        return (tuple(ends[-2::-1]), bound) if end == 0 else (None, more)
 
     low = max(seconds[-1] / stages, *load.seconds)
-    best = tried(low * (1 + NEAR)) or tried(seconds[-1] * (1 + NEAR))
+    best = tried(low * (1 + NEAR))[0] or tried(seconds[-1] * (1 + NEAR))[0]
     if best is None:
         return None
     high = _slowest(seconds, best)
     while high - low > NEAR * high:
         middle = (low + high) / 2
-        found = tried(middle)
+        found, more = tried(middle)
         if found is None:
-            low = middle
+            low = min(more, high)
         else:
-            best, high = found, min(middle, _slowest(seconds, found))
-    return best
+            high = min(middle, _slowest(seconds, found))
+    return tried(high * (1 + NEAR))[0] or best
 
 
 def _first(load: Load, end: int, flying: int, limit: int, updating: int) -> int:
