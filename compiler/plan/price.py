@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
+from operator import mul
 
 from ..cost.cluster import Cluster
 from ..ir.layout import PIPE, Mesh
@@ -335,15 +336,15 @@ class Pricing:
         own: list[list[Stage]] = [[] for _ in range(choice.pipe)]
         for (begin, end), home in zip(pairwise((0, *ends)), placement, strict=True):
             own[home].append(stage_of(load, begin, end))
+        updating = self.parts.updating
         for stages, device in zip(own, flights, strict=True):
-            static, peaks = sum(stage.static for stage in stages), [0]
+            kept, peak = [stage.kept for stage in stages], 0
+            beyond = [(stage.kept, stage.most - stage.kept, stage.ending + updating) for stage in stages]
             for numbers in device:
-                flying = sum(number * stage.kept for number, stage in zip(numbers, stages, strict=True))
-                for number, stage in zip(numbers, stages, strict=True):
-                    if number:
-                        beside = static - stage.static + flying - number * stage.kept
-                        peaks.append(stage.peak(number, self.parts.updating) + beside)
-            found.append(max(peaks))
+                more = [max(most, late - n * size) for n, (size, most, late) in zip(numbers, beyond, strict=True) if n]
+                if more:
+                    peak = max(peak, sum(map(mul, numbers, kept)) + max(more))
+            found.append(sum(stage.static for stage in stages) + peak)
         return found
 
     def _piped(self, choice: Choice, ends: Sequence[int]) -> Priced:

@@ -2,8 +2,8 @@
 
 In: seconds and bytes of the blocks in order, how many microbatches each stage has in flight. Out: the ends of the
 stages. From the last stage on, each takes as many blocks as a bound on its seconds and its memory let it: if the first
-one then has blocks left, the bound is too low, because a part of a stage that fits, fits; so is every bound that lets no
-stage take a block more. So bisection over the bound is exact, as is `schedule.place`'s dynamic program, in a
+one then has blocks left, the bound is too low, because a part of a stage that fits, fits; so is every bound that lets
+no stage take a block more. So bisection over the bound is exact, as is `schedule.place`'s dynamic program, in a
 hundredth of its time; messages are no device's time.
 """
 

@@ -46,6 +46,7 @@ class _Greedy:
 
     def __post_init__(self) -> None:
         devices, chunks = self.shape.devices, self.shape.last + 1
+        self.last, self.longest = self.shape.last, max(self.shape.slices)
         self.forwards, self.backwards = list(self.shape.units()), list(self.shape.backward_units())
         self.chunks = [self.shape.chunks(d) for d in range(devices)]
         self.orders: list[list[Action]] = [[] for _ in range(devices)]
@@ -83,13 +84,13 @@ class _Greedy:
 
     def _before_input(self, microbatch: int, chunk: int, part: int) -> Action:
         """What must have arrived for a backward: the next chunk's, or on the last chunk its own forward."""
-        if chunk == self.shape.last:
+        if chunk == self.last:
             return Action(Kind.FORWARD, microbatch, chunk, self.shape.slices[microbatch] - 1)
         return Action(Kind.INPUT, microbatch, chunk + 1, part)
 
     def _room(self, device: int, later: int, microbatch: int, part: int) -> bool:
         """Whether a microbatch with all its slices may begin on a chunk: one of each later chunk must fit as well."""
-        after = self.taken[device] + self.shape.slices[microbatch] + later * max(self.shape.slices)
+        after = self.taken[device] + self.shape.slices[microbatch] + later * self.longest
         return part > 0 or after <= self.limit
 
     def _ready(self, before: Action | None, now: Seconds) -> bool:
@@ -113,7 +114,7 @@ class _Greedy:
             self.next_backward[chunk] += 1
             self.waiting[device].append(Action(Kind.WEIGHT, microbatch, chunk, part))
         self.arrival[action] = end
-        if 0 <= chunk + step <= self.shape.last:
+        if 0 <= chunk + step <= self.last:
             reader = self.shape.placement[chunk + step]
             boundary = self.prices(min(chunk, chunk + step), microbatch, part)
             if reader != device:
