@@ -48,7 +48,8 @@ class Planner:
     def search(self, pins: Mapping[str, int | str] | None = None) -> Iterator[Progress]:
         """Better and better plans, with these choices too. Raises NoPlan, SpecError."""
         space = replace(self.space, pins=pinned(self.space.pins, pins or {}))
-        least = self.flops / (self.cluster.machine.matmul(self.recipe.precision.compute) * space.devices)
+        peak = self.cluster.machine.matmul(self.recipe.precision.compute) * space.devices
+        least = self.flops / peak if self.layouts.kernels is None else 0.0  # timed kernels know no peak
         found = Search(
             space, self.layouts, self.limit, least, space.pins.balance, self.pricings, self.flown, self.known
         )

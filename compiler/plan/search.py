@@ -135,6 +135,8 @@ class Search:
         """No plan of a group takes less, however its unit is laid out."""
         if not self.layouts.each:
             return self.group_bound_s(group, self.pricing(group.unit).microbatch_s)
+        if self.layouts.kernels is not None:
+            return self.least_s  # of timed kernels a part may take any share of the whole
         unit = group.unit
         if unit not in self.updates:
             whole = self.layouts.parts(replace(unit, inner=(), alone=False)).parts
