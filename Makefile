@@ -26,14 +26,14 @@ demo: .venv/installed
 	$(BIN)/partita train specs/recipes/docs_demo.partita --out out/demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: .venv/installed
 	mkdir -p .pyright && ln -sfn .. .pyright/partita
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright --pythonpath $(BIN)/python
 
 fuzz: .venv/installed
-	timeout $(FUZZ_SECONDS) env HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --numprocesses 2 || test $$? -eq 124
+	timeout $(FUZZ_SECONDS) env HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --numprocesses 2 --dist worksteal || test $$? -eq 124
 
 break: .venv/installed
 	cd tests && ../$(BIN)/python -m oracles.answers --count $(BREAK)

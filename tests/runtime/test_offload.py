@@ -41,7 +41,7 @@ train t {
   data { read = corpus("python-docs"), rows = chunk(T), target = next(tokens) }
   loss = mean(cross_entropy[V](logits, target))
   batch = 4
-  steps = 4
+  steps = 2
   lr = 0.01
   clip = 1
   KEYS

@@ -103,15 +103,11 @@ train run {{
 CASES = [
     Case("GPT.small", 64, 4),
     Case("GPT.small", 64, 8, 2, more="clip = 1.0"),
-    Case("GPT.wide", 128, 4),
     Case("GPT.wide", 128, 8, 4, "sgd(momentum = 0.9)", "clip = 1.0"),
     Case("GPT.words", 32, 2, optimizer="sgd"),
-    Case("GPT.words", 32, 4, 2, "adam"),
     Case("GPT.words", 32, 2, optimizer="adam", more="clip = 1.0"),
     Case("GPT.small(drop = 0.1)", 64, 4),
     Case("GPT.wide(drop = 0.1)", 96, 4, 2, "adam", "clip = 0.5"),
-    Case("Llama.small", 64, 4),
-    Case("Llama.wide", 128, 8, 4, more="clip = 1.0"),
     Case("Llama.small", 200, 2, optimizer="sgd"),
     Case("Llama.wide", 64, 2, optimizer="adam"),
     Case("GPT.small", 64, 4, more="precision = f64"),
@@ -201,7 +197,7 @@ def test_sizes_are_rounded_as_the_allocator_rounds(device: str, peak: int) -> No
 
 
 def test_more_threads_take_more_workspace() -> None:
-    graph = step_of(CASES[11])
+    graph = step_of(CASES[7])
     levels = [{level.what: level.peak_bytes for level in graph_footprint(graph, threads=n).levels} for n in (1, 64)]
     assert levels[0]["layers_forward"] < levels[1]["layers_forward"]
     assert levels[0]["update"] == levels[1]["update"]

@@ -41,7 +41,7 @@ def move_of(graph: Graph, node: Node) -> Move:
     return Move(node.op, str(node.attrs["axis"]), before, node.layouts[0], at, dims.get("split"))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=16, deadline=None)
 @given(graphs(), several_devices, st.sampled_from([None, 0, 3]))
 def test_a_choice_is_priced_as_what_it_sends(graph: Graph, mesh: Mesh, zero: int | None) -> None:
     found = decide(at_level(graph, STEP), mesh, H100_NODES, Wishes(zero=zero))
