@@ -1,4 +1,5 @@
-"""Hypothesis profiles: `default` repeats itself and fits the suite's time, `fuzz` looks for new cases. How threads wait."""
+"""Hypothesis profiles, and how threads wait. `default` repeats itself and fits the suite's time, `fuzz` looks for new
+cases."""
 
 from __future__ import annotations
 
