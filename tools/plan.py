@@ -18,11 +18,12 @@ from ..compiler.base.collector import uncollected
 from ..compiler.base.diagnostic import did_you_mean
 from ..compiler.devices import recipe_cluster
 from ..compiler.kernels import TimedKernels
-from ..compiler.plan.plan import CHOSEN, NoPlan, Planner, planner
+from ..compiler.plan.plan import CHOSEN, OFFLOADS, NoPlan, Planner, planner
 from ..compiler.plan.price import Priced
 from ..compiler.plan.record import record, words
 from ..compiler.plan.search import Progress
 from ..compiler.plan.space import POLICIES, divisors
+from ..compiler.schedule.forms import Form, FormFault, parse_form
 from ..compiler.steps import Steps
 from .arguments import add_spec, sets_of, write_text
 from .fault import CommandFault
@@ -32,6 +33,7 @@ from .specs import open_spec, recipe_of
 
 EXAMPLE = "partita plan specs/recipes/bench_step.partita --recipe small --cluster h100"
 SCHEDULES = ("1f1b", "gpipe", "interleaved(2)", "zero_bubble", "zero_bubble_v")
+WORDS = {"schedule": SCHEDULES, "recompute": POLICIES, "offload": OFFLOADS}
 SLOW = 1.0005  # times the best: what costs less is not told as a cost
 
 
@@ -97,15 +99,25 @@ def _asked(sets: Sequence[tuple[str, str]]) -> tuple[dict[str, int | str], list[
     for key, value in sets:
         if key not in CHOSEN:
             others.append((key, value))
-        elif key in ("schedule", "recompute"):
-            if key == "recompute" and value not in POLICIES:
-                raise CommandFault(f"recompute = {value}: no such choice", did_you_mean(value, POLICIES) or "")
-            chosen[key] = value.strip('"')
+        elif key == "schedule":
+            chosen[key] = str(_form(value.strip('"')))
+        elif key in WORDS:
+            if value not in WORDS[key]:
+                hint = did_you_mean(value, WORDS[key]) or f"there are {', '.join(WORDS[key])}"
+                raise CommandFault(f"{key} = {value}: no such choice", hint)
+            chosen[key] = value
         elif not value.isdecimal():
             raise CommandFault(f"`--set {key}={value}`: a whole number", f"--set {key}=1")
         else:
             chosen[key] = int(value)
     return chosen, others
+
+
+def _form(text: str) -> Form:
+    try:
+        return parse_form(text)
+    except FormFault as fault:
+        raise CommandFault(str(fault), fault.hint) from None
 
 
 def search(ready: Planner, pins: Mapping[str, int | str] | None = None, quiet: bool = False) -> Progress:
@@ -159,14 +171,14 @@ def _each(ready: Planner, key: str, best: Priced) -> Iterator[tuple[int | str, s
 def _values(ready: Planner, key: str) -> Sequence[int | str]:
     """The values of a choice that are worth asking for."""
     devices = divisors(ready.cluster.devices)
-    if key == "recompute":
-        return POLICIES
-    if key == "schedule":
-        return SCHEDULES
+    if key in WORDS:
+        return WORDS[key]
     if key == "zero":
         return (0, 1, 2, 3)
     if key == "tensor":
         return [n for n in devices if n <= ready.space.longest]
+    if key in ("context", "expert"):
+        return [n for n in devices if n == 1 or any(dict(inner).get(key) == n for inner in ready.space.inners())]
     return devices if key in ("data", "pipe") else divisors(ready.recipe.batch)
 
 
@@ -215,6 +227,7 @@ def plan_json(ready: Planner, one: Priced) -> dict[str, object]:
         "balance": one.balance,
         "zero": choice.zero,
         "recompute": choice.unit.recompute,
+        "offload": OFFLOADS[choice.offload],
         "seconds": one.seconds,
         "mfu": ready.mfu(one),
         "stage_bytes": one.stage_bytes,

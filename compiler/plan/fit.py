@@ -3,11 +3,6 @@
 In: the planner's layouts of a recipe on so many devices along `data`, and what each may hold. Out: `Fitting`s:
 microbatches, recompute, precision, ZeRO and offload with the seconds and the bytes of a step. Layers that are alike
 are priced once (`thin.py`), so a large model takes seconds.
-
-With the optimizer on the host, gradients go down once a step and parameters come up, beside the backward and the
-forward; what these do not hide is added, and the update takes what the host's memory takes to read and write it:
-
-    seconds = max(0, g / link - backward) + max(0, p / link - forward) + (2 s + 2 p' + g) / memory
 """
 
 from __future__ import annotations
@@ -17,9 +12,8 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 
 from ..cost.cluster import Cluster
-from ..cost.host import Host
+from .host import host_bytes
 from .layouts import Layouts
-from .parts import Part, Parts, Weights
 from .price import Pricing
 from .space import POLICIES, Choice, Unit, divisors
 
@@ -58,37 +52,20 @@ class Fitter:
     batch: int
     data: int
     limit: int
-    _pricings: dict[tuple[str, Unit, bool, bool], Pricing] = field(
-        default_factory=dict[tuple[str, Unit, bool, bool], Pricing]
-    )
+    _pricings: dict[tuple[str, Unit], Pricing] = field(default_factory=dict[tuple[str, Unit], Pricing])
 
     def price(self, measures: Measures) -> Fitting:
         """What a step takes with these measures. Raises SpecError."""
-        unit, alone = Unit((), measures.recompute, measures.rows), self.data == 1 and measures.microbatches == 1
+        unit = Unit((), measures.recompute, measures.rows)
         parts = self.layouts[measures.precision].parts(unit)
-        choice = Choice(unit, self.data, 1, measures.microbatches, measures.zero)
-        key = (measures.precision, unit, measures.offload, alone)
+        choice = Choice(unit, self.data, 1, measures.microbatches, measures.zero, offload=measures.offload)
+        key = (measures.precision, unit)
         if key not in self._pricings:
-            here = offloaded(parts, alone, self.cluster.host) if measures.offload else parts
-            self._pricings[key] = Pricing(here, self.cluster, NO_LIMIT)
+            self._pricings[key] = Pricing(parts, self.cluster, NO_LIMIT)
         found = self._pricings[key].price(choice)
         assert found is not None, "one stage without a limit fits"
-        host, waiting = self._host(parts, measures) if measures.offload else (0, 0.0)
-        return Fitting(measures, found.seconds + waiting, found.peak_bytes, host)
-
-    def _host(self, parts: Parts, measures: Measures) -> tuple[int, float]:
-        """Bytes that lie on the host of a device, and the seconds of copies that nothing hides."""
-        own = [part.own for part in parts.parts]
-        share = self.data if measures.zero else 1
-        down = sum(w.gradient_bytes for w in own) / share
-        up = sum(sum(w.read) for w in own) / share
-        forward = measures.microbatches * sum(part.forward_s for part in parts.parts)
-        backward = measures.microbatches * sum(part.input_s + part.weight_s for part in parts.parts)
-        waiting = self.cluster.host.waiting_s(down, up, backward, forward)
-        held = sum(w.states + (w.master or w.computed) for w in own) + sum(w.gradient_bytes for w in own)
-        return held // share, waiting
-
-    # ---- what fits
+        there = host_bytes(parts.parts, self.data if measures.zero else 1) if measures.offload else 0
+        return Fitting(measures, found.seconds, found.peak_bytes, there)
 
     def plain(self) -> Fitting:
         """The step in one microbatch, with no measure."""
@@ -157,26 +134,3 @@ class Fitter:
             else:
                 high = at - 1
         return best
-
-
-def offloaded(parts: Parts, alone: bool, host: Host) -> Parts:
-    """What a device keeps of parts whose optimizer lies on its host. alone: a gradient goes down where it is made."""
-    known: dict[int, Weights] = {}
-    made: dict[int, Part] = {}  # alike layers stay one object
-
-    def moved(own: Weights) -> Weights:
-        if id(own) not in known:
-            traffic = 2 * own.states + 2 * (own.master or own.computed) + own.gradient_bytes
-            known[id(own)] = Weights(
-                computed=own.computed, gradients=() if alone else own.gradients, read=own.read,
-                update_s=host.traffic_s(traffic),
-            )  # fmt: skip
-        return known[id(own)]
-
-    def part(one: Part) -> Part:
-        size = one.own.gradient_bytes if alone else 0
-        return replace(one, weights=moved(one.weights), own=moved(one.own), momentary=one.momentary + size)
-
-    for one in parts.parts:
-        made[id(one)] = made.get(id(one)) or part(one)
-    return replace(parts, parts=tuple(made[id(one)] for one in parts.parts), updating=0)

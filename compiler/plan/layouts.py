@@ -17,7 +17,7 @@ from ..elaborate.models import BATCH
 from ..elaborate.recipe import Plan, Recipe, Recompute
 from ..ir.graph import Graph
 from ..ir.layout import Mesh
-from ..ir.types import Node
+from ..ir.types import Dim, Node
 from ..partition.choices import Wishes, choices
 from ..partition.factors import factored
 from ..partition.fold import fold
@@ -29,7 +29,7 @@ from ..partition.strategies import Option, Strategy, options
 from ..passes.localize import localize
 from ..schedule.blocks import AGAIN, Chain
 from .parts import Parts, Rough, Timed, Weights, rough
-from .space import FEW, Axes, Unit
+from .space import FEW, Dims, Unit
 from .thin import Thin
 
 SEVERAL = 2  # microbatches that stand for any number of them
@@ -78,10 +78,24 @@ class Layouts:
     def least_s(self, unit: Unit) -> float:
         """No layout of a unit takes less for a microbatch, by the roofline: none is solved."""
         if unit not in self._least:
-            found = self._rough(replace(unit, inner=(), alone=False))
+            found = self._rough(Unit((), unit.recompute, unit.rows))
             names = self.thin.whole([part.name for part in found.parts])
             self._least[unit] = found.least_s(self._on(Mesh(())), names, unit.devices)
         return self._least[unit]
+
+    def dims(self) -> Dims:
+        """What the model has for an axis of its own, where nothing else is said of it."""
+        step, recipe = self._step(Unit((), "none", self.rows[0]), 0), self.thin.recipe
+        told = {dim for dim, _ in (recipe.plan.pins if recipe.plan is not None else ())}
+        routed = (node.attrs["experts"] for node in step.nodes("dispatch"))
+        experts = {dim.name: dim.size or 0 for dim in routed if isinstance(dim, Dim)}
+        rows = recipe.rows if recipe.rows is not None and not recipe.rows.ragged else None
+        tokens = None if rows is None else step.dims().get(rows.dim)
+        cut = tokens is not None and tokens.name not in told and _can_be_cut(step, tokens)
+        return Dims(
+            (tokens.name, tokens.size or 0) if tokens is not None and cut else None,
+            tuple((name, size) for name, size in experts.items() if not told & {BATCH, name}),
+        )
 
     def model_flops(self) -> float:
         """Of a row of the whole model."""
@@ -142,8 +156,7 @@ class Layouts:
         if key not in self._solved:
             ways = range(len(self.steps) if unit.devices > 1 else 1)
             graphs = _different([self._step(base, way, base.alone) for way in ways])
-            pins = _pins(self.thin.recipe.plan, unit.inner)
-            mesh, wishes = Mesh(unit.inner), Wishes({BATCH: (), **pins})
+            mesh, wishes = Mesh(unit.inner), Wishes(_pins(self.thin.recipe.plan, unit))
             if unit.devices > 1:
                 mesh, wishes = factored(graphs[0], mesh, wishes)
                 check_wishes(graphs[0], mesh, wishes)
@@ -202,13 +215,22 @@ def _does(option: Option) -> tuple[object, ...]:
     return option.operands, option.results, option.apart, option.passes
 
 
-def _pins(plan: Plan | None, inner: Axes) -> dict[str, tuple[str, ...]]:
-    """What a plan pins to axes that cut tensors, and what it lets none cut."""
-    found: dict[str, tuple[str, ...]] = {}
+def _pins(plan: Plan | None, unit: Unit) -> dict[str, tuple[str, ...]]:
+    """What a plan pins to axes that cut tensors, what those are there for, and what none may cut."""
+    found: dict[str, tuple[str, ...]] = {BATCH: ()}
     for dim, axis in () if plan is None else plan.pins:
-        if axis is None or axis in dict(inner):
+        if axis is None or axis in dict(unit.inner):
             found[dim] = (*found.get(dim, ()), *(() if axis is None else (axis,)))
+    for dim, axis in unit.cuts:
+        if axis not in found.get(dim, ()):
+            found[dim] = (*found.get(dim, ()), axis)
     return found
+
+
+def _can_be_cut(step: Graph, dim: Dim) -> bool:
+    """Whether some operator can be cut along a dim."""
+    having = (node for node in step if any(dim in use.dims for use in node.uses))
+    return any(dim in option.cut for node in having for option in options(node))
 
 
 def _different(graphs: Sequence[Graph]) -> list[Graph]:

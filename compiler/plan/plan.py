@@ -15,12 +15,13 @@ from ..elaborate.recipe import Recipe
 from .layouts import Kernels, Layouts, Steps
 from .price import Flights, Known, Priced, Pricing, Shared
 from .search import Progress, Search
-from .space import Pins, Space, Unit, divisors, pins_of
+from .space import CONTEXT, Pins, Space, Unit, divisors, pins_of
 from .thin import thin
 
 WIDE = 64  # devices, from which on a tensor's axis reaches over at most two members of the second level
-AXES = ("data", "pipe", "tensor")
-CHOSEN = (*AXES, "microbatches", "rows", "zero", "schedule", "recompute")  # what can be asked for
+AXES = ("data", "pipe", "tensor", "context", "expert")
+CHOSEN = (*AXES, "microbatches", "rows", "zero", "schedule", "recompute", "offload")  # what can be asked for
+OFFLOADS = ("none", "optimizer")
 
 
 class NoPlan(ValueError):
@@ -94,13 +95,25 @@ def planner(spec: Spec, recipe: Recipe, steps: Steps, cluster: Cluster, kernels:
     limit = cluster.memory_bytes
     if recipe.plan is not None and recipe.plan.budget_bytes is not None:
         limit = min(limit, recipe.plan.budget_bytes)
-    space = Space(cluster.devices, recipe.batch, len(known.parts), widest, pins)
+    dims = layouts.dims()
+    if cluster.devices > WIDE and recipe.batch >= cluster.devices and CONTEXT not in pins.axes:
+        dims = replace(dims, tokens=None)  # there are rows enough for all devices
+    space = Space(cluster.devices, recipe.batch, len(known.parts), widest, pins, dims)
     flops = layouts.model_flops() * recipe.batch
     return Planner(recipe, cluster, layouts, space, limit, flops)
 
 
 def pinned(pins: Pins, more: Mapping[str, int | str]) -> Pins:
-    """The pins with others. Keys are those of `CHOSEN`."""
-    axes = {name: value for name, value in more.items() if name in AXES and isinstance(value, int)}
-    others = {name: value for name, value in more.items() if name not in axes}
-    return replace(pins, axes={**pins.axes, **axes}, **others)  # type: ignore[arg-type]
+    """The pins with others. Keys are those of `CHOSEN`, `offload` one of `OFFLOADS`."""
+    held = {name: value for name, value in more.items() if isinstance(value, int)}
+    said = {name: value for name, value in more.items() if isinstance(value, str)}
+    return replace(
+        pins,
+        axes={**pins.axes, **{name: value for name, value in held.items() if name in AXES}},
+        microbatches=held.get("microbatches", pins.microbatches),
+        rows=held.get("rows", pins.rows),
+        zero=held.get("zero", pins.zero),
+        schedule=said.get("schedule", pins.schedule),
+        recompute=said.get("recompute", pins.recompute),
+        offload=said["offload"] == OFFLOADS[1] if "offload" in said else pins.offload,
+    )

@@ -32,6 +32,7 @@ from ..schedule.forms import FormFault, build, computing, parse_form
 from ..schedule.place import Block, PlaceFault, by_hand, in_flight
 from ..schedule.shared import shared_seconds
 from ..schedule.simulate import Price, by_chunk, makespan
+from .host import Hosting, offloaded, waiting_s
 from .parts import Part, Parts, Weights
 from .space import Choice
 from .stages import Load, Stage, cut, stage_of
@@ -93,6 +94,27 @@ class Pricing:
     _blocks: dict[_Key, list[Block]] = field(default_factory=dict["_Key", list[Block]])
     _loads: dict[_Key, Load] = field(default_factory=dict["_Key", Load])
     _placed: dict[object, tuple[int, ...] | None] = field(default_factory=dict[object, "tuple[int, ...] | None"])
+    _hosted: dict[Hosting, Pricing] = field(default_factory=dict["Hosting", "Pricing"])
+    _whole: Parts | None = None  # of what lies on the host by now, the parts with all of it on the device
+    _host: Hosting | None = None
+
+    def _on_host(self, choice: Choice) -> Pricing:
+        """The pricing of a choice whose optimizer lies on the host; this one, where it lies on the device."""
+        if not choice.offload or self._host is not None:
+            return self
+        host = Hosting(self.cluster.host, choice.data * choice.pipe * choice.microbatches == 1)
+        if host not in self._hosted:
+            there = offloaded(self.parts, host)
+            self._hosted[host] = Pricing(
+                there, self.cluster, self.limit, self.flown, self.known, _whole=self.parts, _host=host
+            )
+        return self._hosted[host]
+
+    def _waiting_s(self, choice: Choice, begin: int, end: int) -> float:
+        """Seconds that some blocks' copies from and to the host take beside what hides them."""
+        if self._host is None or self._whole is None:
+            return 0.0
+        return waiting_s(self._whole.parts[begin:end], self._host, choice.data if choice.zero else 1)
 
     # ---- what all choices share
 
@@ -172,6 +194,8 @@ class Pricing:
 
     def bound_s(self, choice: Choice) -> float:
         """No more than the plan takes: all devices busy without a pause, the slowest block, one microbatch's way."""
+        if self._on_host(choice) is not self:
+            return self._on_host(choice).bound_s(choice)
         once, each = self.once_s(choice), 0.0
         longest = way = 0.0
         for part, often in self.kinds:
@@ -195,6 +219,8 @@ class Pricing:
 
     def least_bytes(self, choice: Choice) -> float:
         """Some device of a plan holds no less: all of them together have everything, once."""
+        if self._on_host(choice) is not self:
+            return self._on_host(choice).least_bytes(choice)
         total = 0
         for part, often in self.kinds:
             more = self.shared(part, choice)
@@ -207,6 +233,8 @@ class Pricing:
         A device waits for its first forward; 1F1B runs at most as many forwards as stages follow before the first
         gradient comes back; and after a device's last gradient stand the devices before it.
         """
+        if self._on_host(choice) is not self:
+            return self._on_host(choice).placed_bound_s(choice)
         cuts = self._placed_cuts(choice, ())
         if cuts is None or choice.pipe == 1:
             return None if cuts is None else self.bound_s(choice)
@@ -235,6 +263,8 @@ class Pricing:
 
     def price(self, choice: Choice, balance: tuple[int, ...] = ()) -> Priced | None:
         """The plan with its stages; None where it does not fit, or has no schedule."""
+        if self._on_host(choice) is not self:
+            return self._on_host(choice).price(choice, balance)
         cuts = self._placed_cuts(choice, balance)
         if cuts is None:
             return None
@@ -242,20 +272,22 @@ class Pricing:
 
     def _placed_cuts(self, choice: Choice, balance: tuple[int, ...]) -> tuple[int, ...] | None:
         if choice.pipe == 1:
-            return (len(self.parts.parts),)
+            return (len(self.parts.parts),) if self._single_bytes(choice) <= self.limit else None
         try:
             return self._cuts(choice, balance)
         except (FormFault, PlaceFault):
             return None
 
-    def _single(self, choice: Choice) -> Priced | None:
+    def _single(self, choice: Choice) -> Priced:
         """One stage: everything one after the other."""
         blocks = self.blocks(choice)
         once = sum(s.reduce_s + s.update_s for s in (self.shared(part, choice) for part in self.parts.parts))
-        seconds = choice.microbatches * sum(b.compute_s for b in blocks) + once + self.parts.common_s
-        seconds *= self.cluster.share(choice.devices)
-        held = stage_of(self.load(choice), 0, len(blocks)).peak(1, self.parts.updating)
-        return Priced(choice, seconds, (held,)) if held <= self.limit else None
+        once += self.parts.common_s + self._waiting_s(choice, 0, len(blocks))
+        seconds = choice.microbatches * sum(b.compute_s for b in blocks) + once
+        return Priced(choice, seconds * self.cluster.share(choice.devices), (self._single_bytes(choice),))
+
+    def _single_bytes(self, choice: Choice) -> int:
+        return stage_of(self.load(choice), 0, len(self.parts.parts)).peak(1, self.parts.updating)
 
     def _cuts(self, choice: Choice, balance: tuple[int, ...]) -> tuple[int, ...] | None:
         """Where chunks end."""
@@ -372,7 +404,7 @@ class Pricing:
         found: list[Price] = []
         for price, (begin, end) in zip(chunk_prices(self.blocks(choice), cuts), cuts, strict=True):
             own = [self.shared(part, choice) for part in self.parts.parts[begin:end]]
-            reduce = sum(one.reduce_s + one.update_s for one in own)
+            reduce = sum(one.reduce_s + one.update_s for one in own) + self._waiting_s(choice, begin, end)
             found.append(replace(price, reduce=reduce))  # an update is of a device: it is reckoned with its chunks
         return found
 

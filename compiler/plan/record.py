@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from ..elaborate.models import BATCH
 from ..elaborate.recipe import Recipe
+from ..partition.choices import DATA
 from .price import Priced
 
 _CALLED = re.compile(r"[a-z_]+(\(\d+(, \d+)*\))?")  # what stands in a record without quotes
@@ -31,6 +32,8 @@ def keys(priced: Priced, recipe: Recipe) -> Iterator[tuple[str, str]]:
     if axes:
         yield "mesh", _listed(f"{name} = {size}" for name, size in axes)
     pins = [f"{dim} -> {axis or 'none'}" for dim, axis in (() if plan is None else plan.pins)]
+    cuts = [(BATCH, DATA)] if choice.data > 1 and BATCH in dict(choice.unit.cuts) else []
+    pins += [pin for pin in (f"{dim} -> {axis}" for dim, axis in (*cuts, *choice.unit.cuts)) if pin not in pins]
     if choice.unit.devices > 1 and choice.data == 1 and not any(pin.startswith(f"{BATCH} ") for pin in pins):
         pins.append(f"{BATCH} -> none")  # the axes that cut tensors leave the rows together
     if pins:
@@ -44,6 +47,8 @@ def keys(priced: Priced, recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "zero", str(choice.zero)
     if choice.unit.recompute != "cheap":
         yield "recompute", choice.unit.recompute
+    if choice.offload:
+        yield "offload", "optimizer"
     if plan is not None and plan.budget_bytes is not None:
         yield "budget", f"{plan.budget_bytes / (1 << 20):.10g} MiB"
 
@@ -60,6 +65,8 @@ def words(priced: Priced) -> str:
         parts.append(f"ZeRO {choice.zero}")
     if choice.unit.recompute != "cheap":
         parts.append(f"recompute {choice.unit.recompute}")
+    if choice.offload:
+        parts.append("optimizer on the host")
     return "; ".join(parts)
 
 

@@ -111,17 +111,33 @@ class Search:
                 yield self.group_bound_s(item, self.pricing(item.unit).microbatch_s), item, True
         elif isinstance(item, Group):
             pricing = self.pricing(item.unit)
-            fitting = (choice for choice in self.space.choices(item) if pricing.may_fit(choice))
-            yield from ((pricing.bound_s(choice), choice, False) for choice in fitting)
+            for choice in self.space.choices(item):
+                if pricing.may_fit(choice) and not self._follows(choice):
+                    yield pricing.bound_s(choice), choice, False
+                elif not self._follows(choice):
+                    yield from self._hosted(choice)
         else:
             bound = self.pricing(item.unit).placed_bound_s(item)
             if bound is not None:
                 yield bound, item, True
+            if bound is None or item.pipe > 1:  # where it fits, a single stage is no faster with less memory
+                yield from self._hosted(item)
+
+    def _follows(self, choice: Choice) -> bool:
+        """Whether a plan comes up with the one that differs from it in having its optimizer on the device: that one
+        takes no longer, and its bound stands for both."""
+        return choice.offload and self.space.pins.offload is None
+
+    def _hosted(self, choice: Choice) -> Iterator[tuple[float, Choice, bool]]:
+        """The same plan with its optimizer on the host, where that is a choice."""
+        twin, pricing = replace(choice, offload=True), self.pricing(choice.unit)
+        if not choice.offload and self.space.pins.offload is None and pricing.may_fit(twin):
+            yield pricing.bound_s(twin), twin, False
 
     def _opened(self, family: Family) -> Iterator[tuple[float, Family | Group]]:
         """The groups of a family, each with its bound; of a mesh's first family, the others with theirs."""
         first, *others = self.space.policies()
-        twin = Unit(() if self.layouts.each else family.inner, first, self.layouts.rows[0])
+        twin = self.space.unit(() if self.layouts.each else family.inner, first, self.layouts.rows[0])
         mine = replace(twin, recompute=family.recompute)
         if family.recompute != first and self.layouts.parts(mine) == self.layouts.parts(twin):
             return  # nothing differs from the first policy's: its plans are the same
@@ -139,7 +155,7 @@ class Search:
             return self.least_s  # of timed kernels a part may take any share of the whole
         unit = group.unit
         if unit not in self.updates:
-            whole = self.layouts.parts(replace(unit, inner=(), alone=False)).parts
+            whole = self.layouts.parts(self.space.unit((), unit.recompute, unit.rows)).parts
             self.updates[unit] = sum(p.own.launch_s for p in whole), sum(p.own.update_s for p in whole) / unit.devices
         launches, rest = self.updates[unit]
         once = launches + rest / group.data
@@ -153,7 +169,7 @@ class Search:
     def _ends(self, unit: Unit, data: int, single: bool) -> tuple[float, float]:
         """What a step takes beside its microbatches at the least: on all stages, and on each."""
         if not self.layouts.each:  # parameters lie alike in all units of a mesh
-            unit = Unit(unit.inner, self.space.policies()[0], self.layouts.rows[0])
+            unit = self.space.unit(unit.inner, self.space.policies()[0], self.layouts.rows[0])
         key = (unit, data, single)
         if key not in self.ends:
             pricing = self.pricing(unit)
@@ -165,6 +181,6 @@ class Search:
     def family_bound_s(self, family: Family) -> float:
         """No plan of a family takes less: whatever is computed again, the rest is computed too."""
         first = self.space.policies()[0]
-        core = {n: self.pricing(Unit(family.inner, first, n)).parts.core_s for n in self.space.rows()}
+        core = {n: self.pricing(self.space.unit(family.inner, first, n)).parts.core_s for n in self.space.rows()}
         groups = self.space.groups(family.inner, first)
         return min((self.group_bound_s(group, core[group.unit.rows]) for group in groups), default=float("inf"))

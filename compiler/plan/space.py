@@ -11,12 +11,13 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ..elaborate.models import BATCH
 from ..elaborate.recipe import Plan, Recipe
 from ..ir.layout import PIPE, Mesh
 from ..partition.choices import DATA
 from ..schedule.forms import TOKEN_SLICES, parse_form
 
-TENSOR = "tensor"
+TENSOR, CONTEXT, EXPERT = "tensor", "context", "expert"
 POLICIES = ("cheap", "none", "selective", "full")
 PLAIN_FORMS = ("1f1b", "gpipe", "zero_bubble", "zero_bubble_v")
 FEW = 4  # numbers of rows: where there are no more, each has a graph and a layout of its own
@@ -24,17 +25,19 @@ MOST_CHUNKS = 4  # of a device, where nobody says how many
 MOST_IN_A_STAGE = 1 << 12  # devices of a pipeline
 
 Axes = tuple[tuple[str, int], ...]
+Cuts = tuple[tuple[str, str], ...]  # (dim, the axis that is there to cut it)
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What plans have in common: the axes that cut tensors, what is computed again, a device's rows of a microbatch.
-    alone: laid out for one microbatch, where that is told apart; else for several."""
+    """What plans have in common: the axes that cut tensors, what is computed again, their rows of a microbatch.
+    alone: laid out for one microbatch, where that is told apart; else for several. cuts: what axes are there for."""
 
     inner: Axes
     recompute: str
     rows: int
     alone: bool = False
+    cuts: Cuts = ()
 
     @property
     def devices(self) -> int:
@@ -44,7 +47,7 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Plans that differ in the stage of ZeRO and in the schedule alone."""
+    """Plans that differ in the stage of ZeRO, in the schedule and in what lies on the host alone."""
 
     unit: Unit
     data: int
@@ -54,7 +57,8 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One plan. zero: the stage, 0 without an axis `data`. schedule: of the pipeline, where there is one."""
+    """One plan. zero: the stage, 0 without an axis `data`. schedule: of the pipeline, where there is one.
+    offload: whether the optimizer lies on the host."""
 
     unit: Unit
     data: int
@@ -62,6 +66,7 @@ class Choice:
     microbatches: int
     zero: int = 0
     schedule: str = "1f1b"
+    offload: bool = False
 
     @property
     def mesh(self) -> Mesh:
@@ -87,6 +92,7 @@ class Pins:
     schedule: str | None = None
     recompute: str | None = None
     balance: tuple[int, ...] = ()
+    offload: bool | None = None
 
 
 def pins_of(recipe: Recipe) -> Pins:
@@ -104,26 +110,77 @@ def pins_of(recipe: Recipe) -> Pins:
         plan.schedule if plan.schedule != Plan().schedule else None,
         kind if kind in POLICIES and kind != "cheap" else None,
         plan.balance,
+        True if "optimizer" in plan.offload else None,
     )
 
 
 @dataclass(frozen=True)
+class Dims:
+    """What a model has for an axis of its own: the dim of its tokens, those of its experts, each with its size."""
+
+    tokens: tuple[str, int] | None = None
+    experts: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
 class Space:
-    """All plans for so many devices and rows. longest: dim that a tensor's axis could cut; blocks: of the model."""
+    """All plans for so many devices and rows. longest: dim that a tensor's axis could cut; blocks: of the model.
+
+    An axis `expert` cuts experts, and rows beside them. An axis `context` cuts the tokens of a row beside a tensor's
+    axis, which alone may cut them too, and only where a microbatch has one row: several are better cut themselves.
+    """
 
     devices: int
     batch: int
     blocks: int
     longest: int
     pins: Pins = Pins()
+    dims: Dims = Dims()
 
     def inners(self) -> Iterator[Axes]:
         """What may cut tensors, the smallest first."""
-        others = {name: size for name, size in self.pins.axes.items() if name not in (DATA, PIPE, TENSOR)}
-        for size in self._sizes(TENSOR):
-            if size <= max(1, self.longest):
-                axes = (*others.items(), (TENSOR, size))
-                yield tuple(axis for axis in axes if axis[1] > 1)
+        others = {name: size for name, size in self.pins.axes.items() if name not in (DATA, PIPE, TENSOR, *self._own())}
+        found = {
+            tuple(axis for axis in (*others.items(), *own, (TENSOR, size)) if axis[1] > 1)
+            for size in self._sizes(TENSOR)
+            for own in self._own_axes(size)
+            if size * math.prod(of for _, of in own) <= max(1, self.longest)
+        }
+        yield from sorted(found, key=lambda axes: (math.prod(size for _, size in axes), len(axes), axes))
+
+    def _own(self) -> dict[str, int]:
+        """The longest that an axis of its own can be."""
+        experts = [size for _, size in self.dims.experts]
+        return {
+            **({CONTEXT: self.dims.tokens[1]} if self.dims.tokens is not None else {}),
+            **({EXPERT: min(experts)} if experts else {}),
+        }
+
+    def _own_axes(self, tensor: int) -> Iterator[Axes]:
+        """The axes beside a tensor's of this size: one of them at most, unless more are pinned."""
+        pinned = tuple((name, self.pins.axes[name]) for name in self._own() if name in self.pins.axes)
+        yield pinned
+        for name, most in self._own().items() if not pinned else ():
+            sizes = self._sizes(name) if name != CONTEXT or tensor > 1 else ()
+            yield from (((name, size),) for size in sizes if 1 < size <= most)
+
+    def cuts(self, inner: Axes) -> Cuts:
+        """What the axes of their own are there for."""
+        named = {
+            CONTEXT: [] if self.dims.tokens is None else [self.dims.tokens[0]],
+            EXPERT: [BATCH, *(name for name, _ in self.dims.experts)] if self.dims.experts else [],
+        }
+        return tuple((dim, axis) for axis, _ in inner for dim in named.get(axis, ()))
+
+    def unit(self, inner: Axes, recompute: str, rows: int, alone: bool = False) -> Unit:
+        """A unit of this space."""
+        return Unit(inner, recompute, rows, alone, self.cuts(inner))
+
+    def _divides(self, inner: Axes, rows: int) -> bool:
+        """Whether the axes of their own have rows, or tokens, to cut."""
+        sizes = dict(inner)
+        free = CONTEXT not in self.pins.axes and CONTEXT in self._own()
+        return rows % sizes.get(EXPERT, 1) == 0 and not (free and rows > 1 and sizes.get(CONTEXT, 1) > 1)
 
     def policies(self) -> tuple[str, ...]:
         """What may be computed again."""
@@ -137,11 +194,11 @@ class Space:
         """All plans of a layout, in groups."""
         told = bool(inner) and len(self.rows()) <= FEW
         for rows in self.rows():
-            for data in self._sizes(DATA):
+            for data in self._sizes(DATA) if self._divides(inner, rows) else ():
                 if self.batch % (data * rows):
                     continue
                 microbatches = self.batch // (data * rows)
-                unit = Unit(inner, recompute, rows, told and microbatches == 1)
+                unit = self.unit(inner, recompute, rows, told and microbatches == 1)
                 if self.pins.microbatches not in (None, microbatches):
                     continue
                 for pipe in self._sizes(PIPE):
@@ -152,7 +209,8 @@ class Space:
         """The plans of a group."""
         for zero in self.zeros(group.data):
             for schedule in self._schedules(group.pipe, group.microbatches):
-                yield Choice(group.unit, group.data, group.pipe, group.microbatches, zero, schedule)
+                for offload in (False, True) if self.pins.offload is None else (self.pins.offload,):
+                    yield Choice(group.unit, group.data, group.pipe, group.microbatches, zero, schedule, offload)
 
     def zeros(self, data: int) -> tuple[int, ...]:
         """The stages of ZeRO."""
