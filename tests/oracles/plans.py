@@ -57,7 +57,7 @@ class Small:
 
 
 MODELS: Mapping[str, Small] = {
-    "gpt2": Small("gpt2", "GPT2.small", "L = 4, D = 256, H = 8, F = 1024, V = 4096, N = 512, T = 512"),
+    "gpt2": Small("gpt2", "GPT2(drop = 0).small", "L = 4, D = 256, H = 8, F = 1024, V = 4096, N = 512, T = 512"),
     "llama": Small("llama", "Llama.7B", "L = 6, D = 512, H = 8, G = 4, F = 1408, V = 8192, T = 1024"),
     "palm": Small("palm", "PaLM.8B", "L = 4, D = 512, H = 8, K = 64, F = 2048, V = 4096, T = 256"),
     "mixtral": Small("mixtral", "Mixtral.8x7B", "L = 2, D = 256, H = 8, G = 2, F = 512, E = 4, V = 2048, T = 256"),

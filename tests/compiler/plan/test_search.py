@@ -87,22 +87,25 @@ def ready(model: str, layers: int, batch: int, machine: str, devices: int) -> Pl
     return planner(spec, recipe, (step,), cluster(machine, devices))
 
 
-CASES = [
-    ("mlp", 3, 4, "tight", 4), ("gated", 2, 4, "slow", 2), ("attention", 2, 2, "node", 4), ("norm", 3, 2, "slow", 8),
-]  # fmt: skip
+CASES = [("mlp", 3, 4, "tight", 4), ("gated", 2, 4, "slow", 2)]
+MORE = [("attention", 2, 2, "node", 4), ("norm", 3, 2, "slow", 8)]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
+@pytest.mark.parametrize("case", [*CASES, *(MORE if LONG else [])], ids=lambda case: "-".join(map(str, case)))
 def test_no_plan_is_faster_than_the_one_that_is_found(case: tuple[str, int, int, str, int]) -> None:
     assert_none_is_faster(ready(*case))
 
 
-GRID = [(*case, 4) for case in product(MODELS, MACHINES, DEVICES)]
-DIAGONAL = [("vit", "laptop2", 2, 1), ("mixtral", "dgx_a100", 2, 1), ("mamba", "p3_16xlarge", 2, 2)]
+GRID = [(*case, 4, None) for case in product(MODELS, MACHINES, DEVICES)]
+DIAGONAL = [
+    ("vit", "laptop2", 2, 1, None),
+    ("mixtral", "dgx_a100", 2, 2, None),
+    ("gpt2", "p3_16xlarge", 2, 1, 45 << 20),
+]
 
 
 @pytest.mark.parametrize("case", GRID if LONG else DIAGONAL, ids=lambda case: "-".join(map(str, case)))
-def test_nor_for_small_models_on_real_machines(case: tuple[str, str, int, int]) -> None:
+def test_nor_for_small_models_on_real_machines(case: tuple[str, str, int, int, int | None]) -> None:
     assert_none_is_faster(small(*case))
 
 

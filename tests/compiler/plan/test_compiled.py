@@ -1,0 +1,57 @@
+"""What the planner writes compiles as it is written, and takes what it was said to: bytes of the lowered programs,
+seconds of the layout that is solved for the whole mesh at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import settings
+from oracles.plans import opened, ready
+from partita.compiler import pipeline
+from partita.compiler.elaborate.load import Spec
+from partita.compiler.elaborate.recipe import Recipe
+from partita.compiler.elaborate.recipes import load_recipe
+from partita.compiler.partition.price import Prices
+from partita.compiler.passes.localize import localize
+from partita.compiler.plan.parts import COMPUTED, seconds_of
+from partita.compiler.plan.plan import Planner
+from partita.compiler.plan.record import keys
+
+LONG = settings().max_examples > 1000  # of `make fuzz`
+UNDER, OVER = 0.97, 1.2  # times what the lowered programs hold
+NEAR = 0.07  # of the seconds
+
+CASES: list[tuple[str, int, int, Mapping[str, int | str]]] = [
+    ("mixtral", 4, 4, {"data": 2, "expert": 2}),
+    ("gpt2", 2, 2, {"pipe": 2, "schedule": "1f1b", "offload": "optimizer"}),
+]
+MORE: list[tuple[str, int, int, Mapping[str, int | str]]] = [
+    ("gpt2", 2, 2, {"tensor": 2}),
+    ("gpt2", 2, 2, {"tensor": 2, "offload": "optimizer"}),
+    ("gpt2", 4, 2, {"tensor": 2, "context": 2}),
+    ("gpt2", 4, 4, {"data": 4, "zero": 2, "offload": "optimizer"}),
+    ("mixtral", 2, 4, {"expert": 2}),
+]
+
+
+@pytest.mark.parametrize(("model", "devices", "batch", "pins"), [*CASES, *(MORE if LONG else [])])
+def test_a_plan_is_what_it_was_said_to_be(model: str, devices: int, batch: int, pins: Mapping[str, int | str]) -> None:
+    found = ready(model, "dgx_a100", devices, batch)
+    *_, last = found.search(pins)
+    best = last.best[0]
+    spec, recipe, _ = opened(model, batch)
+    written = load_recipe(spec, recipe.name, [f"plan.{key}={value}" for key, value in keys(best, recipe)])
+    build = pipeline.compile_recipe(spec, written, None, device="cuda", cluster=found.cluster)
+    assert UNDER <= best.peak_bytes / build.predictions["peak_bytes"] <= OVER
+    if best.choice.pipe == 1 and not best.choice.offload:
+        assert best.seconds == pytest.approx(laid_out_s(found, spec, written), rel=NEAR)
+
+
+def laid_out_s(found: Planner, spec: Spec, written: Recipe) -> float:
+    """Seconds of a step that is laid out on the whole mesh."""
+    assert written.plan is not None, "it was written by the planner"
+    decision = pipeline.partitioned_step(spec, written, written.plan, cluster=found.cluster, device="cuda")
+    local = localize(decision.graph, decision.mesh, (0,) * len(decision.mesh.axes))
+    prices = Prices(decision.mesh, found.cluster)
+    return sum(seconds_of(node, prices) * (written.microbatches if node.phase in COMPUTED else 1) for node in local)
