@@ -51,6 +51,8 @@ class Owner(Enum):
     WORKSPACE = "workspace"
     DATA = "data"
 
+    __hash__ = object.__hash__  # of an Enum it is computed, and a walk asks for it at every step
+
 
 @dataclass(frozen=True, slots=True)
 class Share:

@@ -27,7 +27,7 @@ from ..ir.graph import Graph
 from ..recompute.fit import in_mib
 from ..schedule.stages import Stage
 from .agreement import disagreements
-from .footprint import ROUNDING_BYTES, Footprint, footprint, held_of
+from .footprint import ROUNDING_BYTES, Footprint, footprint, held_of, peak_bytes
 from .library import Library
 from .modules import Module
 from .outside import ALONE, NO_WHOLES, Spread, parameters_of, states_of
@@ -156,7 +156,7 @@ def occupied(name: str, step: Graph, library: Library, spread: Spread = ALONE, t
     """
     build, _ = _built({name: step}, {}, library.device, (), spread, library)
     ranks = sorted({build.classes.index(number) for number in build.classes}) or [0]
-    peak = max(_footprint(build, name, library, rank=rank).memory.peak_bytes for rank in ranks)
+    peak = max(_peak_bytes(build, name, library, rank) for rank in ranks)
     return Occupied(peak, {} if table is None else _timed(build, name, ranks, library, table))
 
 
@@ -223,6 +223,12 @@ def _footprint(build: Build, name: str, library: Library, threads: int | None = 
     return footprint(
         program, library, held, mesh=build.mesh, gloo=library.device == "cpu", threads=threads, rounding_bytes=rounding
     )
+
+
+def _peak_bytes(build: Build, name: str, library: Library, rank: int) -> int:
+    rounding = ROUNDING_BYTES[library.device.partition(":")[0]]
+    program, held, gloo = build.programs_of(rank)[name], held_of(build, rank), library.device == "cpu"
+    return peak_bytes(program, library, held, mesh=build.mesh, gloo=gloo, rounding_bytes=rounding)
 
 
 def write(files: Mapping[str, str], folder: Path) -> None:

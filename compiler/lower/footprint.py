@@ -96,6 +96,18 @@ def footprint(
     return Footprint(Memory(first.peak, first.place, again.shares()), tuple(first.levels), first.host_peak)
 
 
+def peak_bytes(
+    program: Program, library: Library, held: Mapping[str, Held], *, mesh: Mesh = ONE_DEVICE, gloo: bool = True,
+    threads: int | None = None, rounding_bytes: int = CPU_ROUNDING_BYTES,
+) -> int:  # fmt: skip
+    """The peak of `footprint` alone: of microbatches that begin alike, one is walked."""
+    threads = torch.get_num_threads() if threads is None else threads
+    profiles = {name: library.profile(name, threads) for name in _called(program)}
+    walk = _Walk(program, profiles, Memories(rounding_bytes), mesh.lengths, gloo, brief=True)
+    walk.run(held)
+    return walk.peak
+
+
 def _called(program: Program) -> frozenset[str]:
     return frozenset(i.module for i in program.instructions() if isinstance(i, Run))
 
@@ -129,7 +141,10 @@ def _bytes(shape: Sequence[int], dtype: str) -> int:
 
 @dataclass(slots=True)
 class _Walk:
-    """One run. Its moments are counted; at the one that is `wanted` it notes who is alive."""
+    """One run. Its moments are counted; at the one that is `wanted` it notes who is alive.
+
+    brief: a microbatch that leaves everything as the one before it did stands for all that follow
+    """
 
     program: Program
     profiles: Mapping[str, Profile]
@@ -137,6 +152,7 @@ class _Walk:
     devices: Mapping[str, int]
     gloo: bool
     wanted: int = -1
+    brief: bool = False
     buffers: dict[str, int] = field(default_factory=dict[str, int])
     flying: dict[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     leaving: dict[int, deque[int]] = field(default_factory=dict[int, deque[int]])
@@ -179,6 +195,7 @@ class _Walk:
         whole = (self.buffers, self.flying)
         frames: dict[int, tuple[dict[str, int], dict[str, tuple[int, ...]]]] = {}
         ends = {number: place for place, (_, number, _) in enumerate(self.program.turns())}
+        left: object = None
         for place, (part, number, instructions) in enumerate(self.program.turns()):
             first = number not in frames
             if first:
@@ -190,7 +207,17 @@ class _Walk:
             if ends[number] == place and self.program.order and self.program.microbatches > 1:
                 for name in list(self.buffers):
                     self._unbind(name)
+            before, left = left, self._left() if self.brief and not self.program.order else None
+            if left is not None and left == before:
+                break
         self.buffers, self.flying = whole if self.program.microbatches > 1 else frames[0]
+
+    def _left(self) -> object:
+        """What a microbatch begins with: each name's memory, by the first name that it has, and all that is alive."""
+        first: dict[int, str] = {}
+        names = [(name, first.setdefault(self.buffers[name], name)) for name in sorted(self.buffers)]
+        sizes = [self.memories.alive[memory].bytes for memory in first]
+        return names, sizes, sorted(self.flying), self.memories.total, self.memories.host_bytes
 
     # ---- names and moments
 

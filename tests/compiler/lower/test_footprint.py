@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import pytest
@@ -13,7 +13,8 @@ from partita.compiler.elaborate.load import load
 from partita.compiler.elaborate.recipes import load_recipe
 from partita.compiler.ir.graph import Graph, GraphBuilder
 from partita.compiler.ir.types import Dim, DType
-from partita.compiler.lower.build import compile_graphs, graph_footprint
+from partita.compiler.lower.build import compile_graphs, graph_footprint, occupied
+from partita.compiler.lower.library import Library
 from partita.compiler.ops.build import Builder
 from partita.compiler.pipeline import step_graph
 from partita.runtime.folder import executable
@@ -170,6 +171,12 @@ def test_the_peak_has_owners_and_a_place() -> None:
     scores = {share.path: share.bytes for share in memory.shares if share.owner is Owner.ACTIVATION}
     wide = [f"linear.partita:6 blocks.{layer}.mlp.up.add" for layer in (0, 1)]
     assert [scores[path] for path in wide] == [4 * 4 * 64 * 256] * 2
+
+
+@pytest.mark.parametrize("case", [CASES[0], CASES[2]])
+def test_microbatches_that_begin_alike_are_walked_once(case: Case) -> None:
+    graph = step_of(replace(case, batch=16, microbatches=16))
+    assert occupied("step", graph, Library("cpu")).peak_bytes == graph_footprint(graph).memory.peak_bytes
 
 
 def test_what_a_step_leaves_is_what_it_found_and_its_outputs() -> None:
