@@ -92,7 +92,7 @@ def test_a_process_killed_at_any_instruction_ends_all(
     draw, run = random.Random(seed), tmp_path / "run"
     folder, build = compiled(tmp_path / "build", {"pipe": 2}, 6)
     rank = draw.randrange(2)
-    killer = KILLER.format(at=draw.randrange(6 * instructions(build.programs_of(rank)["step"])), rank=rank)
+    killer = KILLER.format(at=1 + draw.randrange(6 * instructions(build.programs_of(rank)["step"])), rank=rank)
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(killer)
     with monkeypatch.context() as within:
