@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 
 from ..cost.cluster import Cluster
 from ..elaborate.load import Spec
-from ..elaborate.recipe import Recipe
+from ..elaborate.recipe import Plan, Recipe
 from .layouts import Kernels, Layouts, Steps
 from .price import Flights, Known, Priced, Pricing, Shared
 from .search import Progress, Search
-from .space import CONTEXT, Pins, Space, Unit, divisors, pins_of
+from .space import CONTEXT, POLICIES, Pins, Space, Unit, divisors, pins_of
 from .thin import thin
 
 WIDE = 64  # devices, from which on a tensor's axis reaches over at most two members of the second level
@@ -51,14 +51,23 @@ class Planner:
         space = replace(self.space, pins=pinned(self.space.pins, pins or {}))
         peak = self.cluster.machine.matmul(self.recipe.precision.compute) * space.devices
         least = self.flops / peak if self.layouts.kernels is None else 0.0  # timed kernels know no peak
-        found = Search(
-            space, self.layouts, self.limit, least, space.pins.balance, self.pricings, self.flown, self.known
-        )
-        last: Progress | None = None
-        for last in found.run():
-            yield last
-        if last is None or not last.best:
-            raise self._refused(space, found)
+        for tried in self._spaces(space):
+            found = Search(
+                tried, self.layouts, self.limit, least, space.pins.balance, self.pricings, self.flown, self.known
+            )
+            last: Progress | None = None
+            for last in found.run():
+                yield last
+            if last is not None and last.best:
+                return
+        raise self._refused(space, Search(space, self.layouts, self.limit))
+
+    def _spaces(self, space: Space) -> Iterator[Space]:
+        """Where to look, one after the other until there is a plan. Many devices share an optimizer's state by ZeRO: it
+        goes to their hosts where nothing fits else."""
+        if space.devices > WIDE and space.pins.offload is None:
+            yield replace(space, pins=replace(space.pins, offload=False))
+        yield space
 
     def mfu(self, priced: Priced) -> float:
         """Model FLOPs utilization that is expected."""
@@ -85,7 +94,8 @@ class Planner:
 
 
 def planner(spec: Spec, recipe: Recipe, steps: Steps, cluster: Cluster, kernels: Kernels | None = None) -> Planner:
-    """Gets ready to plan a recipe. kernels: what nodes take, where that was timed. Raises SpecError."""
+    """Gets ready to plan a recipe. kernels: what nodes take, where that was timed. Raises SpecError, NoPlan."""
+    _check_pins(recipe)
     few = thin(spec, recipe)
     pins = pins_of(recipe)
     rows = [n for n in divisors(recipe.batch) if pins.rows in (None, n)]
@@ -101,6 +111,16 @@ def planner(spec: Spec, recipe: Recipe, steps: Steps, cluster: Cluster, kernels:
     space = Space(cluster.devices, recipe.batch, len(known.parts), widest, pins, dims)
     flops = layouts.model_flops() * recipe.batch
     return Planner(recipe, cluster, layouts, space, limit, flops)
+
+
+def _check_pins(recipe: Recipe) -> None:
+    """Raises NoPlan for what a recipe's plan asks for and no price is known of: it is not passed over in silence."""
+    plan = recipe.plan or Plan()
+    if plan.recompute.kind in ("paths", "budget"):
+        what = "patterns" if plan.recompute.paths else "a budget"
+        raise NoPlan(f"plans that compute {what} again are not priced yet", f"recompute: {', '.join(POLICIES)}")
+    if "activations" in plan.offload:
+        raise NoPlan("plans with activations on the host are not priced yet", "offload = optimizer, recompute = full")
 
 
 def pinned(pins: Pins, more: Mapping[str, int | str]) -> Pins:

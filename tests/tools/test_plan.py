@@ -68,6 +68,10 @@ def test_figures_as_json(cluster: str, capsys: pytest.CaptureFixture[str]) -> No
         (["--set", "plan.mesh=[data = 3]"], "cannot be cut so"),
         (["--set", "tensor=x"], "a whole number"),
         (["--set", "recompute=some"], "no such choice"),
+        (["--set", "offload=all"], "no such choice"),
+        (["--set", "schedule=never"], "no schedule `never`"),
+        (["--set", "plan.recompute=budget(1 GiB)"], "are not priced yet"),
+        (["--set", "plan.offload=activations"], "are not priced yet"),
     ],
 )
 def test_what_cannot_be_is_refused(
