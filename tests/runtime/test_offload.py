@@ -16,48 +16,17 @@ from partita.runtime.begin import Options
 from partita.runtime.fault import RuntimeFault
 from partita.runtime.metrics import Summary
 from partita.runtime.train import train
+from samples.layered import layered
 from samples.spec_texts import text_spec
 
-SPEC = """use std
 
-block Layer[D, F] : x[T, D] -> [T, D] {
-  ln : LayerNorm[D]
-  up : Linear[D, F]
-  down : Linear[F, D]
-  return x + dropout(down(gelu(up(ln(x)))), 0.1)
-}
-
-model M : tokens[T] in V -> logits[T, V] {
-  dim V = 256, D = 64, F = 256, L = 4
-  embed  : Embedding[V, D]
-  blocks : chain L of Layer[D, F]
-  head   : Linear[D, V]
-  return head(blocks(embed(tokens)))
-}
-
-train t {
-  model = M
-  dims = [T = 16]
-  data { read = corpus("python-docs"), rows = chunk(T), target = next(tokens) }
-  loss = mean(cross_entropy[V](logits, target))
-  batch = 4
-  steps = 2
-  lr = 0.01
-  clip = 1
-  KEYS
-}
-"""
+def text_of(keys: str, **sizes: int) -> str:
+    return layered(f"steps = 2\n  clip = 1\n  {keys}", drop=0.1, **sizes)
 
 
-LARGE = SPEC.replace("D = 64, F = 256, L = 4", "D = 256, F = 1024, L = 6")
-
-
-LONG = SPEC.replace("T = 16", "T = 64").replace("L = 4", "L = 8")
-
-
-def trained(folder: Path, keys: str, offload: tuple[str, ...], text: str = SPEC) -> Summary:
+def trained(folder: Path, keys: str, offload: tuple[str, ...], **sizes: int) -> Summary:
     folder.mkdir()
-    spec = text_spec(text.replace("KEYS", keys))
+    spec = text_spec(text_of(keys, **sizes))
     recipe = load_recipe(spec, "t")
     recipe = dataclasses.replace(recipe, plan=dataclasses.replace(recipe.plan or Plan(), offload=offload))
     compile_recipe(spec, recipe, folder / "build")
@@ -87,7 +56,9 @@ def test_the_same_losses_in_less_memory(tmp_path: Path, keys: str) -> None:
 @pytest.mark.parametrize("recompute", ["none", "full"])
 def test_activations_on_the_host(tmp_path: Path, kinds: tuple[str, ...], recompute: str) -> None:
     keys = f"optimizer = adamw()\n microbatches = 2\n plan {{ recompute = {recompute} }}"
-    plain, moved = trained(tmp_path / "a", keys, kinds[:-1], LONG), trained(tmp_path / "b", keys, kinds, LONG)
+    plain, moved = (
+        trained(tmp_path / name, keys, moved, tokens=64, layers=8) for name, moved in (("a", kinds[:-1]), ("b", kinds))
+    )
     assert moved.loss == plain.loss
     assert moved.peak_bytes == pytest.approx(moved.predicted["peak_bytes"], rel=0.02)
     assert moved.predicted["peak_bytes.activations"] < plain.predicted["peak_bytes.activations"]
@@ -99,21 +70,21 @@ def test_a_state_of_four_budgets_trains(tmp_path: Path) -> None:
         "optimizer = adamw()\n precision = mixed(compute = bf16)\n log { grad_norm = true }\n plan { recompute = full }"
     )
     budget = 12 << 20
-    plain = trained(tmp_path / "a", keys, (), LARGE)
+    plain = trained(tmp_path / "a", keys, (), width=256, layers=6)
     state = 16 * plain.parameters  # in float32: parameters, gradients, two moments
     assert state > 4 * budget
     tight = keys.replace("plan {", f"plan {{ budget = {budget >> 20} MiB\n")
-    moved = trained(tmp_path / "b", tight, ("optimizer",), LARGE)
+    moved = trained(tmp_path / "b", tight, ("optimizer",), width=256, layers=6)
     assert moved.loss == plain.loss
     assert moved.peak_bytes is not None
     assert moved.peak_bytes <= budget
     with pytest.raises(SpecError, match=r"E0952.*optimizer state"):
-        trained(tmp_path / "c", tight, (), LARGE)
+        trained(tmp_path / "c", tight, (), width=256, layers=6)
 
 
 def test_a_step_above_its_budget_is_refused_while_it_runs(tmp_path: Path) -> None:
     folder = tmp_path / "build"
-    spec = text_spec(SPEC.replace("KEYS", "optimizer = adamw()\n plan { budget = 1 GiB }"))
+    spec = text_spec(text_of("optimizer = adamw()\n plan { budget = 1 GiB }"))
     recipe = load_recipe(spec, "t")
     build = compile_recipe(spec, recipe, folder)
     text = (folder / "program.json").read_text("utf-8")

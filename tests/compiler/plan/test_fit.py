@@ -17,36 +17,10 @@ from partita.compiler.plan.fit import Fitter, Measures
 from partita.compiler.plan.space import divisors
 from partita.tools.cli import main
 from partita.tools.fit import fitter_of, size_of
+from samples.layered import layered
 from samples.spec_texts import text_spec
 
-SPEC = """use std
-
-block Layer[D, F] : x[T, D] -> [T, D] {
-  ln : LayerNorm[D]
-  up : Linear[D, F]
-  down : Linear[F, D]
-  return x + down(gelu(up(ln(x))))
-}
-
-model M : tokens[T] in V -> logits[T, V] {
-  dim V = 256, D = 128, F = 512, L = 4
-  embed  : Embedding[V, D]
-  blocks : chain L of Layer[D, F]
-  head   : Linear[D, V]
-  return head(blocks(embed(tokens)))
-}
-
-train t {
-  model = M
-  dims = [T = 64]
-  data { read = corpus("python-docs"), rows = chunk(T), target = next(tokens) }
-  loss = mean(cross_entropy[V](logits, target))
-  batch = 16
-  steps = 4
-  lr = 0.01
-  optimizer = adamw()
-}
-"""
+SPEC = layered("steps = 4\n  optimizer = adamw()", width=128, tokens=64, rows=16)
 MIB = 1 << 20
 
 
