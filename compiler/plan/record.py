@@ -7,7 +7,7 @@ section, so that it stands there, or in a file of its own, as it is. Also a line
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ..elaborate.models import BATCH
 from ..elaborate.recipe import Recipe
@@ -70,5 +70,5 @@ def words(priced: Priced) -> str:
     return "; ".join(parts)
 
 
-def _listed(items: object) -> str:
-    return f"[{', '.join(items)}]"  # type: ignore[arg-type]
+def _listed(items: Iterable[str]) -> str:
+    return f"[{', '.join(items)}]"
