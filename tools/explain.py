@@ -7,16 +7,20 @@ choice, the most expensive first.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..compiler.base.diagnostic import did_you_mean
+from ..compiler.ir.layout import PIPE, Mesh
 from ..compiler.ir.types import Node
 from ..compiler.partition import kept
 from ..compiler.partition.decide import Decision
 from ..compiler.partition.explain import Alternative, all_chosen, explain
+from ..runtime.program import Build
+from ..runtime.program_json import ProgramFormatError, from_json
 from .arguments import add_spec, add_which, sets_of
 from .fault import CommandFault
-from .mesh import add_mesh, cluster_of, decision_of, plan_of
+from .mesh import add_mesh, cluster_of, decision_of, plan_of, stages_of
 from .numbers import bytes_text, seconds_text
 from .specs import bind
 
@@ -54,7 +58,12 @@ def decision_for(options: argparse.Namespace) -> Decision:
     plan = plan_of(options, bound.recipe)
     if plan is None:
         raise CommandFault("a layout needs a mesh", "--mesh data=2,tensor=2")
-    return decision_of(bound, plan, cluster_of(options, bound.spec))
+    cluster, mesh = cluster_of(options, bound.spec), Mesh(plan.mesh)
+    decision = decision_of(bound, plan, cluster)
+    if only_stages(mesh):
+        stages = told([stage.blocks for stage in stages_of(bound, plan, decision, cluster)])
+        raise CommandFault(nothing_laid_out(mesh), stages)
+    return decision
 
 
 def decision_of_build(folder: Path) -> Decision:
@@ -62,12 +71,46 @@ def decision_of_build(folder: Path) -> Decision:
     try:
         texts = {name: (folder / name).read_text(encoding="utf-8") for name in (kept.GRAPH, kept.QUESTION)}
     except (OSError, UnicodeDecodeError):
+        build = build_of(folder)
+        if build is not None and only_stages(mesh := Mesh(build.mesh.axes)):
+            held = [
+                [item.name for item in build.parameters if build.has(item, rank)] or ["no parameter"]
+                for rank in range(mesh.devices)
+            ]
+            stages = told([[(names[0], names[-1])] for names in held])
+            raise CommandFault(f"{folder}: {nothing_laid_out(mesh)}", stages) from None
         hint = "it is kept in builds that are compiled for several devices: partita compile --mesh …"
         raise CommandFault(f"{folder} has no layout to explain", hint) from None
     try:
         return kept.asked_again(texts)
     except kept.NotKept as fault:
         raise CommandFault(f"{folder}: {fault}", "compile it again") from None
+
+
+def build_of(folder: Path) -> Build | None:
+    """What a folder holds; None where it is no build."""
+    try:
+        return from_json((folder / "program.json").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ProgramFormatError):
+        return None
+
+
+def only_stages(mesh: Mesh) -> bool:
+    """Whether a mesh has stages of one device each, so that only blocks were placed."""
+    return mesh.devices > 1 and mesh.without(PIPE).devices == 1
+
+
+def nothing_laid_out(mesh: Mesh) -> str:
+    """Why there is nothing to explain."""
+    return f"on {mesh} a stage is one device, which holds and computes its blocks whole: nothing is laid out"
+
+
+def told(stages: Sequence[Sequence[tuple[str, str]]]) -> str:
+    """The first and last of what each stage has, chunk by chunk."""
+    return "; ".join(
+        f"stage {at}: " + " and ".join(" … ".join(dict.fromkeys(ends)) for ends in chunks)
+        for at, chunks in enumerate(stages)
+    )
 
 
 def print_node(decision: Decision, name: str) -> None:

@@ -49,6 +49,7 @@ def files(decision: Decision) -> dict[str, str]:
             "memory_bytes": cluster.memory_bytes,
             "levels": [asdict(level) for level in cluster.levels],
             "messages": [asdict(message) for message in cluster.messages],
+            "host": asdict(cluster.host),
         },
     }
     return {GRAPH: print_graph(decision.before), QUESTION: json.dumps(said, indent=1) + "\n"}

@@ -104,6 +104,17 @@ def test_a_build_explains_itself_as_its_spec_does(tmp_path: Path, capsys: pytest
     assert "has no layout to explain" in capsys.readouterr().err
 
 
+def test_where_there_are_stages_alone_explain_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said(capsys, "compile", TOUR, "--mesh", "pipe=2", "-o", str(tmp_path / "build"))
+    for which, stages in (
+        ([str(tmp_path / "build")], "stage 0: embed.table … head.b; stage 1: no parameter"),
+        ([TOUR, "--mesh", "pipe=2"], "stage 0: embed … head; stage 1: loss"),
+    ):
+        assert main(["explain", which[0], "head.dot", *which[1:]]) == 2
+        words = capsys.readouterr().err
+        assert "on pipe 2 a stage is one device" in words and "nothing is laid out" in words and stages in words
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
