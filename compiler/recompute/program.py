@@ -15,10 +15,11 @@ has as many decisions as values and not their square. k and r are whole; c and a
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..integer import INFINITE, Integer, Row
+from ..integer import INFINITE, Answer, Integer, Row
 from .block import Block
 
 _TIME_LIMIT_S = 20.0
@@ -40,14 +41,15 @@ class Choice:
 
 
 def cheapest(block: Block, bound_bytes: float) -> Choice | None:
-    """The choice that takes least time; None where none fits. Of equally fast ones, the smallest."""
+    """The choice that takes least time; None where none fits, or none was found in time. Of equally fast ones, the
+    smallest."""
     return _Program(block).solve(bound_bytes)
 
 
 def least_bytes(block: Block) -> int:
-    """The least that the block can do with."""
+    """The least that the block can do with, or that was found in time."""
     found = _Program(block).solve(None)
-    assert found is not None, "anything may be made again"
+    assert found is not None, "keeping all is a choice"
     return found.bytes
 
 
@@ -144,11 +146,56 @@ class _Program:
         most = np.ones(self.peak + 1)
         most[self.peak] = INFINITE
         program = Integer(costs.tolist(), rows, (0, self.first_c), most)
-        found = program.best(np.zeros(self.peak + 1), gap=_TIE, limit_s=_TIME_LIMIT_S)
+        start = self._start(sizes, bound_bytes)
+        found = program.best(np.zeros(self.peak + 1), start=start, gap=_TIE, limit_s=_TIME_LIMIT_S)
         if found.x is None:
             return None
         gap = max(0.0, 1 - found.bound / found.value) if found.value > 0 and not found.proven else 0.0
         return self._choice(found.x, gap)
+
+    def _start(self, sizes: Any, bound_bytes: float | None) -> Answer | None:
+        """A choice that is always there, so that one is known however soon the time is up: of keeping all and keeping
+        no more than must be kept, the faster that fits; without a bound, the smaller."""
+        must = {v for v, made in enumerate(self.block.values) if made.outside}
+        must |= {v for read in self.block.before for v in read}
+        both = [self._keeping(kept) for kept in (set(range(len(self.block.values))), must)]
+        sized = [(float(sizes @ x), x) for x in both]
+        if bound_bytes is None:
+            sized.sort(key=lambda one: one[0])
+        fit = [one for one in sized if bound_bytes is None or one[0] * self.unit <= bound_bytes]
+        return Answer(fit[0][1], fit[0][0], -INFINITE, False) if fit else None
+
+    def _keeping(self, kept: AbstractSet[int]) -> Any:
+        """The choice that keeps these values, of all variables: what is not kept is made again at its first use."""
+        import numpy as np
+
+        block, spots = self.block, self.block.positions
+        first = [spots] * len(block.nodes)  # where each node runs again; `spots`: nowhere
+        for v, made in enumerate(block.values):
+            if made.reads and v not in kept:
+                first[made.node] = min(first[made.node], made.reads[0])
+        for node in reversed(range(len(block.nodes))):
+            for v in block.operands[node]:
+                if v not in kept:
+                    first[block.values[v].node] = min(first[block.values[v].node], first[node])
+        x = np.zeros(self.peak + 1)
+        x[sorted(kept)] = 1.0
+        for node, begin in enumerate(first):
+            x[self.first_r + node] = begin < spots
+            x[self._c(node, begin) : self._c(node, spots)] = 1.0
+        for (
+            places,
+            signs,
+            least,
+            _,
+        ) in self.rows:  # of a memory: as much as the choice, which stands behind it, asks for
+            if self.first_a <= places[0] < self.peak:
+                others = sum(sign * x[place] for place, sign in zip(places[1:], signs[1:], strict=True))
+                x[places[0]] = max(x[places[0]], least - others)
+        alive = x[self.first_a : self.first_kept].reshape(len(block.bytes), spots)
+        peaks = np.asarray(block.gradients) + np.asarray(block.bytes, float) @ alive
+        x[self.peak] = peaks.max(initial=0.0) / self.unit
+        return x
 
     def _choice(self, x: Any, gap: float) -> Choice:
         block = self.block

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from itertools import product
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from partita.compiler.recompute import program
 from partita.compiler.recompute.block import Block, Made
 from partita.compiler.recompute.program import cheapest, least_bytes
 
@@ -109,3 +111,17 @@ def test_no_choice_is_cheaper(block: Block, share: float) -> None:
 @given(blocks())
 def test_less_than_the_least_is_no_choice(block: Block) -> None:
     assert cheapest(block, least_bytes(block) - 0.5) is None
+
+
+@settings(max_examples=30)
+@given(blocks())
+def test_a_choice_is_known_before_any_search(block: Block) -> None:
+    """A machine so slow that the solver's time is up at once: what is found is a choice, and keeping all is found."""
+    every = choices(block)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program, "_TIME_LIMIT_S", 0.0)
+        least, fastest = least_bytes(block), cheapest(block, float("inf"))
+        found = cheapest(block, least + 1e-6)
+    assert any(size == least for _, size in every)
+    assert fastest is not None and fastest.seconds == 0 and (0.0, fastest.bytes) in every
+    assert found is not None and (found.seconds, found.bytes) in every
