@@ -13,10 +13,12 @@ from ..cost.cluster import Cluster
 from ..elaborate.load import Spec
 from ..elaborate.recipe import Plan, Recipe
 from .layouts import Kernels, Layouts, Steps
-from .price import Flights, Known, Priced, Pricing, Shared
+from .price import Priced, Pricing
 from .search import Progress, Search
 from .space import CONTEXT, POLICIES, Pins, Space, Unit, divisors, pins_of
+from .stages import Flights
 from .thin import thin
+from .zero import Known, Shared
 
 WIDE = 64  # devices, from which on a tensor's axis reaches over at most two members of the second level
 AXES = ("data", "pipe", "tensor", "context", "expert")

@@ -1,18 +1,10 @@
 """The price of one plan: seconds of a step and bytes of each device.
 
 In: a choice, the parts of its unit, the cluster, what a device may hold. Out: `Priced`, or None where it does not fit.
-With m microbatches, D devices along `data`, p stages, a gradient's bytes g and what is read of a parameter r:
-
-    ZeRO 0   all-reduce g once a step
-    ZeRO 1   reduce-scatter g, all-gather r once a step; the update's traffic and memory / D
-    ZeRO 2   reduce-scatter g every microbatch; all-gather r once
-    ZeRO 3   reduce-scatter g, all-gather r in the forward and again in the backward, every microbatch
-
-(Rajbhandari et al. 2020, section 7). Stages are placed by `stages.py`, their time is the simulated schedule's. A
+What `data` and ZeRO add is `zero.py`'s. Stages are placed by `stages.py`, their time is the simulated schedule's. A
 long schedule is simulated until it is steady: each further microbatch takes what the slowest stage takes for it.
-Nothing overlaps but stages: that is how layouts are priced too. Neighbouring gradients, and parameters, go together, as
-the program sends them. Where devices share cores everything takes as much longer as more of them work at once
-(`schedule/shared.py`).
+Nothing overlaps but stages: that is how layouts are priced too. Where devices share cores everything takes as much
+longer as more of them work at once (`schedule/shared.py`).
 """
 
 from __future__ import annotations
@@ -25,26 +17,22 @@ from itertools import accumulate, pairwise
 from operator import mul
 
 from ..cost.cluster import Cluster
-from ..ir.layout import PIPE, Mesh
-from ..partition.choices import DATA
+from ..ir.layout import PIPE
 from ..schedule.blocks import chunk_prices
 from ..schedule.forms import FormFault, build, computing, parse_form
-from ..schedule.place import Block, PlaceFault, by_hand, in_flight
+from ..schedule.place import Block, PlaceFault, by_hand
 from ..schedule.shared import shared_seconds
 from ..schedule.simulate import Price, by_chunk, makespan
 from .host import Hosting, offloaded, waiting_s
-from .parts import Part, Parts, Weights
+from .parts import Part, Parts
 from .space import Choice
-from .stages import Load, Stage, cut, stage_of
+from .stages import Flights, Load, Stage, cut, flights, stage_of
+from .zero import Known, Shared, shared
 
 STEADY = 2  # times the stages: after so many microbatches a schedule repeats itself
 WHOLE = frozenset({"1f1b", "gpipe", "interleaved"})  # whose backward is not in halves
 ONE_CHUNK = frozenset({"1f1b", "gpipe", "zero_bubble"})
-Known = tuple[
-    int, int, object, int, int
-]  # a block's parameters, all that it reads, the axes that cut tensors, data, ZeRO
 _Key = tuple[int, int, int, bool]  # data, ZeRO, stages, whether there are several microbatches
-Flights = Sequence[Sequence[Sequence[int]]]  # device -> what is in flight at one time: so many of each of its chunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +48,6 @@ class Priced:
     def peak_bytes(self) -> int:
         """Of the device that takes most."""
         return max(self.stage_bytes)
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What the axis `data` adds to a block: once a step, to each half of a microbatch, and bytes that last.
-
-    gathered: parameters that are whole while the block runs. scattered: a gradient before it is, and its copy; bucket:
-    of those that are sent together
-    """
-
-    reduce_s: float
-    update_s: float
-    forward_s: float
-    input_s: float
-    weight_s: float
-    static: int
-    gradients: int
-    gathered: int
-    scattered: int
-    bucket: int
 
 
 @dataclass
@@ -140,37 +108,8 @@ class Pricing:
         own, there = part.own if choice.pipe == 1 else part.weights, part.weights
         key = (id(own), id(there), choice.unit.inner, choice.data, choice.zero)  # alike layers share the very objects
         if key not in self.known:
-            self.known[key] = self._share(own, there, choice)
+            self.known[key] = shared(own, there, choice, self.cluster)
         return self.known[key]
-
-    def _share(self, own: Weights, there: Weights, choice: Choice) -> Shared:
-        """own: what a device has for this block. there: what the block reads, of another block's too."""
-        data, zero, mesh = choice.data, choice.zero, _on_data(choice)
-
-        def sent(op: str, sizes: Sequence[int]) -> float:
-            if data == 1:
-                return 0.0
-            launch = self.cluster.machine.launch_s
-            together = buckets(sizes, self.cluster.bucket_bytes)
-            each = {size: self.cluster.collective_s(op, size, mesh, DATA) + launch for size in set(together)}
-            return sum(each[size] for size in together)
-
-        def part(size: int, stage: int) -> int:
-            return -(-size // data) if zero >= stage else size
-
-        scattered = sent("reduce_scatter", own.gradients) if zero else 0.0
-        gathered = sent("all_gather", own.read) if zero else 0.0
-        once = sent("all_reduce", own.gradients) if zero == 0 else scattered if zero == 1 else 0.0
-        each = scattered if zero >= 2 else 0.0
-        update = own.launch_s + own.update_s / (data if zero else 1)
-        largest = max(own.gradients, default=0) if zero >= 2 else 0
-        bucket = max(largest, min(own.gradient_bytes, self.cluster.bucket_bytes)) if zero >= 2 else 0
-        return Shared(
-            once + (gathered if zero in (1, 2) else 0.0), update, gathered if zero == 3 else 0.0,
-            gathered if zero == 3 else 0.0, each,
-            part(own.master, 1) + part(own.computed, 3) + part(own.states, 1), part(own.gradient_bytes, 2),
-            there.computed if zero == 3 else 0, 2 * largest, 2 * bucket,
-        )  # fmt: skip
 
     def blocks(self, choice: Choice) -> list[Block]:
         """The chain of blocks."""
@@ -291,14 +230,8 @@ class Pricing:
 
     def _cuts(self, choice: Choice, balance: tuple[int, ...]) -> tuple[int, ...] | None:
         """Where chunks end."""
-        key = (
-            choice.data,
-            choice.zero,
-            choice.pipe,
-            choice.schedule,
-            min(choice.microbatches, STEADY * choice.pipe),
-            balance,
-        )
+        few = min(choice.microbatches, STEADY * choice.pipe)
+        key = (choice.data, choice.zero, choice.pipe, choice.schedule, few, balance)
         if key not in self._placed:
             self._placed[key] = self._find_cuts(choice, balance)
         return self._placed[key]
@@ -326,7 +259,7 @@ class Pricing:
         """What each device has in flight at one time: the same for all units."""
         key = (choice.schedule, choice.pipe, min(choice.microbatches, STEADY * choice.pipe))
         if key not in self.flown:
-            self.flown[key] = _in_flight(*key)
+            self.flown[key] = flights(*key)
         return self.flown[key]
 
     def load(self, choice: Choice) -> Load:
@@ -409,33 +342,5 @@ class Pricing:
         return found
 
 
-def buckets(sizes: Sequence[int], limit: int) -> list[int]:
-    """What goes together, in order: neighbours up to so many bytes."""
-    found: list[int] = []
-    for size in sizes:
-        if found and found[-1] + size <= limit:
-            found[-1] += size
-        else:
-            found.append(size)
-    return found
-
-
-def _in_flight(schedule: str, stages: int, microbatches: int) -> Flights:
-    """Of 1F1B as many microbatches as stages follow, of GPipe all, of ZB-H1 as many as there are stages; of others what
-    their schedule says."""
-    if schedule == "1f1b":
-        return [[(min(microbatches, stages - device),)] for device in range(stages)]
-    if schedule == "gpipe":
-        return [[(microbatches,)]] * stages
-    if schedule == "zero_bubble":
-        return [[(min(microbatches, stages),)]] * stages
-    return in_flight(computing(parse_form(schedule), stages, microbatches))
-
-
 def _compute_s(price: Price) -> float:
     return float(price.forward) + float(price.input) + float(price.weight)
-
-
-def _on_data(choice: Choice) -> Mesh:
-    """The mesh as far as `data` reaches: it lies outside of what cuts tensors."""
-    return Mesh(((DATA, choice.data), *choice.unit.inner))

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 from .layouts import Layouts
-from .price import Flights, Known, Priced, Pricing, Shared
+from .price import Priced, Pricing
 from .space import Axes, Choice, Group, Space, Unit
+from .stages import Flights
+from .zero import Known, Shared
 
 BEST = 10  # plans that are told of
 

@@ -14,6 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from ..schedule.forms import computing, parse_form
+from ..schedule.place import in_flight
+
+Flights = Sequence[Sequence[Sequence[int]]]  # device -> what is in flight at one time: so many of each of its chunks
 NEAR = 1e-7  # of the slowest stage: bisection ends there
 
 
@@ -121,3 +125,15 @@ def _first(load: Load, end: int, flying: int, limit: int, updating: int) -> int:
 
 def _slowest(seconds: Sequence[float], ends: Sequence[int]) -> float:
     return max(seconds[end] - seconds[begin] for begin, end in zip((0, *ends[:-1]), ends, strict=True))
+
+
+def flights(schedule: str, stages: int, microbatches: int) -> Flights:
+    """Of 1F1B as many microbatches as stages follow, of GPipe all, of ZB-H1 as many as there are stages; of others what
+    their schedule says."""
+    if schedule == "1f1b":
+        return [[(min(microbatches, stages - device),)] for device in range(stages)]
+    if schedule == "gpipe":
+        return [[(microbatches,)]] * stages
+    if schedule == "zero_bubble":
+        return [[(min(microbatches, stages),)]] * stages
+    return in_flight(computing(parse_form(schedule), stages, microbatches))
