@@ -22,7 +22,7 @@ from .choices import Wishes
 from .decide import Decision, decide
 
 GRAPH, QUESTION = "layout/step.graph", "layout/question.json"
-_FORMAT = 2
+_FORMAT = 3
 
 
 class NotKept(Exception):
@@ -50,6 +50,8 @@ def files(decision: Decision) -> dict[str, str]:
             "levels": [asdict(level) for level in cluster.levels],
             "messages": [asdict(message) for message in cluster.messages],
             "host": asdict(cluster.host),
+            "abreast": cluster.abreast,
+            "bucket_bytes": cluster.bucket_bytes,
         },
     }
     return {GRAPH: print_graph(decision.before), QUESTION: json.dumps(said, indent=1) + "\n"}
@@ -80,4 +82,6 @@ def _cluster(said: Mapping[str, Any]) -> Cluster:
         tuple(Level(int(level["members"]), Link(**level["link"])) for level in levels),
         tuple(Message(**message) for message in said["messages"]),
         Host(**said["host"]),
+        said["abreast"],
+        int(said["bucket_bytes"]),
     )
