@@ -4,17 +4,18 @@
     subject to Σ_s x[n, s] = 1,   x in {0, 1}
                y[v, a, l] = Σ x[n, s] over the strategies of v's node that lay v out so
                need[reader, t] ≤ y[v, a, t] + y[v, a, Replicate] + Σ_l r[v, a, l, t],   r[v, a, l, t] ≤ y[v, a, l]
-               Σ resident bytes ≤ memory
+               hold[v, a, l] ≥ r[v, a, l, Replicate],   Σ resident bytes + Σ hold[v, a, l] bytes of v on axis a ≤ memory
 
 A value is brought to a layout once, whoever reads it so: r is bounded below by each reader, not by their sum. Changes
 of layout are priced axis by axis, at the size that the other axes leave of the value; what is replicated is cut for
-nothing. The linear relaxation comes first: where its solution is whole, it is the program's. In the terms of Alpa
-(Zheng et al. 2022, section 4.1), with a reader's need in the place of its quadratic edges.
+nothing. What is gathered once a step for all microbatches is held for all of it. The linear relaxation comes first:
+where its solution is whole, it is the program's. In the terms of Alpa (Zheng et al. 2022, section 4.1), with a reader's
+need in the place of its quadratic edges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,8 @@ Needs = list[tuple[int, Layout]]  # the variables of a reader, and the layout th
 # That, the bytes that the other axes leave of the value, and which axes further out cut it.
 Source = tuple[Ons, int, Axes]
 Target = tuple[Ons, Axes]  # that, and which axes further out still cut what is gathered
+Pair = tuple[Source, Target]
+Lasting = tuple[Read, list[tuple[ClassId, list[Layout]]]]
 _F, _B = Phase.FORWARD, Phase.BACKWARD
 _PER_MICROBATCH = frozenset({_F, _B})
 
@@ -94,6 +97,7 @@ class Program:
     first: dict[ClassId, int] = field(default_factory=dict[ClassId, int])
     _made: dict[tuple[ClassId, int], list[Layout]] = field(default_factory=dict[tuple[ClassId, int], list[Layout]])
     rows: list[Row] = field(default_factory=list[Row])
+    _held: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])  # variables, with the bytes of each
 
     def __post_init__(self) -> None:
         self.choices = self.chosen.strategies
@@ -227,13 +231,28 @@ class Program:
             if source[0] not in (target[0], nothing)
         }
         late = {pair: price * (BESIDE if _gathers(*pair) else 1.0) for pair, price in prices.items()}
+        hold = self._hold(read, node, prices)
         if len(readers) == 1:
-            self._flow(sources, readers[0].needs, factors, {}, late if readers[0].beside else prices)
+            flows = self._flow(sources, readers[0].needs, factors, {}, late if readers[0].beside else prices)
+            self._below(flows, hold if readers[0].phase in _PER_MICROBATCH else {})
             return
         first = {pair: self._variable(price) for pair, price in prices.items()}
         again = {pair: self._variable(late[pair]) if _gathers(*pair) else first[pair] for pair in prices}
         for reader in readers:
-            self._flow(sources, reader.needs, factors, again if reader.beside else first, {})
+            flows = self._flow(sources, reader.needs, factors, again if reader.beside else first, {})
+            self._below(flows, hold if reader.phase in _PER_MICROBATCH else {})
+
+    def _hold(self, read: Read, node: Node, pairs: Iterable[Pair]) -> dict[Pair, int]:
+        """Where memory is bounded, a variable for each gathering that lasts: what it gathers is held all the step."""
+        if self.memory_bytes is None or not self._lasts(read.source):
+            return {}
+        hold = {pair: self._variable(0.0) for pair in pairs if _gathers(*pair)}
+        self._held += [(place, read.count * pair[0][1]) for pair, place in hold.items()]
+        return hold
+
+    def _lasts(self, name: ClassId) -> bool:
+        """Whether a value is gathered once for all microbatches: what each phase gathers for itself, it drops."""
+        return self.folded.nodes[name].phase is Phase.PREPARE and name not in self.again
 
     def _outer_cuts(self, layout: Layout, factors: Axes) -> Axes:
         """Which axes before these cut the value."""
@@ -257,8 +276,8 @@ class Program:
 
     def _flow(
         self, sources: Mapping[Source, list[int]], needs: Needs, factors: Axes,
-        shared: Mapping[tuple[Source, Target], int], prices: Mapping[tuple[Source, Target], float],
-    ) -> None:  # fmt: skip
+        shared: Mapping[Pair, int], prices: Mapping[Pair, float],
+    ) -> dict[Pair, int]:  # fmt: skip
         """What one reader takes from each layout that the value may have, for each that it may want."""
         wanting: dict[Target, list[int]] = {}
         for place, layout in needs:
@@ -272,6 +291,11 @@ class Program:
             self._equal([flows[source, target] for target in wanting], places)
         for target, places in wanting.items():
             self._equal([flows[source, target] for source in sources], places)
+        self._below(flows, shared)
+        return flows
+
+    def _below(self, flows: Mapping[Pair, int], shared: Mapping[Pair, int]) -> None:
+        """flow ≤ what is shared"""
         for pair, moved in shared.items():
             if pair in flows:
                 self.rows.append(([flows[pair], moved], [1.0, -1.0], -float("inf"), 0.0))
@@ -287,9 +311,10 @@ class Program:
     # ---- memory
 
     def _memory(self, limit: int) -> None:
-        """What stays on a device: parameters, states, summed gradients, and what the forward keeps for the backward."""
-        places: list[int] = []
-        sizes: list[float] = []
+        """What stays on a device: parameters, states, summed gradients, what the forward keeps for the backward, and
+        what is gathered for all microbatches."""
+        places = [place for place, _ in self._held]
+        sizes = [size / limit for _, size in self._held]
         for name, output in self._resident():
             node = self.folded.nodes[name]
             for i, layout in enumerate(self.made(name, output)):
@@ -318,7 +343,28 @@ class Program:
             node = self.folded.nodes[name]
             layout = self.made(name, output)[self.choices[name].index(picked[name])]
             total += self.folded.counts[name] * self.prices.part_bytes(node.outs[output], layout)
-        return total
+        return total + sum(self._gathered_bytes(read, picked) for read in self._lasting)
+
+    @cached_property
+    def _lasting(self) -> list[Lasting]:
+        """What may be gathered for all microbatches: who reads it, and what each of their strategies wants."""
+        found: list[Lasting] = []
+        for read in self.folded.reads:
+            if self._lasts(read.source):
+                wanted = [(key, one) for key, one in self._wanted(read).items() if one.phase in _PER_MICROBATCH]
+                found.append((read, [(key.rpartition("#")[0], [of for _, of in one.needs]) for key, one in wanted]))
+        return found
+
+    def _gathered_bytes(self, lasting: Lasting, picked: Mapping[ClassId, Strategy]) -> int:
+        """What is gathered of one value, each layout once."""
+        read, readers = lasting
+        out = self.folded.nodes[read.source].outs[read.output]
+        has = self.made(read.source, read.output)[self.choices[read.source].index(picked[read.source])]
+        wanted = {layouts[self.choices[name].index(picked[name])] for name, layouts in readers}
+        whole = (
+            one for one in wanted if any(isinstance(has.on(a), int) and one.on(a) is None for a in self.mesh.names)
+        )
+        return sum(read.count * self.prices.part_bytes(out, one) for one in whole)
 
     def least_resident(self) -> dict[ClassId, int]:
         """The least bytes of each class that a device holds, every value cut as far as it can be."""

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from generators.graphs import graphs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.lowered import doubled
+from oracles.plans import cluster, opened
 from oracles.properties import at_level
 from partita.compiler.base.diagnostic import SpecError
 from partita.compiler.cost.cluster import H100_NODES
+from partita.compiler.devices import partitioned
+from partita.compiler.elaborate.recipe import Plan, Recompute
 from partita.compiler.ir.graph import Graph
 from partita.compiler.ir.layout import Mesh
 from partita.compiler.ir.levels import STEP
+from partita.compiler.ir.types import Phase
+from partita.compiler.ops.shapes import elements
 from partita.compiler.partition.choices import Wishes
+from partita.compiler.partition.decide import Decision
+from partita.compiler.passes.localize import localize
 from partita.compiler.room import laid_within, peak_bytes
 
 MESHES = (Mesh((("data", 2),)), Mesh((("tensor", 3),)))
@@ -32,3 +41,27 @@ def test_a_lowered_step_keeps_to_the_memory_of_a_device(
         assert [one.code for one in fault.diagnostics] == ["E0943"]
     else:
         assert peak_bytes(found, "cpu") <= memory
+
+
+def test_what_is_gathered_for_all_microbatches_lasts() -> None:
+    """Parameters that lie cut and are whole for all of a step are bounded with what lies there always."""
+    _, recipe, steps = opened("gpt2", 4)
+    step = steps[0](replace(recipe, microbatches=4, plan=Plan(recompute=Recompute("full"))))
+    mesh, wishes, machines = Mesh((("tensor", 2),)), Wishes({"batch": ()}), cluster("dgx_a100", 2)
+    free = partitioned([step], mesh, wishes, machines)
+    lasting, gathered = _lasting(free)
+    assert gathered
+    assert lasting + gathered <= free.program.resident_bytes(free.solution.strategies)
+    bound = lasting + gathered - 1
+    found = partitioned([step], mesh, wishes, machines, lasting_bytes=bound)
+    assert sum(_lasting(found)) <= found.program.resident_bytes(found.solution.strategies) <= bound
+
+
+def _lasting(found: Decision) -> tuple[int, int]:
+    """Bytes of a device's parameters, states and sums of gradients, and of what it gathers before all microbatches."""
+    local = localize(found.graph, found.mesh, (0,))
+    sizes = [(node, elements(node.outs[0].dims) * node.outs[0].dtype.itemsize_bytes) for node in local if node.outs]
+    return (
+        sum(size for node, size in sizes if node.op in ("parameter", "state", "accumulate")),
+        sum(size for node, size in sizes if node.op == "all_gather" and node.phase is Phase.PREPARE),
+    )
