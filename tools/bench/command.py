@@ -27,8 +27,8 @@ from .plan import as_json as plans_json
 from .plan import text as plans_text
 from .predict import bench_predict
 from .predict import summary as errors
+from .slices import WAYS, bench_slices
 from .slices import as_json as slices_json
-from .slices import bench_slices
 from .slices import table as slices_table
 from .step import CASES, bench_step
 from .terapipe import as_json, bench_terapipe
@@ -74,6 +74,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", choices=MODELS, action="append", help="of `plan`: which; may be repeated (default: all)"
     )
+    parser.add_argument(
+        "--slices", type=slices_of, metavar="N,…", help="of `slices`: numbers of equal ones, advised (default: all)"
+    )
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="timed steps of each side (default 10)")
     parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
@@ -117,7 +120,7 @@ def _check_words(options: argparse.Namespace) -> None:
     """Raises CommandFault for a word that another bench has."""
     owners = {
         "plan": ("parallel",), "schedule": ("pipeline",), "processes": ("pipeline", "plan", "slices", "zero"),
-        "peer": ("memory",), "model": ("plan",),
+        "peer": ("memory",), "model": ("plan",), "slices": ("slices",),
     }  # fmt: skip
     for word, benches in owners.items():
         if getattr(options, word) and options.what not in benches:
@@ -201,11 +204,22 @@ def plan(options: argparse.Namespace) -> int:
     return 0
 
 
+def slices_of(words: str) -> tuple[int | str, ...]:
+    """Of `--slices 1,4,advised`. Raises ArgumentTypeError."""
+    known: dict[str, int | str] = {str(way): way for way in (1, *WAYS)}
+    found = words.split(",")
+    if not known.keys() >= set(found):
+        raise argparse.ArgumentTypeError(f"`{words}`: each is one of {', '.join(known)}")
+    return tuple(known[word] for word in found)
+
+
 def slices(options: argparse.Namespace) -> int:
     """A line for each way to cut the row; or JSON."""
     if options.device != "cpu" or options.case:
         raise CommandFault("`bench slices` runs its own case, on the CPU")
-    cases = bench_slices(tuple(options.processes or PROCESSES), options.rounds)
+    cases = bench_slices(
+        tuple(options.processes or PROCESSES), options.rounds, wanted=WAYS if options.slices is None else options.slices
+    )
     print(json.dumps(slices_json(cases), indent=1) if options.json else slices_table(cases))
     return 0
 

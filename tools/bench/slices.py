@@ -2,7 +2,7 @@
 
 In: numbers of processes. Out: of each way to cut the row the seconds of a step and the peak of each process, beside
 those of the whole row, which one stage after another computes while the others wait. The slices are equal ones, and
-those that the dynamic program finds best on this machine as it was calibrated. A process has one thread.
+those that the dynamic program finds best on this machine as it was calibrated (`advised`). A process has one thread.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from .slices_contest import SlicesContest, SlicesOutcome
 
 WHOLE = "gpipe"
 EQUAL = (2, 4, 8, 16)
+ADVISED = "advised"
+WAYS = (*EQUAL, ADVISED)
 LOOPBACK = Link(1e9, 1e-4)  # messages among processes of a host, by copies: what the advice is priced with
 TOLERANCE = 1e-5  # relative, between losses in float32
 
@@ -53,20 +55,25 @@ class Sliced:
 
 
 def bench_slices(
-    processes: Sequence[int], rounds: int, size: str = "long", equal: Sequence[int] = EQUAL
+    processes: Sequence[int], rounds: int, size: str = "long", wanted: Sequence[int | str] = WAYS
 ) -> list[Sliced]:
-    """Every way on every number of processes. Raises `RuntimeFault` E0532."""
+    """Every wanted way on every number of processes, after the whole row. Raises `RuntimeFault` E0532.
+
+    wanted: numbers of equal slices that divide the row, `ADVISED`
+    """
     with resources.as_file(resources.files("partita.specs").joinpath("recipes/bench_pipeline.partita")) as path:
         spec = open_spec(path)
     recipe = load_recipe(spec, size)
-    return [case for count in processes for case in _cases(spec, recipe, count, rounds, equal)]
+    return [case for count in processes for case in _cases(spec, recipe, count, rounds, wanted)]
 
 
-def _cases(spec: Spec, recipe: Recipe, processes: int, rounds: int, equal: Sequence[int]) -> list[Sliced]:
+def _cases(spec: Spec, recipe: Recipe, processes: int, rounds: int, wanted: Sequence[int | str]) -> list[Sliced]:
     tokens = recipe.dims["T"]
-    ways = {f"{count} equal": (tokens // count,) * count for count in equal}
-    best = advised(spec, recipe, processes, table_for("cpu").machine, LOOPBACK)
-    ways = {"whole": (tokens,), **ways, **({} if best in ways.values() else {"advised": best})}
+    counts = [count for count in wanted if isinstance(count, int) and count > 1]
+    ways = {"whole": (tokens,), **{f"{count} equal": (tokens // count,) * count for count in counts}}
+    if ADVISED in wanted:
+        best = advised(spec, recipe, processes, table_for("cpu").machine, LOOPBACK)
+        ways |= {} if best in ways.values() else {ADVISED: best}
     found = _measured(spec, recipe, processes, list(ways.values()), rounds)
     cases: list[Sliced] = []
     for at, (what, lengths) in enumerate(ways.items()):
