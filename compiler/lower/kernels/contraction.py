@@ -106,19 +106,22 @@ def sum_parts(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value
 
 
 def _base(e: Emitter, node: Node, values: Sequence[Value], parts: list[Part]) -> tuple[list[Part], fx.Node]:
-    """A tensor of the result's shape that may be added into, and the parts that are in it already."""
+    """A tensor of the result's shape that may be added into, and the parts that are in it already. A product with its
+    bias is first even where another part could be written over: so the order of the sum, which in a low type decides
+    its rounding, is the same whatever else is kept."""
     out = node.outs[0]
     plain = [p for p in parts if p.kind == "plain" and isinstance(values[p.operands[0]], fx.Node)]
     whole = [p for p in plain if node.uses[p.operands[0]].dims == out.dims and _typed(e, node, values, p)]
-    for part in whole:
-        if e.dies(part.operands[0]):
-            return [part], e.tensor(values[part.operands[0]], out.dtype)
+    broadcast = [p for p in plain if p not in whole]
     product = next((p for p in parts if p.kind == "dot"), None)
+    if product is None or not any(_is_bias(node, part, product) for part in broadcast):
+        for part in whole:
+            if e.dies(part.operands[0]):
+                return [part], e.tensor(values[part.operands[0]], out.dtype)
     if product is None:
         zeros = e.full(out.dims, 0, out.dtype)
         return [], zeros
     roles, left, right = _matrices(e, node, values, product)
-    broadcast = [p for p in plain if p not in whole]
     for part in [*broadcast, *whole]:
         use, value = node.uses[part.operands[0]], values[part.operands[0]]
         if set(use.dims) <= set(roles.right) and isinstance(value, fx.Node):
@@ -129,6 +132,13 @@ def _base(e: Emitter, node: Node, values: Sequence[Value], parts: list[Part]) ->
             matrix = e.flatten(value, use.dims, [roles.left, roles.right])
             return [part, product], _shaped(e, roles, e.call(aten.addmm.default, matrix, left, right), out.dims)
     return [product], _shaped(e, roles, e.call(aten.mm.default, left, right), out.dims)
+
+
+def _is_bias(node: Node, part: Part, product: Part) -> bool:
+    """Whether a part is the same for all rows of a product."""
+    i, j = product.operands
+    right = Roles.of(node.uses[i].dims, node.uses[j].dims, product.over).right
+    return set(node.uses[part.operands[0]].dims) <= set(right)
 
 
 def _typed(e: Emitter, node: Node, values: Sequence[Value], part: Part) -> bool:

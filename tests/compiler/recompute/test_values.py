@@ -52,6 +52,7 @@ SOME = [
     (Trained("mixtral", "Mixtral", "bf16"), "selective", BOTH),
     (Trained("mamba", "Mamba", "f16"), "full", ("activations",)),
     (Trained("t5", "T5"), "selective", BOTH),
+    (Trained("bloom", "BLOOM", "bf16"), "full", ()),
     (Trained("deepseek", "DeepSeek"), "full", BOTH),
     (Trained("lstm", "LSTMLanguageModel"), "least", ("optimizer",)),
     (Trained("llama3", "Llama3", "bf16"), "middle", BOTH),
