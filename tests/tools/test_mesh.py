@@ -76,7 +76,9 @@ def test_explain_says_what_decided(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--mesh", "data=2,tensor=2", "--pin", "V=tensor")
     text = said(capsys, "explain", TOUR, "head.w", *words)
     assert "because" in text and "the pin V -> tensor leaves" in text
-    assert "  +" in text and ("− " in text or "−" in text), "others take more time, and some less memory"
+    assert "  +" in text and "−" not in text, "others take more time, and as much memory: they gather it for the step"
+    text = said(capsys, "explain", TOUR, "sgd.m/head.w", *words)
+    assert "  +" in text and "−2 KiB" in text, "a state that lies cut takes more time and less memory"
     text = said(capsys, "explain", TOUR, "sgd.m/head.w", "--mesh", "data=2", "--zero", "1")
     assert "ZeRO stage 1 leaves" in text
 
