@@ -183,12 +183,7 @@ class _Program:
         for node, begin in enumerate(first):
             x[self.first_r + node] = begin < spots
             x[self._c(node, begin) : self._c(node, spots)] = 1.0
-        for (
-            places,
-            signs,
-            least,
-            _,
-        ) in self.rows:  # of a memory: as much as the choice, which stands behind it, asks for
+        for places, signs, least, _ in self.rows:  # of a memory as much as the choice, which comes after it, asks for
             if self.first_a <= places[0] < self.peak:
                 others = sum(sign * x[place] for place, sign in zip(places[1:], signs[1:], strict=True))
                 x[places[0]] = max(x[places[0]], least - others)
@@ -199,11 +194,22 @@ class _Program:
 
     def _choice(self, x: Any, gap: float) -> Choice:
         block = self.block
-        again = frozenset(v for v, made in enumerate(block.values) if x[v] < 0.5 and x[self.first_r + made.node] > 0.5)
+        again = frozenset(v for v in range(len(block.values)) if self._is_made_again(v, x))
         seconds = sum(s for s, r in zip(block.seconds, x[self.first_r : self.first_c], strict=True) if r > 0.5)
         kept = sum(size for memory, size in enumerate(block.bytes) if x[self.first_kept + memory] > 0.5)
         working = round(float(x[self.peak]) * self.unit)
         return Choice(again, seconds, kept, working, (block.copies - 1) * kept + working, gap)
+
+    def _is_made_again(self, v: int, x: Any) -> bool:
+        """Not what takes no time and lies in what is kept anyway, as a view does: it may as well stay."""
+        made = self.block.values[v]
+        if x[v] > 0.5 or x[self.first_r + made.node] < 0.5:
+            return False
+        if self.block.seconds[made.node] > 0 or made.memory is None:
+            return True
+        lies = [self.first_kept + made.memory]
+        lies += [self._a(made.memory, spot) for spot in range(max(made.reads, default=-1) + 1)]
+        return bool(x[lies].min() < 0.5)
 
 
 def _latest(block: Block) -> list[int]:
