@@ -23,13 +23,12 @@ from .ir.graph import Graph
 from .ir.layout import Layout, Mesh
 from .ir.levels import PARTITIONED
 from .ir.slices import MARK
+from .lasting import Lasting
 from .partition.choices import DATA, Wishes
 from .partition.decide import Decision, decide
 from .partition.factors import factored as in_factors
 from .passes import check as check_graph
 from .passes.localize import localize
-
-_PATIENT = 3  # times that a layout is looked for anew for just what was too much
 
 
 def machines(mesh: Mesh, plan: Plan, cluster: Cluster | None) -> tuple[Cluster, int | None]:
@@ -78,23 +77,22 @@ def partitioned(
     """
     mesh, wishes = factored(ways[0], mesh, wishes)
     different = [graph for at, graph in enumerate(ways) if all(len(graph) != len(other) for other in ways[:at])]
-    bound, tries = lasting_bytes if whole or lasting_bytes else memory_bytes, 0
+    lasting = Lasting(lasting_bytes if whole or lasting_bytes else memory_bytes)
     while True:
         best: Decision | None = None
-        for graph in different:
-            found = decide(graph, mesh, cluster, wishes, bound, memory_bytes, best)
-            best = min(best or found, found, key=lambda decision: decision.solution.seconds)
+        try:
+            for graph in different:
+                found = decide(graph, mesh, cluster, wishes, lasting.bound, memory_bytes, best)
+                best = min(best or found, found, key=lambda decision: decision.solution.seconds)
+        except SpecError as fault:
+            lasting.refuse(fault)
+            continue
         assert best is not None, "there is a graph to lay out"
         over = _peak_bytes(best) - memory_bytes if whole and memory_bytes is not None else 0
         if over <= 0:
             check_graph(best.graph, PARTITIONED, "the partitioned graph", best.before)
             return best
-        bound, tries = less_lasting(best, over, tries), tries + 1
-
-
-def less_lasting(decision: Decision, over: int, tries: int) -> int:
-    """How much may last where a layout is `over` its bound: that much less, from the fourth time on by doubling."""
-    return decision.program.resident_bytes(decision.solution.strategies) - (over << max(0, tries - _PATIENT))
+        lasting.over(best.resident_bytes, over)
 
 
 def _peak_bytes(decision: Decision) -> int:

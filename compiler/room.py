@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..runtime.program import is_step
+from .base.diagnostic import SpecError
 from .cost.cluster import Cluster
-from .devices import laid_out, less_lasting
+from .devices import laid_out
 from .ir.graph import Graph
 from .ir.layout import Mesh
+from .lasting import Lasting
 from .partition.choices import Wishes
 from .partition.decide import Decision
 
@@ -25,16 +27,20 @@ def laid_within(
     device: str,
 ) -> dict[str, Decision]:  # fmt: skip
     """As `devices.laid_out`, no step ever above the memory of a device. Raises SpecError E0943 where none is found."""
-    lasting, tries = UNBOUND, 0
+    lasting = Lasting(UNBOUND)
     while True:
-        found = laid_out(graphs, mesh, wishes, cluster, memory_bytes, False, lasting)
+        try:
+            found = laid_out(graphs, mesh, wishes, cluster, memory_bytes, False, lasting.bound)
+        except SpecError as fault:
+            lasting.refuse(fault)
+            continue
         if memory_bytes is None:
             return found
         over = {name: peak_bytes(one, device) - memory_bytes for name, one in found.items() if is_step(name)}
         worst = max(over, key=over.__getitem__)
         if over[worst] <= 0:
             return found
-        lasting, tries = less_lasting(found[worst], over[worst], tries), tries + 1
+        lasting.over(found[worst].resident_bytes, over[worst])
 
 
 def peak_bytes(decision: Decision, device: str) -> int:

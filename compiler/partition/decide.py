@@ -39,6 +39,11 @@ class Decision:
     program: Program
     exact: Exact
 
+    @property
+    def resident_bytes(self) -> int:
+        """What lasts on a device."""
+        return self.program.resident_bytes(self.solution.strategies)
+
 
 def decide(
     graph: Graph, mesh: Mesh, cluster: Cluster, wishes: Wishes | None = None, memory_bytes: int | None = None,
