@@ -27,7 +27,8 @@ from ..ir.graph import Graph
 from ..recompute.fit import in_mib
 from ..schedule.stages import Stage
 from .agreement import disagreements
-from .footprint import ROUNDING_BYTES, Footprint, footprint, held_of, peak_bytes
+from .footprint import ROUNDING_BYTES, Footprint, footprint, peak_bytes
+from .held import held_of
 from .library import Library
 from .modules import Module
 from .outside import ALONE, NO_WHOLES, Spread, parameters_of, states_of

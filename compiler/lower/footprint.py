@@ -21,7 +21,6 @@ from ...runtime.layout import ONE_DEVICE, Mesh
 from ...runtime.parcels import parcels, whole_bytes
 from ...runtime.program import (
     Allocate,
-    Build,
     Check,
     Collective,
     Fetch,
@@ -39,6 +38,7 @@ from ...runtime.program import (
 )
 from ..cost.memory import CPU_ROUNDING_BYTES, CUDA_ROUNDING_BYTES, Memory, Owner, Share
 from .gradients import gradients_of
+from .held import Held, bytes_of
 from .library import Library
 from .memories import Block, Memories
 from .outside import dtype_of
@@ -112,33 +112,6 @@ def _called(program: Program) -> frozenset[str]:
     return frozenset(i.module for i in program.instructions() if isinstance(i, Run))
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A tensor that lives across steps."""
-
-    owner: Owner
-    bytes: int
-    host: bool = False
-
-
-def held_of(build: Build, rank: int = 0) -> dict[str, Held]:
-    """What the store of a build holds on a device."""
-    items = [item for item in (*build.parameters, *build.states) if build.has(item, rank)]
-    parameters = {item.name for item in build.parameters}
-    return {
-        item.name: Held(
-            Owner.PARAMETER if item.name in parameters else Owner.STATE,
-            _bytes(build.part_of(item, rank)[1], item.dtype),
-            item.host,
-        )
-        for item in items
-    }
-
-
-def _bytes(shape: Sequence[int], dtype: str) -> int:
-    return torch.Size(shape).numel() * dtype_of(dtype).itemsize
-
-
 @dataclass(slots=True)
 class _Walk:
     """One run. Its moments are counted; at the one that is `wanted` it notes who is alive.
@@ -178,11 +151,11 @@ class _Walk:
         scalars = [i for i in self.program.inputs if i.source != "data"]
         rows = [i for i in self.program.inputs if i.source == "data"]
         for given in scalars:
-            self._bind(given.name, self.memories.new(_bytes(given.shape, given.dtype), Owner.DATA, given.name))
+            self._bind(given.name, self.memories.new(bytes_of(given.shape, given.dtype), Owner.DATA, given.name))
         # The caller holds the data of all microbatches until the run ends.
         batches: list[dict[str, int]] = []
         for _ in range(self.program.microbatches):
-            batch = {i.name: self.memories.new(_bytes(i.shape, i.dtype), Owner.DATA, i.name) for i in rows}
+            batch = {i.name: self.memories.new(bytes_of(i.shape, i.dtype), Owner.DATA, i.name) for i in rows}
             self.memories.named.update(batch.values())
             batches.append(batch)
         self._mark("")
@@ -273,7 +246,7 @@ class _Walk:
                 self._call(instruction)
                 return instruction.module, instruction.layer
             case Allocate(buffer, shape, dtype):
-                self._bind(buffer, self.memories.new(_bytes(shape, dtype), Owner.GRADIENT, buffer))
+                self._bind(buffer, self.memories.new(bytes_of(shape, dtype), Owner.GRADIENT, buffer))
                 self._mark(buffer)
                 return buffer, ""
             case Free(names):
@@ -315,7 +288,7 @@ class _Walk:
         """What is copied goes when it is: nothing runs between the two but other copies."""
         block = self.memories.alive[self.buffers[moved.input]]
         host = isinstance(moved, Offload)
-        size = _bytes(moved.shape, moved.dtype)
+        size = bytes_of(moved.shape, moved.dtype)
         self._bind(moved.output, self.memories.new(size, block.owner, block.path, host))
         self._mark(moved.output)
         for name in moved.frees:
@@ -373,7 +346,7 @@ class _Walk:
     def _made(self, name: str, shape: tuple[int, ...], dtype: str) -> int:
         """The new memory of a buffer that an instruction makes."""
         owner = Owner.GRADIENT if name in self.gradients else Owner.ACTIVATION
-        return self.memories.new(_bytes(shape, dtype), owner, name)
+        return self.memories.new(bytes_of(shape, dtype), owner, name)
 
     def _call(self, run: Run) -> None:
         body = self.profiles[run.module]

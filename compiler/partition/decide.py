@@ -42,7 +42,7 @@ class Decision:
     @property
     def resident_bytes(self) -> int:
         """What lasts on a device."""
-        return self.program.resident_bytes(self.solution.strategies)
+        return self.program.resident.bytes(self.solution.strategies)
 
 
 def decide(
@@ -65,8 +65,8 @@ def decide(
         return rival
     try:
         solution = program.solve()
-        if memory_bytes is not None and program.resident_bytes(solution.strategies) > memory_bytes:
-            if sum(program.least_resident().values()) > memory_bytes:
+        if memory_bytes is not None and program.resident.bytes(solution.strategies) > memory_bytes:
+            if sum(program.resident.least().values()) > memory_bytes:
                 raise Infeasible
             program = Program(folded, chosen, prices, graph.microbatches, memory_bytes, again)
             solution = program.solve()

@@ -123,7 +123,7 @@ class Exact:
 
     def _fits(self, picks: Picks) -> bool:
         limit = self.memory_bytes
-        return limit is None or self.program.resident_bytes(self._strategies(picks)) <= limit
+        return limit is None or self.program.resident.bytes(self._strategies(picks)) <= limit
 
     def _answers(self, picks: Picks, name: ClassId, k: int) -> Picks:
         """What changes when a class takes its strategy k and others answer."""

@@ -66,7 +66,7 @@ def _more(decision: Decision, name: ClassId, strategy: Strategy) -> tuple[float 
         found = best_near(decision.exact, program.solve({name: strategy}), (name,))
     except Infeasible:
         return None, 0
-    more = program.resident_bytes(found.strategies) - program.resident_bytes(decision.solution.strategies)
+    more = program.resident.bytes(found.strategies) - program.resident.bytes(decision.solution.strategies)
     return found.seconds - decision.solution.seconds, more
 
 

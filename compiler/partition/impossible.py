@@ -83,7 +83,7 @@ def too_large(folded: Folded, program: Program, left: int, memory: int | None = 
     of its memory for what lasts; the rest is held for a moment."""
     limit = left if memory is None else memory
     least: dict[str, int] = {}
-    for name, bytes_ in program.least_resident().items():
+    for name, bytes_ in program.resident.least().items():
         kind = _KINDS.get(folded.nodes[name].op, "activations")
         least[kind] = least.get(kind, 0) + bytes_
     if limit > left:

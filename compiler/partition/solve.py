@@ -26,6 +26,7 @@ from ..ir.types import Dims, Node, Phase
 from .choices import Choices
 from .fold import OUTPUT, ClassId, Folded, Read
 from .price import BESIDE, Ons, Prices, awaiting_no_gradient
+from .resident import PER_MICROBATCH, Resident
 from .strategies import Strategy, operand_layout, result_layouts
 
 if TYPE_CHECKING:
@@ -39,9 +40,6 @@ Needs = list[tuple[int, Layout]]  # the variables of a reader, and the layout th
 Source = tuple[Ons, int, Axes]
 Target = tuple[Ons, Axes]  # that, and which axes further out still cut what is gathered
 Pair = tuple[Source, Target]
-Lasting = tuple[Read, list[tuple[ClassId, list[Layout]]]]
-_F, _B = Phase.FORWARD, Phase.BACKWARD
-_PER_MICROBATCH = frozenset({_F, _B})
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +105,17 @@ class Program:
         for read in self.folded.reads:
             self._read(read)
         if self.memory_bytes is not None:
-            self._memory(self.memory_bytes)
+            self.rows.append(self.resident.row(self.memory_bytes, self._held))
 
     @cached_property
     def early(self) -> frozenset[ClassId]:
         """The classes whose values await no gradient."""
         return awaiting_no_gradient(self.folded.nodes.values(), self.folded.of)
+
+    @cached_property
+    def resident(self) -> Resident:
+        """What stays on a device under a choice."""
+        return Resident(self)
 
     @property
     def mesh(self) -> Mesh:
@@ -122,7 +125,7 @@ class Program:
     def _class(self, name: ClassId, same: ClassId) -> None:
         """The variables of a class, or of those that choose alike."""
         node = self.folded.nodes[name]
-        times = self.folded.counts[name] * (self.microbatches if node.phase in _PER_MICROBATCH else 1)
+        times = self.folded.counts[name] * (self.microbatches if node.phase in PER_MICROBATCH else 1)
         seconds = [times * self.prices.node_s(node, strategy) for strategy in self.choices[name]]
         assert seconds, f"{name} has a strategy"
         if same not in self.first:
@@ -154,18 +157,18 @@ class Program:
 
     def grouped(self, read: Read) -> list[tuple[list[Reading], float]]:
         """Readers that share what is brought to them, and how often that is in a step."""
-        node, wanted = self.folded.nodes[read.source], self._wanted(read)
+        node, wanted = self.folded.nodes[read.source], self.wanted(read)
         each = float(self.microbatches)
         if node.phase is not Phase.PREPARE:
             once = node.op == "accumulate" or node.phase is Phase.UPDATE
             return [(list(wanted.values()), read.count * (1.0 if once else each))]
         groups: dict[Phase | None, list[Reading]] = {}
         for reader in wanted.values():
-            apart = reader.phase if read.source in self.again and reader.phase in _PER_MICROBATCH else None
+            apart = reader.phase if read.source in self.again and reader.phase in PER_MICROBATCH else None
             groups.setdefault(apart, []).append(reader)
         return [(readers, read.count * (1.0 if phase is None else each)) for phase, readers in groups.items()]
 
-    def _wanted(self, read: Read) -> dict[str, Reading]:
+    def wanted(self, read: Read) -> dict[str, Reading]:
         """Each reader."""
         found: dict[str, Reading] = {}
         for name, place in read.readers:
@@ -180,7 +183,9 @@ class Program:
                 layouts = [operand_layout(node, s, self.mesh, place) for s in self.choices[name]]
                 start = self.first[name]
             needs = [(start + i, layout) for i, layout in enumerate(layouts)]
-            found[f"{name}#{place}"] = Reading(node.phase, needs, node.phase is _B and read.source in self.early)
+            found[f"{name}#{place}"] = Reading(
+                node.phase, needs, node.phase is Phase.BACKWARD and read.source in self.early
+            )
         if any(name.startswith(OUTPUT) for name, _ in read.readers):
             found["output"] = Reading(None, self._whole_output(read))
         return found
@@ -234,23 +239,23 @@ class Program:
         hold = self._hold(read, node, prices)
         if len(readers) == 1:
             flows = self._flow(sources, readers[0].needs, factors, {}, late if readers[0].beside else prices)
-            self._below(flows, hold if readers[0].phase in _PER_MICROBATCH else {})
+            self._below(flows, hold if readers[0].phase in PER_MICROBATCH else {})
             return
         first = {pair: self._variable(price) for pair, price in prices.items()}
         again = {pair: self._variable(late[pair]) if _gathers(*pair) else first[pair] for pair in prices}
         for reader in readers:
             flows = self._flow(sources, reader.needs, factors, again if reader.beside else first, {})
-            self._below(flows, hold if reader.phase in _PER_MICROBATCH else {})
+            self._below(flows, hold if reader.phase in PER_MICROBATCH else {})
 
     def _hold(self, read: Read, node: Node, pairs: Iterable[Pair]) -> dict[Pair, int]:
         """Where memory is bounded, a variable for each gathering that lasts: what it gathers is held all the step."""
-        if self.memory_bytes is None or not self._lasts(read.source):
+        if self.memory_bytes is None or not self.lasts(read.source):
             return {}
         hold = {pair: self._variable(0.0) for pair in pairs if _gathers(*pair)}
         self._held += [(place, read.count * pair[0][1]) for pair, place in hold.items()]
         return hold
 
-    def _lasts(self, name: ClassId) -> bool:
+    def lasts(self, name: ClassId) -> bool:
         """Whether a value is gathered once for all microbatches: what each phase gathers for itself, it drops."""
         return self.folded.nodes[name].phase is Phase.PREPARE and name not in self.again
 
@@ -307,73 +312,6 @@ class Program:
     def _variable(self, cost: float) -> int:
         self.costs.append(cost)
         return len(self.costs) - 1
-
-    # ---- memory
-
-    def _memory(self, limit: int) -> None:
-        """What stays on a device: parameters, states, summed gradients, what the forward keeps for the backward, and
-        what is gathered for all microbatches."""
-        places = [place for place, _ in self._held]
-        sizes = [size / limit for _, size in self._held]
-        for name, output in self._resident():
-            node = self.folded.nodes[name]
-            for i, layout in enumerate(self.made(name, output)):
-                places.append(self.first[name] + i)
-                sizes.append(self.folded.counts[name] * self.prices.part_bytes(node.outs[output], layout) / limit)
-        merged: dict[int, float] = {}
-        for place, size in zip(places, sizes, strict=True):
-            merged[place] = merged.get(place, 0.0) + size
-        self.rows.append((list(merged), list(merged.values()), -float("inf"), 1.0))
-
-    def _resident(self) -> list[tuple[ClassId, int]]:
-        found: dict[tuple[ClassId, int], None] = {}
-        for name, node in self.folded.nodes.items():
-            if node.op in ("parameter", "state", "accumulate"):
-                found[name, 0] = None
-        for read in self.folded.reads:
-            phases = {self.folded.nodes[name].phase for name, _ in read.readers if name in self.folded.nodes}
-            if self.folded.nodes[read.source].phase is Phase.FORWARD and Phase.BACKWARD in phases:
-                found[read.source, read.output] = None
-        return list(found)
-
-    def resident_bytes(self, picked: Mapping[ClassId, Strategy]) -> int:
-        """What stays on a device under a choice."""
-        total = 0
-        for name, output in self._resident():
-            node = self.folded.nodes[name]
-            layout = self.made(name, output)[self.choices[name].index(picked[name])]
-            total += self.folded.counts[name] * self.prices.part_bytes(node.outs[output], layout)
-        return total + sum(self._gathered_bytes(read, picked) for read in self._lasting)
-
-    @cached_property
-    def _lasting(self) -> list[Lasting]:
-        """What may be gathered for all microbatches: who reads it, and what each of their strategies wants."""
-        found: list[Lasting] = []
-        for read in self.folded.reads:
-            if self._lasts(read.source):
-                wanted = [(key, one) for key, one in self._wanted(read).items() if one.phase in _PER_MICROBATCH]
-                found.append((read, [(key.rpartition("#")[0], [of for _, of in one.needs]) for key, one in wanted]))
-        return found
-
-    def _gathered_bytes(self, lasting: Lasting, picked: Mapping[ClassId, Strategy]) -> int:
-        """What is gathered of one value, each layout once."""
-        read, readers = lasting
-        out = self.folded.nodes[read.source].outs[read.output]
-        has = self.made(read.source, read.output)[self.choices[read.source].index(picked[read.source])]
-        wanted = {layouts[self.choices[name].index(picked[name])] for name, layouts in readers}
-        whole = (
-            one for one in wanted if any(isinstance(has.on(a), int) and one.on(a) is None for a in self.mesh.names)
-        )
-        return sum(read.count * self.prices.part_bytes(out, one) for one in whole)
-
-    def least_resident(self) -> dict[ClassId, int]:
-        """The least bytes of each class that a device holds, every value cut as far as it can be."""
-        found: dict[ClassId, int] = {}
-        for name, output in self._resident():
-            node = self.folded.nodes[name]
-            least = min(self.prices.part_bytes(node.outs[output], layout) for layout in self.made(name, output))
-            found[name] = found.get(name, 0) + self.folded.counts[name] * least
-        return found
 
     # ---- solving
 

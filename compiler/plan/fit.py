@@ -15,7 +15,7 @@ from ..cost.cluster import Cluster
 from .host import host_bytes
 from .layouts import Layouts
 from .price import Pricing
-from .space import POLICIES, Choice, Unit, divisors
+from .space import POLICIES, Choice, Policy, Unit, divisors
 
 NO_LIMIT = 1 << 62
 MOST_ROWS = 1 << 20
@@ -27,7 +27,7 @@ class Measures:
 
     rows: int
     microbatches: int
-    recompute: str = "cheap"
+    recompute: Policy = "cheap"
     precision: str = ""
     zero: int = 0
     offload: bool = False
@@ -117,11 +117,11 @@ class Fitter:
             low, high = (middle, high) if fits(middle) else (low, middle)
         return low
 
-    def _kinds(self) -> Iterator[tuple[str, str, int, bool]]:
+    def _kinds(self) -> Iterator[tuple[Policy, str, int, bool]]:
         zeros = range(4) if self.data > 1 else (0,)
         yield from product(("cheap", "selective", "full"), self.layouts, zeros, (False, True))
 
-    def _largest(self, recompute: str, precision: str, zero: int, offload: bool) -> Fitting | None:
+    def _largest(self, recompute: Policy, precision: str, zero: int, offload: bool) -> Fitting | None:
         """With the fewest microbatches that fit: memory grows with their rows."""
         whole = self.batch // self.data
         sizes, best = divisors(whole), None

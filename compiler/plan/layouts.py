@@ -152,7 +152,7 @@ class Layouts:
     def _base(self, unit: Unit) -> Solved:
         """The layout of a unit, or of its mesh: for the fewest rows, with the first policy that is asked for."""
         base = unit if self.each else replace(unit, rows=self.rows[0])
-        key = base if self.each else replace(base, recompute="")
+        key = base if self.each else replace(base, recompute="cheap")
         if key not in self._solved:
             ways = range(len(self.steps) if unit.devices > 1 else 1)
             graphs = _different([self._step(base, way, base.alone) for way in ways])
@@ -187,7 +187,7 @@ class Layouts:
 
     def _recipe(self, unit: Unit, microbatches: int) -> Recipe:
         """The thin recipe of one device's rows."""
-        plan = Plan(recompute=Recompute(unit.recompute))  # type: ignore[arg-type]  # the space has no other names
+        plan = Plan(recompute=Recompute(unit.recompute))
         return replace(self.thin.recipe, batch=microbatches * unit.rows, microbatches=microbatches, plan=plan)
 
 

@@ -15,7 +15,7 @@ from itertools import count
 
 from .layouts import Layouts
 from .price import Priced, Pricing
-from .space import Axes, Choice, Group, Space, Unit
+from .space import Axes, Choice, Group, Policy, Space, Unit
 from .stages import Flights
 from .zero import Known, Shared
 
@@ -41,7 +41,7 @@ class Family:
     """All plans with one mesh of the axes that cut tensors, and one policy of recomputation."""
 
     inner: Axes
-    recompute: str
+    recompute: Policy
 
 
 @dataclass(order=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ..elaborate.models import BATCH
 from ..elaborate.recipe import Plan, Recipe
@@ -18,7 +19,8 @@ from ..partition.choices import DATA
 from ..schedule.forms import TOKEN_SLICES, parse_form
 
 TENSOR, CONTEXT, EXPERT = "tensor", "context", "expert"
-POLICIES = ("cheap", "none", "selective", "full")
+Policy = Literal["cheap", "none", "selective", "full"]
+POLICIES: tuple[Policy, ...] = ("cheap", "none", "selective", "full")
 PLAIN_FORMS = ("1f1b", "gpipe", "zero_bubble", "zero_bubble_v")
 FEW = 4  # numbers of rows: where there are no more, each has a graph and a layout of its own
 MOST_CHUNKS = 4  # of a device, where nobody says how many
@@ -34,7 +36,7 @@ class Unit:
     alone: laid out for one microbatch, where that is told apart; else for several. cuts: what axes are there for."""
 
     inner: Axes
-    recompute: str
+    recompute: Policy
     rows: int
     alone: bool = False
     cuts: Cuts = ()
@@ -90,7 +92,7 @@ class Pins:
     rows: int | None = None
     zero: int | None = None
     schedule: str | None = None
-    recompute: str | None = None
+    recompute: Policy | None = None
     balance: tuple[int, ...] = ()
     offload: bool | None = None
 
@@ -172,7 +174,7 @@ class Space:
         }
         return tuple((dim, axis) for axis, _ in inner for dim in named.get(axis, ()))
 
-    def unit(self, inner: Axes, recompute: str, rows: int, alone: bool = False) -> Unit:
+    def unit(self, inner: Axes, recompute: Policy, rows: int, alone: bool = False) -> Unit:
         """A unit of this space."""
         return Unit(inner, recompute, rows, alone, self.cuts(inner))
 
@@ -182,7 +184,7 @@ class Space:
         free = CONTEXT not in self.pins.axes and CONTEXT in self._own()
         return rows % sizes.get(EXPERT, 1) == 0 and not (free and rows > 1 and sizes.get(CONTEXT, 1) > 1)
 
-    def policies(self) -> tuple[str, ...]:
+    def policies(self) -> tuple[Policy, ...]:
         """What may be computed again."""
         return POLICIES if self.pins.recompute is None else (self.pins.recompute,)
 
@@ -190,7 +192,7 @@ class Space:
         """Of a microbatch on a device, the fewest first."""
         return [n for n in divisors(self.batch) if self.pins.rows in (None, n)]
 
-    def groups(self, inner: Axes, recompute: str) -> Iterator[Group]:
+    def groups(self, inner: Axes, recompute: Policy) -> Iterator[Group]:
         """All plans of a layout, in groups."""
         told = bool(inner) and len(self.rows()) <= FEW
         for rows in self.rows():

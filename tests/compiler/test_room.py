@@ -51,10 +51,10 @@ def test_what_is_gathered_for_all_microbatches_lasts() -> None:
     free = partitioned([step], mesh, wishes, machines)
     lasting, gathered = _lasting(free)
     assert gathered
-    assert lasting + gathered <= free.program.resident_bytes(free.solution.strategies)
+    assert lasting + gathered <= free.program.resident.bytes(free.solution.strategies)
     bound = lasting + gathered - 1
     found = partitioned([step], mesh, wishes, machines, lasting_bytes=bound)
-    assert sum(_lasting(found)) <= found.program.resident_bytes(found.solution.strategies) <= bound
+    assert sum(_lasting(found)) <= found.program.resident.bytes(found.solution.strategies) <= bound
 
 
 def _lasting(found: Decision) -> tuple[int, int]:

@@ -16,33 +16,10 @@ from partita.compiler.recompute.fit import MIB
 from partita.runtime.begin import Options
 from partita.runtime.metrics import Summary
 from partita.runtime.train import train
+from samples.layered import layered
 from samples.spec_texts import text_spec
 
-SPEC = """use std
-block Layer[D, F] : x[T, D] -> [T, D] {
-  up   : Linear[D, F]
-  down : Linear[F, D]
-  return x + dropout(down(tanh(up(x))), 0.1)
-}
-model M : tokens[T] in V -> logits[T, V] {
-  dim V = 256, D = 32, F = 64, L = 3
-  embed  : Embedding[V, D]
-  blocks : chain L of Layer[D, F]
-  head   : Linear[D, V]
-  return head(blocks(embed(tokens)))
-}
-train t {
-  model = M
-  dims = [T = 64]
-  data { read = corpus("python-docs"), rows = chunk(T), target = next(tokens) }
-  loss = mean(cross_entropy[V](logits, target))
-  batch = 8
-  steps = 2
-  lr = 0.01
-  microbatches = 2
-  optimizer = sgd()
-}
-"""
+SPEC = layered("steps = 2\n  microbatches = 2\n  optimizer = sgd()", width=32, layers=3, tokens=64, rows=8, drop=0.1)
 BUDGETS = 8 if settings().max_examples > 1000 else 3  # of `make fuzz` more
 
 

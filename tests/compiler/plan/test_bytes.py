@@ -45,7 +45,7 @@ def test_a_plan_holds_what_it_is_said_to_hold(choice: Choice) -> None:
     priced = Search(found.space, found.layouts, found.limit).pricing(choice.unit).price(choice)
     assert priced is not None
     plan = Plan(
-        mesh=choice.mesh.axes, zero=choice.zero, recompute=Recompute(choice.unit.recompute),  # type: ignore[arg-type]
+        mesh=choice.mesh.axes, zero=choice.zero, recompute=Recompute(choice.unit.recompute),
         pins=() if choice.data > 1 else (("batch", None),),
     )  # fmt: skip
     compiled = replace(recipe, plan=plan, microbatches=choice.microbatches)

@@ -45,7 +45,7 @@ def test_nothing_that_fits_is_cheaper(mib: int, devices: int) -> None:
 
 def lowered(recipe: Recipe, measures: Measures) -> Footprint:
     plan = Plan(
-        recompute=Recompute(measures.recompute),  # type: ignore[arg-type]
+        recompute=Recompute(measures.recompute),
         offload=("optimizer",) if measures.offload else (),
     )
     compute = DType.BF16 if measures.precision else recipe.precision.compute
