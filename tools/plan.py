@@ -150,7 +150,7 @@ def _bar(quiet: bool) -> Generator[Callable[[Progress], None]]:
 
         def show(found: Progress) -> None:
             best = f"best {seconds_text(found.best[0].seconds)}" if found.best else "none yet"
-            said = f"{found.opened} layouts, {found.priced} plans, {best}"
+            said = f"layouts {found.opened}, plans {found.priced}, {best}"
             done = 1.0 if found.over else found.bound_s / found.best[0].seconds if found.best else 0.0
             bar.update(task, completed=done, description=said)
 
@@ -208,7 +208,7 @@ def report(ready: Planner, found: Progress) -> str:
         if found.over
         else f"no plan takes less than {seconds_text(found.bound_s)}"
     )
-    lines += [f"{sure}; {found.opened} layouts and {found.priced} plans were priced. The best of them:"]
+    lines += [f"{sure} (layouts solved: {found.opened}, plans priced: {found.priced}). The best of them:"]
     return "\n".join([*lines, *(f"  {_row(ready, one)}" for one in found.best)])
 
 

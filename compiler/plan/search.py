@@ -4,12 +4,14 @@ In: a space, the layouts of a recipe, a limit of memory. Out: what is found, bet
 share a layout is opened when its bound comes up, then groups of it when theirs do; a plan is placed when its own bound
 comes up, and priced when the bound with its stages does. A layout that is one unit's alone is solved when a group's
 bound comes up that needs none: the step cut evenly, no messages. The best is proven when no bound is below its price.
+Bounds leave that to the end; for somebody who waits no longer, a plan of each family is priced as soon as it is opened.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -20,6 +22,7 @@ from .stages import Flights
 from .zero import Known, Shared
 
 BEST = 10  # plans that are told of
+SOUNDED = 512  # groups and plans of a family that are looked at for one that fits, when it is opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,22 +88,51 @@ class Search:
         numbers = count()
         heap = [_Entry(self.least_s, next(numbers), Family(inner, first)) for inner in self.space.inners()]
         best: list[Priced] = []
+        sounded: set[Choice] = set()
         priced = 0
         while heap and (len(best) < BEST or heap[0].bound < best[0].seconds):
             entry = heapq.heappop(heap)
-            item = entry.item
+            item, plan = entry.item, None
             if isinstance(item, Choice) and entry.known:
-                priced += 1
-                found = self.pricing(item.unit).price(item, self.balance)
-                if found is not None:
-                    best = sorted([*best, found], key=lambda one: (one.seconds, one.peak_bytes))[:BEST]
+                plan = None if item in sounded else item
             else:
                 proven = bool(best) and entry.bound >= best[0].seconds
-                for bound, below, known in self._below(entry, proven):
-                    heapq.heappush(heap, _Entry(max(bound, entry.bound), next(numbers), below, known))
-            if not isinstance(item, Choice) or entry.known:
+                below = list(self._below(entry, proven))
+                for bound, one, known in below:
+                    heapq.heappush(heap, _Entry(max(bound, entry.bound), next(numbers), one, known))
+                if isinstance(item, Family):
+                    plan = self._sounding(below, best[0].seconds if best else math.inf)
+                    sounded |= {plan} if plan is not None else set()
+            if plan is not None:
+                priced += 1
+                found = self.pricing(plan.unit).price(plan, self.balance)
+                if found is not None:
+                    best = sorted([*best, found], key=lambda one: (one.seconds, one.peak_bytes))[:BEST]
+            if not isinstance(item, Choice) or plan is not None:
                 yield Progress(tuple(best), entry.bound, len(self.pricings), priced)
         yield Progress(tuple(best), best[0].seconds if best else 0.0, len(self.pricings), priced, True)
+
+    def _sounding(self, below: Sequence[tuple[float, Family | Group | Choice, bool]], best_s: float) -> Choice | None:
+        """Of a family's plans that fit one that promises much, if it promises more than the best so far."""
+        numbers = count()
+        heap = [_Entry(bound, next(numbers), one) for bound, one, _ in below if isinstance(one, Group)]
+        heapq.heapify(heap)
+        for _ in range(SOUNDED):
+            if not heap or heap[0].bound >= best_s:
+                return None
+            entry = heapq.heappop(heap)
+            one = entry.item
+            if isinstance(one, Choice):
+                if entry.known:
+                    return one
+                bound = self.pricing(one.unit).placed_bound_s(one)
+                if bound is not None:
+                    heapq.heappush(heap, _Entry(bound, next(numbers), one, True))
+            elif isinstance(one, Group) and (one.unit in self.pricings or not self.layouts.each or best_s == math.inf):
+                pricing = self.pricing(one.unit)
+                for choice in filter(pricing.may_fit, self.space.choices(one)):
+                    heapq.heappush(heap, _Entry(max(entry.bound, pricing.bound_s(choice)), next(numbers), choice))
+        return None
 
     def _below(self, entry: _Entry, proven: bool) -> Iterator[tuple[float, Family | Group | Choice, bool]]:
         """What takes an entry's place, each with its bound, and whether it is known. Once the best is proven no layout

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from partita.compiler.language.format import format
+from partita.compiler.plan.plan import Planner
+from partita.compiler.plan.search import Progress
 from partita.tools.cli import main
 
 RECIPES = Path(__file__).resolve().parents[2] / "specs/recipes"
@@ -52,6 +55,25 @@ def test_every_value_of_a_choice_has_its_cost(cluster: str, capsys: pytest.Captu
     rows = said[said.index("\ntensor:") :].splitlines()[2:]
     assert [row.split()[0] for row in rows] == ["1", "2", "4"]
     assert any("as fast" in row for row in rows)
+
+
+def test_ctrl_c_takes_the_best_so_far(
+    cluster: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Planner.search
+
+    def stopped(self: Planner, pins: Mapping[str, int | str] | None = None) -> Iterator[Progress]:
+        for found in whole(self, pins):
+            yield found
+            if found.best:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(Planner, "search", stopped)
+    assert main(["plan", TOUR, "--cluster", cluster]) == 0
+    said = capsys.readouterr()
+    assert said.err == "interrupted: the best so far\n"
+    assert "plan tour {" in said.out
+    assert "no plan takes less than" in said.out
 
 
 def test_figures_as_json(cluster: str, capsys: pytest.CaptureFixture[str]) -> None:

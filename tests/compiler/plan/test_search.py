@@ -154,3 +154,15 @@ def test_a_spec_s_own_plan_is_kept() -> None:
     pins = replace(found.space.pins, axes={"pipe": 2}, closed=True)
     *_, last = replace(found, space=replace(found.space, pins=pins)).search()
     assert {str(one.choice.mesh) for one in last.best} == {"pipe 2"}
+
+
+def test_there_is_an_answer_at_once_and_it_only_gets_better() -> None:
+    """Somebody who waits no longer has a plan that fits: found at the first mesh, long before the best is proven."""
+    found = ready("mlp", 3, 4, "tight", 4)
+    told = list(found.search())
+    best = [one.best[0].seconds for one in told if one.best]
+    assert told[0].best
+    assert told[0].priced < told[-1].priced
+    assert best == sorted(best, reverse=True)
+    assert all(one.peak_bytes <= found.limit for progress in told for one in progress.best)
+    assert len({one.choice for one in told[-1].best}) == len(told[-1].best)
