@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import random
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from oracles.processes import launch_module
 from partita.compiler.cost.cluster import Level, Link, Message, collective_s
 from partita.compiler.cost.roofline import Machine
@@ -19,9 +23,11 @@ from partita.compiler.ir.types import DType
 from partita.compiler.pipeline import open_spec
 from partita.compiler.plan.plan import planner
 from partita.compiler.steps import Steps
+from partita.tools.bench import others
 from partita.tools.bench import plan as bench
-from partita.tools.bench.plan import Measured, Ranking, as_json, every, held, prepared, sampled, text
-from partita.tools.bench.plan_contest import paced
+from partita.tools.bench.others import Taken, busy_seconds, undisturbed
+from partita.tools.bench.plan import Prepared, as_json, every, held, prepared, ranking, sampled, text
+from partita.tools.bench.plan_contest import PlanContest, PlanOutcome, paced, ratio
 from samples.spec_texts import ROOT
 
 LINK = Link(1e9, 1e-4)
@@ -36,6 +42,7 @@ def test_two_processes_run_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(bench, "launch_module", launch_module)
     monkeypatch.setattr(bench, "here", lambda word: TABLE)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     monkeypatch.setattr(bench, "SPEC", "recipes/tour.partita")
+    monkeypatch.setattr(bench, "FINAL", 1)
     ready = prepared("tour", 2, 2, tmp_path, (1, 1))
     assert [plan[0] for plan in ready.chosen] == [1, 2]
     found = held(ready, tmp_path)
@@ -46,11 +53,40 @@ def test_two_processes_run_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_first_is_held_to_the_fastest() -> None:
-    finals = ((1, 2.2), (2, 2.0), (3, None))
-    plans = tuple(Measured(rank, "", 1.0, 1.5, 1.5, seconds, 1, 1) for rank, seconds in finals)
-    ranking = Ranking("m", 2, 3, plans)
-    assert ranking.ratio == pytest.approx(1.1)
-    assert as_json([ranking])["worst_ratio"] == ranking.ratio
+    chosen = tuple((rank, "", 1.0, 1) for rank in (1, 2, 3))
+    seconds = ((1.1, 1.1), (1.0, 1.0), (2.0, 2.0))
+    final = ((2.2, 4.4, 2.2), (2.0, 4.0, 2.0))
+    ready = Prepared("m", 2, 3, chosen, PlanContest((), 2, 3, 1))
+    found = ranking(ready, PlanOutcome(seconds, (1, 1, 1), (0, 1), final, 0.01))
+    assert found.ratio.median == found.ratio.high == pytest.approx(1.1)
+    assert [one.final_seconds for one in found.plans] == [pytest.approx(2.2), pytest.approx(2.0), None]
+    assert as_json([found])["worst_ratio"] == found.ratio.median
+    assert "1.100 (1.100 to 1.100, 3 rounds, others took 1%)" in text(found)
+
+
+@given(st.integers(0, 99))
+@settings(max_examples=20)
+def test_a_ratio_lies_within_its_bounds_and_more_rounds_tell_it_better(seed: int) -> None:
+    mixed = random.Random(seed)
+    plan, other = ([mixed.gauss(mean, 0.05) for _ in range(400)] for mean in (1.1, 1.0))
+    few, many = ratio(plan[:25], other[:25]), ratio(plan, other)
+    assert few.low <= few.median <= few.high and few.high - few.low > many.high - many.low
+    assert many.known and many.low - 0.02 < 1.1 < many.high + 0.02
+    assert ratio(plan[:1], other[:1]).low == ratio(plan[:1], other[:1]).high
+
+
+def test_a_step_that_others_disturbed_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iter((Taken(3.0, 0.5), Taken(2.0, 0.2), Taken(1.0, 0.3), Taken(5.0, 0.05), Taken(4.0, 0.0)))
+    monkeypatch.setattr(others, "_taken", lambda step: next(found))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    assert undisturbed(lambda: 0.0) == Taken(2.0, 0.2)  # it is tried so often
+    assert undisturbed(lambda: 0.0) == Taken(5.0, 0.05)
+
+
+def test_the_machine_says_how_long_it_was_busy(tmp_path: Path) -> None:
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  100 20 30 999 999 1 2 7 50 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n")
+    assert busy_seconds(stat) == pytest.approx(160 / os.sysconf("SC_CLK_TCK"))
+    assert busy_seconds(tmp_path / "none") == 0.0
 
 
 def test_what_slows_a_round_slows_no_plan_against_another() -> None:

@@ -28,11 +28,11 @@ from ...runtime.launch import launch_module
 from ..machines import HERE, here
 from ..mesh import settings_of
 from ..numbers import bytes_text, seconds_text
-from .plan_contest import PlanContest, PlanOutcome, paced, read_outcome
+from .plan_contest import PlanContest, PlanOutcome, Ratio, paced, ratio, read_outcome
 
 CASES = ("gpt", "llama", "mixture", "t5")
 PROCESSES = (2, 4)
-FINAL = 3  # times as many rounds
+FINAL = 10  # times as many rounds, at most
 BEST, OTHERS = 10, 6  # plans that are measured: of those ranked first, and of all others, evenly
 SPEC = "recipes/bench_plan.partita"
 
@@ -54,20 +54,20 @@ class Measured:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Plans of a model on so many processes, as they were ranked. ranked: how many there are in all."""
+    """Plans of a model on so many processes, as they were ranked.
+
+    ranked  how many there are in all
+    ratio   seconds of the plan that is ranked first over those of the fastest of all, in the final
+    rounds  of the final; others: share of the cores that was not these processes'
+    """
 
     name: str
     processes: int
     ranked: int
     plans: tuple[Measured, ...]
-
-    @property
-    def ratio(self) -> float:
-        """Seconds of the plan that is ranked first over those of the fastest of all, in the final."""
-        finals = [plan.final_seconds for plan in self.plans if plan.final_seconds is not None]
-        first = self.plans[0].final_seconds
-        assert first is not None, "the first is in the final"
-        return first / min(finals)
+    ratio: Ratio
+    rounds: int
+    others: float
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,9 @@ def prepared(name: str, count: int, rounds: int, folder: Path, most: tuple[int, 
 
 
 def every(ready: Planner) -> Iterator[Priced]:
-    """All plans of a space that fit, each once: a policy that computes just what the first one does is left out."""
-    space = ready.space
+    """All plans of a space that fit, each once: a policy that computes just what the first one does is left out. So is
+    an optimizer on the host, which the processes here are themselves."""
+    space = replace(ready.space, pins=replace(ready.space.pins, offload=False))
     search = Search(space, ready.layouts, ready.limit, pricings=ready.pricings, flown=ready.flown, known=ready.known)
     first = space.policies()[0]
     for inner in space.inners():
@@ -154,14 +155,17 @@ def ranking(ready: Prepared, found: PlanOutcome) -> Ranking:
         Measured(rank, plan, seconds, usual[at], min(found.seconds[at]), final.get(at), size, found.bytes[at])
         for at, (rank, plan, seconds, size) in enumerate(ready.chosen)
     )
-    return Ranking(ready.name, ready.processes, ready.ranked, plans)
+    fastest = min(range(len(found.final)), key=lambda at: final[found.finalists[at]])
+    against = ratio(found.final[0], found.final[fastest])
+    return Ranking(ready.name, ready.processes, ready.ranked, plans, against, len(found.final[0]), found.others)
 
 
 def text(found: Ranking) -> str:
     """A table of text, which is one of Markdown too."""
     lines = [
         f"{found.name} on {found.processes} processes: {len(found.plans)} of {found.ranked} plans; "
-        f"ranked first / fastest {found.ratio:.3f}",
+        f"ranked first / fastest {found.ratio.median:.3f} "
+        f"({found.ratio.low:.3f} to {found.ratio.high:.3f}, {found.rounds} rounds, others took {found.others:.0%})",
         "",
         "| rank | plan | foretold | measured | error | fastest round | final | memory foretold | measured | error |",
         "|-----:|------|---------:|---------:|------:|--------------:|------:|----------------:|---------:|------:|",
@@ -179,6 +183,6 @@ def text(found: Ranking) -> str:
 def as_json(rankings: Sequence[Ranking]) -> dict[str, object]:
     """The `--json` form."""
     return {
-        "rankings": [{**asdict(one), "ratio": one.ratio} for one in rankings],
-        "worst_ratio": max(one.ratio for one in rankings),
+        "rankings": [asdict(one) for one in rankings],
+        "worst_ratio": max(one.ratio.median for one in rankings),
     }

@@ -2,19 +2,21 @@
 
 In: a JSON file (a `PlanContest`) with the builds, the one that is ranked first in front. Out: a `PlanOutcome` as JSON,
 written by the first process: seconds of each plan in each round, of its slowest process; the same of a final between
-the first and the fastest ones; bytes, of the process that needs most. A plan on fewer devices runs on the first of
-them, while the others wait.
+the first and the fastest ones, which goes on until it is told how much slower the first is; bytes, of the process that
+needs most. A plan on fewer devices runs on the first of them, while the others wait.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import random
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +31,21 @@ from ...runtime.memory import measure_peak
 from ...runtime.process import process_group
 from ...runtime.program import Program
 from ...runtime.state import initial_store
+from .others import undisturbed
 from .outcome import write_outcome
 
 SEED = 0
 FINALISTS = 5
+ENOUGH = 0.025  # either way: so well the ratio of two plans' seconds is to be known
+LEAST_ROUNDS = 15
+ABOUT = 0.98  # of the square root of as many as there are: the ranks on either side of the median with 95 % between
 CPU = torch.device("cpu")
 Line = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class PlanContest:
-    """Which builds, timed steps of each, and of each in the final, threads of a process."""
+    """Which builds, timed steps of each, and at most so many of each in the final, threads of a process."""
 
     builds: tuple[str, ...]
     rounds: int
@@ -51,19 +57,20 @@ class PlanContest:
 @dataclass(frozen=True)
 class PlanOutcome:
     """Of each plan its seconds in each round, and its peak. finalists: which plans; final: their seconds in each round
-    of the final."""
+    of the final. others: the median share of the cores that others took in what is timed."""
 
     seconds: tuple[tuple[float, ...], ...]
     bytes: tuple[int, ...]
     finalists: tuple[int, ...]
     final: tuple[tuple[float, ...], ...]
+    others: float
 
 
 def read_outcome(path: Path) -> PlanOutcome:
     """What the first process wrote."""
     found = json.loads(path.read_text(encoding="utf-8"))
     seconds, final = (tuple(map(tuple, found[key])) for key in ("seconds", "final"))
-    return PlanOutcome(seconds, tuple(found["bytes"]), tuple(found["finalists"]), final)
+    return PlanOutcome(seconds, tuple(found["bytes"]), tuple(found["finalists"]), final, found["others"])
 
 
 def paced(seconds: Sequence[Sequence[float]]) -> list[float]:
@@ -73,6 +80,28 @@ def paced(seconds: Sequence[Sequence[float]]) -> list[float]:
     usual = statistics.median(rounds)
     shares = [[own / whole for own, whole in zip(plan, rounds, strict=True)] for plan in seconds]
     return [usual * statistics.median(share) for share in shares]
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A plan's seconds over another's: the median over the rounds, and what it lies between with 95 % confidence."""
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def known(self) -> bool:
+        """Whether there have been rounds enough."""
+        return self.high - self.low <= 2 * ENOUGH
+
+
+def ratio(plan: Sequence[float], other: Sequence[float]) -> Ratio:
+    """Round by round. A median's bounds are order statistics (Conover 1999, section 3.2): no spread is presumed."""
+    found = sorted(own / its for own, its in zip(plan, other, strict=True))
+    reach = math.ceil(ABOUT * math.sqrt(len(found)))
+    low, high = ((len(found) - 1) / 2 + way * reach for way in (-1, 1))
+    return Ratio(statistics.median(found), found[max(0, math.floor(low))], found[min(len(found) - 1, math.ceil(high))])
 
 
 class _Groups:
@@ -129,33 +158,51 @@ def hold(contest: PlanContest) -> PlanOutcome:
 
     Every process comes to the same finalists.
     """
-    groups = _Groups()
+    groups, mixed = _Groups(), random.Random(SEED)  # the same in all processes
     plans = [_Plan.open(build, groups) for build in contest.builds]
     peaks = torch.tensor([_peak(plan) for plan in plans])
-    seconds = _taken(plans, contest.rounds)
-    usual = paced(seconds)
-    others = sorted(range(1, len(plans)), key=lambda at: usual[at])
-    finalists = (0, *others[: FINALISTS - 1])
-    final = _taken([plans[at] for at in finalists], contest.final)
+    timed, others = _Timed(plans, mixed), list[float]()
+    others.extend(share for _ in range(contest.rounds) for share in timed.round())
+    usual = paced(timed.seconds)
+    fastest = sorted(range(1, len(plans)), key=lambda at: usual[at])
+    finalists = (0, *fastest[: FINALISTS - 1])
+    final = _Timed([plans[at] for at in finalists], mixed)
+    while len(final.seconds[0]) < contest.final and not final.known():
+        others.extend(final.round())
     dist.all_reduce(peaks, dist.ReduceOp.MAX)
-    rows = (tuple(map(tuple, one)) for one in (seconds, final))
-    return PlanOutcome(next(rows), tuple(peaks.tolist()), finalists, next(rows))
+    rows = (tuple(map(tuple, one)) for one in (timed.seconds, final.seconds))
+    return PlanOutcome(next(rows), tuple(peaks.tolist()), finalists, next(rows), statistics.median(others))
 
 
-def _taken(plans: Sequence[_Plan], rounds: int) -> list[list[float]]:
-    """Seconds of one step of each in each round, of the slowest process, in ever another order."""
-    seconds = torch.zeros(len(plans), rounds, dtype=torch.float64)
-    mixed = random.Random(SEED)  # the same in all processes
-    for turn in range(rounds):
-        for index in mixed.sample(range(len(plans)), len(plans)):
-            run = plans[index].run
-            dist.barrier()
-            begin = time.perf_counter()
-            if run is not None:
-                run(2 + turn)
-                seconds[index, turn] = time.perf_counter() - begin
-    dist.all_reduce(seconds, dist.ReduceOp.MAX)
-    return seconds.tolist()
+class _Timed:
+    """Plans that run in turn, in ever another order. seconds: of each in each round so far."""
+
+    def __init__(self, plans: Sequence[_Plan], mixed: random.Random) -> None:
+        self.plans, self.mixed = plans, mixed
+        self.seconds: list[list[float]] = [[] for _ in plans]
+
+    def round(self) -> list[float]:
+        """One step of each; the shares of the cores that others took."""
+        shares: list[float] = []
+        for index in self.mixed.sample(range(len(self.plans)), len(self.plans)):
+            found = undisturbed(partial(_seconds, self.plans[index], 2 + len(self.seconds[index])))
+            self.seconds[index].append(found.seconds)
+            shares.append(found.others)
+        return shares
+
+    def known(self) -> bool:
+        """Whether it can be said how the first one's seconds stand to each of the others'."""
+        first, *rest = self.seconds
+        return len(first) >= LEAST_ROUNDS and all(ratio(first, other).known for other in rest)
+
+
+def _seconds(plan: _Plan, number: int) -> float:
+    """Of one step in this process; 0 where it has no part in it."""
+    begin = time.perf_counter()
+    if plan.run is None:
+        return 0.0
+    plan.run(number)
+    return time.perf_counter() - begin
 
 
 def _peak(plan: _Plan) -> int:
