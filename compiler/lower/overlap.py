@@ -4,14 +4,14 @@ In: a listing, or instructions in order. Out: the same work in another order. Wi
 what they send is there, those of a lone microbatch's gradients too; neighbours of a kind share a bucket; a gather of
 something that was there before (a sharded parameter) begins one layer ahead of its reader. Waits stand as late as the
 first use; only what is scattered is taken in when the next is sent, for until then the whole that it was made from is
-kept.
+kept, and where nothing is computed beside them no more than two gathers are on their way, for each has a pack.
 The order depends on nothing that differs among the devices of a collective, so all of them begin theirs in one order.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -37,6 +37,7 @@ from .listing import PHASES, SEND, Key, Listing, of_stages
 from .segment import stands_alone
 
 REDUCING = frozenset({"all_reduce", "reduce_scatter"})
+GATHERS_WITHOUT_WORK = 2  # on their way where nothing is computed beside them: one comes while another is unpacked
 
 
 # ---- nodes
@@ -152,7 +153,8 @@ def _is_waited_for(node: Node, axes: Sequence[str]) -> bool:
 def overlapped(
     lists: Sequence[Sequence[Instruction]], gloo: bool, last: Instruction | None = None
 ) -> list[tuple[Instruction, ...]]:
-    """Instructions of a step's phases with buckets, gathers one layer ahead, and scatters one at a time.
+    """Instructions of a step's phases with buckets, gathers one layer ahead, and scatters one at a time. What stands
+    first and last, prepare and update, computes nothing beside its gathers.
 
     gloo: whether it carries the collectives, or NCCL
     last: of the forward, before which no gather for the backward begins: there, at the loss, memory is at its highest
@@ -160,8 +162,10 @@ def overlapped(
     limit = GLOO_BUCKET_BYTES if gloo else BUCKET_BYTES
     found: list[tuple[Instruction, ...]] = []
     landed: set[str] = set()
-    for instructions in lists:
-        found.append(tuple(_in_turn(ahead(bucketed(instructions, limit), last), landed)))
+    for place, instructions in enumerate(lists):
+        idle = len(lists) > 1 and place in (0, len(lists) - 1)
+        flying = {"reduce_scatter": 1, **({"all_gather": GATHERS_WITHOUT_WORK} if idle else {})}
+        found.append(tuple(_in_turn(ahead(bucketed(instructions, limit), last), landed, flying)))
     return found
 
 
@@ -216,22 +220,25 @@ def _goes_ahead(collective: Collective, made: frozenset[str]) -> bool:
     return collective.kind == "all_gather" and not collective.frees and not made & {*collective.inputs}
 
 
-def _in_turn(instructions: Iterable[Instruction], landed: set[str]) -> Iterator[Instruction]:
-    """What is scattered is waited for before the next scatter along its axis begins. `landed`: what was so."""
-    flying: dict[str, tuple[str, ...]] = {}
+def _in_turn(instructions: Iterable[Instruction], landed: set[str], most: Mapping[str, int]) -> Iterator[Instruction]:
+    """Of some kinds so many at most are on their way along an axis: before the next begins the oldest is waited for.
+    `landed`: what was so."""
+    flying: dict[tuple[str, str], list[tuple[str, ...]]] = {}
     for instruction in instructions:
         if isinstance(instruction, Wait):
             left = tuple(name for name in instruction.buffers if name not in landed)
-            flying = {axis: names for axis, names in flying.items() if not {*names} & {*left}}
+            there = {*left}
+            flying = {way: [names for names in sent if not {*names} & there] for way, sent in flying.items()}
             if left:
                 yield replace(instruction, buffers=left)
             continue
-        if isinstance(instruction, Collective) and instruction.kind == "reduce_scatter":
-            before = flying.get(instruction.axis)
-            if before:
-                landed.update(before)
-                yield Wait(before)
-            flying[instruction.axis] = instruction.outputs
+        if isinstance(instruction, Collective) and instruction.kind in most:
+            sent = flying.setdefault((instruction.kind, instruction.axis), [])
+            if len(sent) == most[instruction.kind]:
+                oldest = sent.pop(0)
+                landed.update(oldest)
+                yield Wait(oldest)
+            sent.append(instruction.outputs)
         yield instruction
 
 
