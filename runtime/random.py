@@ -43,11 +43,11 @@ def lane(word: int) -> int:
 
 def mix(h: torch.Tensor) -> torch.Tensor:
     """Every bit of the i32 lanes into every bit of the result, in place."""
-    h ^= (h >> 16) & 0xFFFF
+    h ^= (h >> 16).bitwise_and_(0xFFFF)
     h *= 0x21F0AAAD
-    h ^= (h >> 15) & 0x1FFFF
+    h ^= (h >> 15).bitwise_and_(0x1FFFF)
     h *= 0x735A2D97
-    h ^= (h >> 15) & 0x1FFFF
+    h ^= (h >> 15).bitwise_and_(0x1FFFF)
     return h
 
 
@@ -76,8 +76,8 @@ def row_bits(keys: Keys, columns: torch.Tensor) -> torch.Tensor:
 
 
 def unit(bits: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The upper 24 bits as a number in [0, 1)."""
-    return ((bits >> 8) & 0xFFFFFF).to(dtype).mul_(2.0**-24)
+    """The upper 24 bits, which are shifted in place, as a number in [0, 1)."""
+    return bits.bitwise_right_shift_(8).bitwise_and_(0xFFFFFF).to(dtype).mul_(2.0**-24)
 
 
 def box_muller(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

@@ -89,9 +89,18 @@ def _dot(node: Node, arrays: Sequence[Array]) -> tuple[Array, ...]:
     return (einsum(node.outs[0].dims, (x, x_use.dims), (mine, ids_use.dims + others)),)
 
 
-# A multiply and an add for every element of the result and of `over`: each row sees one expert alone.
+def _sorted_bytes(ids: Use, *tensors: TensorType) -> int:
+    """Where ids are several lists, rows are put in the order of the experts first: that order, and copies in it."""
+    several = elements(ids.dims[:-1]) > 1
+    return costs.bytes_of(ids.type) + sum(map(costs.bytes_of, tensors)) if several else 0
+
+
+# A multiply and an add for every element of the result and of `over`: each row sees one expert alone. Rows are copied
+# before they are multiplied, or what they become after.
 def _dot_cost(node: Node) -> Cost:
-    return costs.streamed(node, 2 * elements(node.outs[0].dims) * elements(attributes.dims(node.attrs, "over")))
+    flops = 2 * elements(node.outs[0].dims) * elements(attributes.dims(node.attrs, "over"))
+    larger = max(node.uses[0].type, node.outs[0], key=costs.bytes_of)
+    return costs.streamed(node, flops, _sorted_bytes(node.uses[2], larger))
 
 
 # y[p] = sum[over](x[p] w[ids[p]])   dx[p] = sum(g[p] w[ids[p]]), dw[e] = sum over p with ids[p] = e of x[p] g[p]
@@ -147,8 +156,8 @@ def _outer(node: Node, arrays: Sequence[Array]) -> tuple[Array, ...]:
 
 
 def _outer_cost(node: Node) -> Cost:
-    a, g, _ = node.uses
-    return costs.streamed(node, 2 * elements(dict.fromkeys(a.dims + g.dims)))
+    a, g, ids = node.uses
+    return costs.streamed(node, 2 * elements(dict.fromkeys(a.dims + g.dims)), _sorted_bytes(ids, a.type, g.type))
 
 
 # y[e] = sum over p with ids[p] = e of a[p] g[p]   da[p] = sum(g[p] c[ids[p]]), dg[p] = sum(a[p] c[ids[p]])

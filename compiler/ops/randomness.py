@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from ..ir.types import Attr, DType, Node, TensorType
 from . import attributes, costs
 from .common import primitive
-from .definition import Array, Effects, NotDifferentiable, OpDef, Precision
+from .definition import Array, Cost, Effects, NotDifferentiable, OpDef, Precision
 from .hashing import gaussian, key_words, uniform
 from .numerics import np
 from .shapes import count, declared, elements, needs_dtype
+
+
+LANE_BYTES = 4
 
 
 def _random_type(operands: tuple[TensorType, ...], attrs: Mapping[str, Attr]) -> tuple[TensorType, ...]:
@@ -25,7 +28,16 @@ def _random_type(operands: tuple[TensorType, ...], attrs: Mapping[str, Attr]) ->
     return (result,)
 
 
-def _source(name: str, draw: Callable[..., Array], operations: int) -> OpDef:
+# Inside are 32 bits an element, mixed with a copy of themselves, then beside what they become, which is at least float32;
+# of two draws (gaussian) the first lies there meanwhile. See runtime/random.py.
+def _cost(node: Node, draws: int, operations: int) -> Cost:
+    count, each = elements(node.outs[0].dims), node.outs[0].dtype.itemsize_bytes
+    exact = max(4, each)
+    most = max(2 * LANE_BYTES, LANE_BYTES + exact) + (draws - 1) * exact
+    return costs.streamed(node, operations * count, count * (most - each))
+
+
+def _source(name: str, draw: Callable[..., Array], draws: int, operations: int) -> OpDef:
     def reference(node: Node, arrays: Sequence[Array]) -> tuple[Array, ...]:
         seed, step, *starts = (int(a) for a in arrays)
         dims = node.outs[0].dims
@@ -38,10 +50,10 @@ def _source(name: str, draw: Callable[..., Array], operations: int) -> OpDef:
         infer=_random_type,
         reference=reference,
         gradient=NotDifferentiable("random values depend on integers alone"),
-        cost=costs.per_result(operations),
+        cost=lambda node: _cost(node, draws, operations),
         precision=Precision.EXACT,
         effects=Effects(random=True),
     )
 
 
-RANDOMNESS = (_source("random", uniform, 1), _source("gaussian", gaussian, 4))
+RANDOMNESS = (_source("random", uniform, 1, 1), _source("gaussian", gaussian, 2, 4))

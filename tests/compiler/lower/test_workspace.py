@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from partita.compiler.cost.flops import cost_of
+from partita.compiler.ir.graph import GraphBuilder
+from partita.compiler.ir.types import Dim, DType
 from partita.compiler.lower.emit import Emitter, Lifetimes
 from partita.compiler.lower.workspace import workspace_bytes
+from partita.compiler.ops.build import Builder
 from partita.runtime import kernels
 from partita.runtime.memory import measure_peak
 from torch import fx
@@ -121,3 +125,33 @@ def test_products_of_bfloat16(sizes: tuple[int, int, int], turned: bool) -> None
     foretold = workspace_bytes(emitted(aten.mm.default, (a, b)), torch.get_num_threads())
     slack = 64 << 10
     assert found / 2 - slack <= foretold <= 2 * found + slack
+
+
+@pytest.mark.parametrize("op", ["random", "gaussian"])
+@pytest.mark.parametrize("dtype", [DType.BF16, DType.F32, DType.F64])
+def test_what_an_operator_that_draws_says_of_itself(op: str, dtype: DType) -> None:
+    b, dims = Builder(GraphBuilder("t")), (Dim("A", 64), Dim("B", 128))
+    scalars = [b.input(name, (), DType.I64) for name in ("seed", "step", "a", "b")]
+    said = cost_of(b.node(op, *scalars, dims=dims, dtype=dtype, key="k")).workspace_bytes
+    zero, kind = torch.tensor(0), {DType.BF16: torch.bfloat16, DType.F32: torch.float32, DType.F64: torch.float64}
+    draw = kernels.uniform if op == "random" else kernels.gaussian
+    assert inside(lambda: draw(zero, zero, [zero, zero], 1, 2, (64, 128), kind[dtype])) == pytest.approx(said, rel=0.1)
+
+
+@pytest.mark.parametrize("lists", [1, 4])
+def test_what_a_grouped_product_says_of_itself(lists: int) -> None:
+    batch, rows, experts = Dim("batch", lists), Dim("P", 256), Dim("E", 4)
+    inner, outer = Dim("K", 32), Dim("N", 96)
+    b = Builder(GraphBuilder("t"))
+    x, g = (b.input(name, (batch, rows, dim), DType.F32) for name, dim in (("x", inner), ("g", outer)))
+    w, ids = b.input("w", (experts, inner, outer), DType.F32), b.input("ids", (batch, rows), DType.I64, experts)
+    dot = cost_of(b.node("grouped_dot", x, w, ids, dim=experts, over=(inner,)))
+    weights = cost_of(b.node("grouped_outer", x, g, ids, dim=experts, dims=(experts, inner, outer)))
+    lying = [torch.randn(1, lists * 256, 1, n) for n in (32, 96)]
+    matrices = torch.randn(1, 4, 32, 96)
+    each = torch.arange(256).div(64, rounding_mode="floor").expand(lists, 256).contiguous()
+    with torch.no_grad():
+        product = inside(lambda: kernels.grouped_dot(lying[0], matrices, each))
+        summed = inside(lambda: kernels.grouped_outer(*lying, each, 4))
+    assert product == pytest.approx(dot.workspace_bytes, rel=0.1, abs=1 << 10)
+    assert summed == pytest.approx(weights.workspace_bytes, rel=0.1, abs=1 << 10)
