@@ -15,7 +15,6 @@ from .hashing import gaussian, key_words, uniform
 from .numerics import np
 from .shapes import count, declared, elements, needs_dtype
 
-
 LANE_BYTES = 4
 
 
@@ -28,8 +27,8 @@ def _random_type(operands: tuple[TensorType, ...], attrs: Mapping[str, Attr]) ->
     return (result,)
 
 
-# Inside are 32 bits an element, mixed with a copy of themselves, then beside what they become, which is at least float32;
-# of two draws (gaussian) the first lies there meanwhile. See runtime/random.py.
+# Inside are 32 bits an element, mixed with a copy of themselves, then beside what they become, at least float32; of two
+# draws (gaussian) the first lies there meanwhile. See runtime/random.py.
 def _cost(node: Node, draws: int, operations: int) -> Cost:
     count, each = elements(node.outs[0].dims), node.outs[0].dtype.itemsize_bytes
     exact = max(4, each)

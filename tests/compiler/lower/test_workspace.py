@@ -147,11 +147,11 @@ def test_what_a_grouped_product_says_of_itself(lists: int) -> None:
     w, ids = b.input("w", (experts, inner, outer), DType.F32), b.input("ids", (batch, rows), DType.I64, experts)
     dot = cost_of(b.node("grouped_dot", x, w, ids, dim=experts, over=(inner,)))
     weights = cost_of(b.node("grouped_outer", x, g, ids, dim=experts, dims=(experts, inner, outer)))
-    lying = [torch.randn(1, lists * 256, 1, n) for n in (32, 96)]
+    rows_, cotangents = (torch.randn(1, lists * 256, 1, n) for n in (32, 96))
     matrices = torch.randn(1, 4, 32, 96)
     each = torch.arange(256).div(64, rounding_mode="floor").expand(lists, 256).contiguous()
     with torch.no_grad():
-        product = inside(lambda: kernels.grouped_dot(lying[0], matrices, each))
-        summed = inside(lambda: kernels.grouped_outer(*lying, each, 4))
+        product = inside(lambda: kernels.grouped_dot(rows_, matrices, each))
+        summed = inside(lambda: kernels.grouped_outer(rows_, cotangents, each, 4))
     assert product == pytest.approx(dot.workspace_bytes, rel=0.1, abs=1 << 10)
     assert summed == pytest.approx(weights.workspace_bytes, rel=0.1, abs=1 << 10)
