@@ -15,7 +15,7 @@ from ..cost.cluster import Cluster
 from .host import host_bytes
 from .layouts import Layouts
 from .price import Pricing
-from .space import POLICIES, Choice, Policy, Unit, divisors
+from .space import NAMED, Choice, Policy, Unit, divisors
 
 NO_LIMIT = 1 << 62
 MOST_ROWS = 1 << 20
@@ -99,7 +99,7 @@ class Fitter:
         """What needs least memory of all: one row at a time, everything else as far as it goes."""
         zeros = (0, 3) if self.data > 1 else (0,)
         count = self.batch // self.data
-        kinds = product(POLICIES, self.layouts, zeros, (False, True))
+        kinds = product(NAMED, self.layouts, zeros, (False, True))
         found = (self.price(Measures(1, count, *kind)) for kind in kinds)
         return min(found, key=lambda one: one.peak_bytes)
 

@@ -28,7 +28,8 @@ from ..partition.solve import Program
 from ..partition.strategies import Option, Strategy, options
 from ..passes.localize import localize
 from ..schedule.blocks import AGAIN, Chain
-from .parts import Parts, Rough, Timed, Weights, rough
+from .ladder import Ladder, Slope, ladder, slopes
+from .parts import Parts, Rough, Timed, Weights, rough, seconds_of
 from .space import FEW, Dims, Unit
 from .thin import Thin
 
@@ -63,11 +64,13 @@ class Layouts:
     _read: dict[Unit, Rough] = field(default_factory=dict[Unit, Rough])
     _weights: dict[Weights, Weights] = field(default_factory=dict[Weights, Weights])
     _parts: dict[Unit, Parts] = field(default_factory=dict[Unit, Parts])
+    _slopes: dict[Unit, list[Slope]] = field(default_factory=dict[Unit, list[Slope]])
     _least: dict[Unit, float] = field(default_factory=dict[Unit, float])
     _prices: dict[Mesh, Prices] = field(default_factory=dict[Mesh, Prices])
 
     def parts(self, unit: Unit) -> Parts:
         """What each block takes. Raises SpecError where a pin cannot be."""
+        unit = unit.laid
         if unit not in self._parts:
             solved = self._base(unit)
             found = self._at(unit)
@@ -77,6 +80,7 @@ class Layouts:
 
     def least_s(self, unit: Unit) -> float:
         """No layout of a unit takes less for a microbatch, by the roofline: none is solved."""
+        unit = unit.laid
         if unit not in self._least:
             found = self._rough(Unit((), unit.recompute, unit.rows))
             names = self.thin.whole([part.name for part in found.parts])
@@ -117,14 +121,27 @@ class Layouts:
             return self._rough(unit)
         return low.towards(high, (unit.rows - first.rows) / (second.rows - first.rows))
 
+    def ladder(self, unit: Unit) -> Ladder:
+        """What a unit may compute again; where there are many numbers of rows, that of the fewest, so many times."""
+        base = unit if self.each else replace(unit, rows=self.rows[0])
+        if base not in self._slopes:
+            local, prices, timed = self._local(base)
+            self._slopes[base] = slopes(local, lambda node: seconds_of(node, prices, timed), self.thin.whole)
+        found = [one.times(unit.rows / base.rows) for one in self._slopes[base]]
+        return ladder(self.parts(unit), self.thin.whole([part.name for part in self._rough(base).parts]), found)
+
+    def _local(self, unit: Unit) -> tuple[Graph, Prices, Timed | None]:
+        """One device's graph, with what its nodes and its messages take."""
+        solved = self._base(unit)
+        laid, prices = self._step(unit, solved.way), self._on(solved.mesh)
+        laid = self._laid(laid, solved, prices) if unit.devices > 1 else laid
+        timed = None if self.kernels is None else self.kernels(laid, solved.mesh)
+        local = localize(laid, solved.mesh, (0,) * len(solved.mesh.axes)) if unit.devices > 1 else laid
+        return local, prices, timed
+
     def _rough(self, unit: Unit) -> Rough:
         if unit not in self._read:
-            solved = self._base(unit)
-            laid, prices = self._step(unit, solved.way), self._on(solved.mesh)
-            laid = self._laid(laid, solved, prices) if unit.devices > 1 else laid
-            timed = None if self.kernels is None else self.kernels(laid, solved.mesh)
-            local = localize(laid, solved.mesh, (0,) * len(solved.mesh.axes)) if unit.devices > 1 else laid
-            found = rough(local, prices, timed)
+            found = rough(*self._local(unit))
             known = self._weights.setdefault  # equal ones are one object
             kept = (
                 replace(part, weights=known(part.weights, part.weights), own=known(part.own, part.own))

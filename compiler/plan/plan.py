@@ -13,8 +13,8 @@ from ..cost.cluster import Cluster
 from ..elaborate.load import Spec
 from ..elaborate.recipe import Plan, Recipe
 from .layouts import Kernels, Layouts, Steps
-from .price import Priced, Pricing
-from .search import Progress, Search
+from .price import Priced
+from .search import Pricer, Progress, Search
 from .space import CONTEXT, POLICIES, Pins, Space, Unit, divisors, pins_of
 from .stages import Flights
 from .thin import thin
@@ -44,7 +44,7 @@ class Planner:
     space: Space
     limit: int
     flops: float  # of the model, in a step
-    pricings: dict[Unit, Pricing] = field(default_factory=dict[Unit, Pricing])
+    pricings: dict[Unit, Pricer] = field(default_factory=dict[Unit, Pricer])
     flown: dict[tuple[str, int, int], Flights] = field(default_factory=dict[tuple[str, int, int], Flights])
     known: dict[Known, Shared] = field(default_factory=dict[Known, Shared])
 
@@ -66,9 +66,10 @@ class Planner:
 
     def _spaces(self, space: Space) -> Iterator[Space]:
         """Where to look, one after the other until there is a plan. Many devices share an optimizer's state by ZeRO: it
-        goes to their hosts where nothing fits else."""
-        if space.devices > WIDE and space.pins.offload is None:
-            yield replace(space, pins=replace(space.pins, offload=False))
+        goes to their hosts where nothing fits else, and so far are budgets left to small clusters, for time's sake."""
+        if space.devices > WIDE:
+            offload = False if space.pins.offload is None else space.pins.offload
+            yield replace(space, budgets=False, pins=replace(space.pins, offload=offload))
         yield space
 
     def mfu(self, priced: Priced) -> float:
@@ -107,6 +108,8 @@ def planner(spec: Spec, recipe: Recipe, steps: Steps, cluster: Cluster, kernels:
     limit = cluster.memory_bytes
     if recipe.plan is not None and recipe.plan.budget_bytes is not None:
         limit = min(limit, recipe.plan.budget_bytes)
+    if recipe.plan is not None and recipe.plan.recompute.budget_bytes is not None:
+        limit = min(limit, recipe.plan.recompute.budget_bytes)
     dims = layouts.dims()
     if cluster.devices > WIDE and recipe.batch >= cluster.devices and CONTEXT not in pins.axes:
         dims = replace(dims, tokens=None)  # there are rows enough for all devices
@@ -118,9 +121,8 @@ def planner(spec: Spec, recipe: Recipe, steps: Steps, cluster: Cluster, kernels:
 def _check_pins(recipe: Recipe) -> None:
     """Raises NoPlan for what a recipe's plan asks for and no price is known of: it is not passed over in silence."""
     plan = recipe.plan or Plan()
-    if plan.recompute.kind in ("paths", "budget"):
-        what = "patterns" if plan.recompute.paths else "a budget"
-        raise NoPlan(f"plans that compute {what} again are not priced yet", f"recompute: {', '.join(POLICIES)}")
+    if plan.recompute.kind == "paths":
+        raise NoPlan("plans that compute patterns again are not priced yet", f"recompute: {', '.join(POLICIES)}")
     if "activations" in plan.offload:
         raise NoPlan("plans with activations on the host are not priced yet", "offload = optimizer, recompute = full")
 

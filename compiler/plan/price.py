@@ -37,12 +37,14 @@ _Key = tuple[int, int, int, bool]  # data, ZeRO, stages, whether there are sever
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """A plan with its price. seconds: of a step. stage_bytes: of a device of each stage. balance: blocks a chunk."""
+    """A plan with its price. seconds: of a step. stage_bytes: of a device of each stage. balance: blocks a chunk.
+    budget_bytes: within which as little as can be is computed again."""
 
     choice: Choice
     seconds: float
     stage_bytes: tuple[int, ...]
     balance: tuple[int, ...] = ()
+    budget_bytes: int | None = None
 
     @property
     def peak_bytes(self) -> int:
@@ -208,6 +210,10 @@ class Pricing:
         if cuts is None:
             return None
         return self._single(choice) if choice.pipe == 1 else self._piped(choice, cuts)
+
+    def fits(self, choice: Choice, balance: tuple[int, ...] = ()) -> bool:
+        """Whether the plan has stages that fit."""
+        return self._on_host(choice)._placed_cuts(choice, balance) is not None
 
     def _placed_cuts(self, choice: Choice, balance: tuple[int, ...]) -> tuple[int, ...] | None:
         if choice.pipe == 1:

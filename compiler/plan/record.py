@@ -46,11 +46,11 @@ def keys(priced: Priced, recipe: Recipe) -> Iterator[tuple[str, str]]:
     if choice.data > 1:
         yield "zero", str(choice.zero)
     if choice.unit.recompute != "cheap":
-        yield "recompute", choice.unit.recompute
+        yield "recompute", _recompute(priced)
     if choice.offload:
         yield "offload", "optimizer"
     if plan is not None and plan.budget_bytes is not None:
-        yield "budget", f"{plan.budget_bytes / (1 << 20):.10g} MiB"
+        yield "budget", _mib(plan.budget_bytes)
 
 
 def words(priced: Priced) -> str:
@@ -64,10 +64,19 @@ def words(priced: Priced) -> str:
     if choice.data > 1:
         parts.append(f"ZeRO {choice.zero}")
     if choice.unit.recompute != "cheap":
-        parts.append(f"recompute {choice.unit.recompute}")
+        parts.append(f"recompute {_recompute(priced)}")
     if choice.offload:
         parts.append("optimizer on the host")
     return "; ".join(parts)
+
+
+def _recompute(priced: Priced) -> str:
+    within = priced.budget_bytes
+    return priced.choice.unit.recompute if within is None else f"budget({_mib(within)})"
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / (1 << 20):.10g} MiB"
 
 
 def _listed(items: Iterable[str]) -> str:

@@ -13,16 +13,19 @@ import heapq
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 
+from .budgeted import Budgeted
 from .layouts import Layouts
 from .price import Priced, Pricing
-from .space import Axes, Choice, Group, Policy, Space, Unit
+from .space import BUDGET, Axes, Choice, Group, Policy, Space, Unit
 from .stages import Flights
 from .zero import Known, Shared
 
 BEST = 10  # plans that are told of
 SOUNDED = 512  # groups and plans of a family that are looked at for one that fits, when it is opened
+Pricer = Pricing | Budgeted
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class Search:
     limit: int
     least_s: float = 0.0  # what a step takes at the least, whatever the plan
     balance: tuple[int, ...] = ()
-    pricings: dict[Unit, Pricing] = field(default_factory=dict[Unit, Pricing])
+    pricings: dict[Unit, Pricer] = field(default_factory=dict[Unit, "Pricer"])
     flown: dict[tuple[str, int, int], Flights] = field(default_factory=dict[tuple[str, int, int], Flights])
 
     known: dict[Known, Shared] = field(default_factory=dict[Known, Shared])
@@ -75,12 +78,19 @@ class Search:
         default_factory=dict[tuple[Unit, int, bool], tuple[float, float]]
     )
 
-    def pricing(self, unit: Unit) -> Pricing:
+    def pricing(self, unit: Unit) -> Pricer:
         """What prices the plans of a unit."""
         if unit not in self.pricings:
-            parts, cluster = self.layouts.parts(unit), self.layouts.cluster
-            self.pricings[unit] = Pricing(parts, cluster, self.limit, self.flown, self.known)
+            self.pricings[unit] = self._budget(unit) if unit.recompute == BUDGET else self._plain(unit)
         return self.pricings[unit]
+
+    def _plain(self, unit: Unit) -> Pricing:
+        return Pricing(self.layouts.parts(unit), self.layouts.cluster, self.limit, self.flown, self.known)
+
+    def _budget(self, unit: Unit) -> Budgeted:
+        plain = self.pricing(unit.laid)
+        assert isinstance(plain, Pricing), "what keeps everything has no budget"
+        return Budgeted(plain, partial(self.layouts.ladder, unit.laid))
 
     def run(self) -> Iterator[Progress]:
         """Until the best is proven, and so many are priced as are told of. Raises SpecError: the spec is at fault."""
@@ -150,36 +160,57 @@ class Search:
                     yield pricing.bound_s(choice), choice, False
                 elif not self._follows(choice):
                     yield from self._hosted(choice)
+                    yield from self._budgeted(choice)
         else:
             bound = self.pricing(item.unit).placed_bound_s(item)
             if bound is not None:
                 yield bound, item, True
             if bound is None or item.pipe > 1:  # where it fits, a single stage is no faster with less memory
                 yield from self._hosted(item)
+            if bound is None:
+                yield from self._budgeted(item)
 
     def _follows(self, choice: Choice) -> bool:
         """Whether a plan comes up with the one that differs from it in having its optimizer on the device: that one
         takes no longer, and its bound stands for both."""
-        return choice.offload and self.space.pins.offload is None
+        return choice.offload and self.space.pins.offload is None and choice.unit.recompute != BUDGET
 
     def _hosted(self, choice: Choice) -> Iterator[tuple[float, Choice, bool]]:
         """The same plan with its optimizer on the host, where that is a choice."""
         twin, pricing = replace(choice, offload=True), self.pricing(choice.unit)
-        if not choice.offload and self.space.pins.offload is None and pricing.may_fit(twin):
+        if self._follows(twin) and not choice.offload and pricing.may_fit(twin):
             yield pricing.bound_s(twin), twin, False
+        elif self._follows(twin) and not choice.offload:
+            yield from self._budgeted(twin)
+
+    def _budgeted(self, choice: Choice) -> Iterator[tuple[float, Choice, bool]]:
+        """The one within a budget, of a plan that keeps everything and does not fit: where it fits they are one."""
+        if BUDGET in self.space.policies()[1:] and self._keeps(choice.unit):
+            twin = replace(choice, unit=replace(choice.unit, recompute=BUDGET))
+            yield self.pricing(twin.unit).bound_s(twin), twin, False
+
+    def _keeps(self, unit: Unit) -> bool:
+        """Whether plans of a unit stand for those that compute nothing again."""
+        first = self.space.policies()[0]
+        return unit.recompute == "none" or (unit.recompute == first and self._same(Family(unit.inner, "none")))
+
+    def _same(self, family: Family) -> bool:
+        """Whether a family's plans are those of the first policy."""
+        first = self.space.policies()[0]
+        twin = self.space.unit(() if self.layouts.each else family.inner, first, self.layouts.rows[0])
+        mine = replace(twin, recompute=family.recompute)
+        return family.recompute != first and self.layouts.parts(mine) == self.layouts.parts(twin)
 
     def _opened(self, family: Family) -> Iterator[tuple[float, Family | Group]]:
         """The groups of a family, each with its bound; of a mesh's first family, the others with theirs."""
         first, *others = self.space.policies()
-        twin = self.space.unit(() if self.layouts.each else family.inner, first, self.layouts.rows[0])
-        mine = replace(twin, recompute=family.recompute)
-        if family.recompute != first and self.layouts.parts(mine) == self.layouts.parts(twin):
-            return  # nothing differs from the first policy's: its plans are the same
+        if self._same(family):
+            return
         for group in self.space.groups(family.inner, family.recompute):
             yield self.unsolved_bound_s(group), group
         if family.recompute == first:
             least = self.least_s if self.layouts.each else self.family_bound_s(family)
-            yield from ((least, replace(family, recompute=policy)) for policy in others)
+            yield from ((least, replace(family, recompute=policy)) for policy in others if policy != BUDGET)
 
     def unsolved_bound_s(self, group: Group) -> float:
         """No plan of a group takes less, however its unit is laid out."""

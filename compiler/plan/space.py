@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ..elaborate.models import BATCH
@@ -19,8 +19,10 @@ from ..partition.choices import DATA
 from ..schedule.forms import TOKEN_SLICES, parse_form
 
 TENSOR, CONTEXT, EXPERT = "tensor", "context", "expert"
-Policy = Literal["cheap", "none", "selective", "full"]
-POLICIES: tuple[Policy, ...] = ("cheap", "none", "selective", "full")
+Policy = Literal["cheap", "none", "selective", "full", "budget"]
+NAMED: tuple[Policy, ...] = ("cheap", "none", "selective", "full")
+BUDGET: Policy = "budget"  # as little as fits a device; from `none` on
+POLICIES: tuple[Policy, ...] = (*NAMED, BUDGET)
 PLAIN_FORMS = ("1f1b", "gpipe", "zero_bubble", "zero_bubble_v")
 FEW = 4  # numbers of rows: where there are no more, each has a graph and a layout of its own
 MOST_CHUNKS = 4  # of a device, where nobody says how many
@@ -45,6 +47,11 @@ class Unit:
     def devices(self) -> int:
         """That hold one copy of one stage."""
         return math.prod(size for _, size in self.inner)
+
+    @property
+    def laid(self) -> Unit:
+        """The unit that it is laid out as: what a budget computes again is chosen on the layout of what keeps all."""
+        return replace(self, recompute="none") if self.recompute == BUDGET else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +137,7 @@ class Space:
 
     An axis `expert` cuts experts, and rows beside them. An axis `context` cuts the tokens of a row beside a tensor's
     axis, which alone may cut them too, and only where a microbatch has one row: several are better cut themselves.
+    budgets: whether a budget of recomputation is a choice where nothing is said of it.
     """
 
     devices: int
@@ -138,6 +146,7 @@ class Space:
     longest: int
     pins: Pins = Pins()
     dims: Dims = Dims()
+    budgets: bool = True
 
     def inners(self) -> Iterator[Axes]:
         """What may cut tensors, the smallest first."""
@@ -186,7 +195,8 @@ class Space:
 
     def policies(self) -> tuple[Policy, ...]:
         """What may be computed again."""
-        return POLICIES if self.pins.recompute is None else (self.pins.recompute,)
+        free = POLICIES if self.budgets else NAMED
+        return free if self.pins.recompute is None else (self.pins.recompute,)
 
     def rows(self) -> list[int]:
         """Of a microbatch on a device, the fewest first."""

@@ -92,7 +92,7 @@ def test_figures_as_json(cluster: str, capsys: pytest.CaptureFixture[str]) -> No
         (["--set", "recompute=some"], "no such choice"),
         (["--set", "offload=all"], "no such choice"),
         (["--set", "schedule=never"], "no schedule `never`"),
-        (["--set", "plan.recompute=budget(1 GiB)"], "are not priced yet"),
+        (["--set", 'plan.recompute=["*"]'], "are not priced yet"),
         (["--set", "plan.offload=activations"], "are not priced yet"),
     ],
 )

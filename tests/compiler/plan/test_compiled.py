@@ -22,22 +22,25 @@ LONG = settings().max_examples > 1000  # of `make fuzz`
 UNDER, OVER = 0.95, 1.12  # times what the lowered programs hold
 NEAR = 0.07  # of the seconds
 
-CASES: list[tuple[str, int, int, Mapping[str, int | str]]] = [
-    ("mixtral", 2, 2, {"expert": 2, "microbatches": 1, "recompute": "none"}),
-    ("gpt2", 2, 2, {"pipe": 2, "schedule": "1f1b", "offload": "optimizer", "recompute": "full"}),
+Pins = Mapping[str, int | str]
+CASES: list[tuple[str, int, int, Pins, int | None]] = [  # the last: MiB of a device
+    ("mixtral", 2, 2, {"expert": 2, "microbatches": 1, "recompute": "none"}, None),
+    ("gpt2", 2, 1, {"pipe": 2, "schedule": "zero_bubble_v", "offload": "optimizer", "recompute": "budget"}, 45),
 ]
-MORE: list[tuple[str, int, int, Mapping[str, int | str]]] = [
-    ("gpt2", 2, 2, {"tensor": 2}),
-    ("gpt2", 2, 2, {"tensor": 2, "offload": "optimizer"}),
-    ("gpt2", 4, 2, {"tensor": 2, "context": 2}),
-    ("gpt2", 4, 4, {"data": 4, "zero": 2, "offload": "optimizer"}),
-    ("mixtral", 4, 4, {"data": 2, "expert": 2}),
+MORE: list[tuple[str, int, int, Pins, int | None]] = [
+    ("gpt2", 2, 1, {"tensor": 2, "recompute": "budget"}, 45),
+    ("gpt2", 2, 2, {"pipe": 2, "schedule": "1f1b", "offload": "optimizer", "recompute": "full"}, None),
+    ("gpt2", 2, 2, {"tensor": 2}, None),
+    ("gpt2", 2, 2, {"tensor": 2, "offload": "optimizer"}, None),
+    ("gpt2", 4, 2, {"tensor": 2, "context": 2}, None),
+    ("gpt2", 4, 4, {"data": 4, "zero": 2, "offload": "optimizer"}, None),
+    ("mixtral", 4, 4, {"data": 2, "expert": 2}, None),
 ]
 
 
-@pytest.mark.parametrize(("model", "devices", "batch", "pins"), [*CASES, *(MORE if LONG else [])])
-def test_a_plan_is_what_it_was_said_to_be(model: str, devices: int, batch: int, pins: Mapping[str, int | str]) -> None:
-    found = ready(model, "dgx_a100", devices, batch)
+@pytest.mark.parametrize(("model", "devices", "batch", "pins", "mib"), [*CASES, *(MORE if LONG else [])])
+def test_a_plan_is_what_it_was_said_to_be(model: str, devices: int, batch: int, pins: Pins, mib: int | None) -> None:
+    found = ready(model, "dgx_a100", devices, batch, mib and mib << 20)
     *_, last = found.search(pins)
     best = last.best[0]
     spec, recipe, _ = opened(model, batch)
