@@ -11,12 +11,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..runtime.program import is_step
-from .base.diagnostic import Diagnostic, SpecError
 from .cost.cluster import H100_NODES, Cluster
 from .cost.roofline import node_time
 from .ir.graph import Graph
+from .ir.types import Node
 from .passes.offload import Offload, hosted
-from .passes.offload_activations import OffloadActivations, cheaper_to_move
+from .passes.offload_activations import Parts, cheaper_to_move, moved
+from .schedule.copies import goes_back_at_once, with_copies
+from .schedule.stages import Stage
 
 if TYPE_CHECKING:
     from .lower.outside import Spread
@@ -29,29 +31,42 @@ def offloaded(
 ) -> tuple[dict[str, Graph], Spread]:
     """The graphs of a build, and of the devices and stages that run others, with what is kept on the host there.
 
-    cluster: what computing again and copies are priced on. Raises SpecError E0416 for a pipeline's activations.
+    cluster: what computing again and copies are priced on.
     """
     found = dict(graphs)
     if OPTIMIZER in kinds:
         found, spread = _optimizer(found, spread)
     if ACTIVATIONS in kinds:
-        if spread.stages:
-            title = "activations of a pipeline's stages do not go to the host yet"
-            raise SpecError(Diagnostic("E0416", title, hint="offload = optimizer; recompute = full"))
-        found = _activations(found, cluster)
-        spread = replace(spread, variants=tuple(_activations(some, cluster) for some in spread.variants))
+        found, spread = _activations(found, spread, cluster)
     return found, spread
 
 
-def _activations(graphs: Mapping[str, Graph], cluster: Cluster) -> dict[str, Graph]:
+def _activations(graphs: Mapping[str, Graph], spread: Spread, cluster: Cluster) -> tuple[dict[str, Graph], Spread]:
     """What the backward reads later goes down where that takes less time than making it again."""
 
-    def moved(graph: Graph) -> Graph:
-        link = cluster.host.link_bytes_per_s
-        values = cheaper_to_move(graph, lambda node: node_time(node, cluster.machine).seconds, link)
-        return OffloadActivations(values)(graph)
+    def seconds(node: Node) -> float:
+        return node_time(node, cluster.machine).seconds
 
-    return {name: moved(graph) if is_step(name) else graph for name, graph in graphs.items()}
+    def graph_moved(graph: Graph) -> Graph:
+        return moved(graph, cheaper_to_move(graph, seconds, cluster.host.link_bytes_per_s)).graph
+
+    def all_moved(graphs: Mapping[str, Graph]) -> dict[str, Graph]:
+        return {name: graph_moved(graph) if is_step(name) else graph for name, graph in graphs.items()}
+
+    def stage_moved(stage: Stage) -> Stage:
+        parts = Parts(stage.part, stage.ranks, goes_back_at_once(stage))
+        values = cheaper_to_move(stage.graph, seconds, cluster.host.link_bytes_per_s, parts)
+        found = moved(stage.graph, values, parts)
+        return with_copies(stage, found.graph, found.beside, found.early)
+
+    return all_moved(graphs), replace(
+        spread,
+        variants=tuple(map(all_moved, spread.variants)),
+        stages=tuple(
+            {name: stage_moved(stage) if is_step(name) else stage for name, stage in some.items()}
+            for some in spread.stages
+        ),
+    )
 
 
 def _optimizer(graphs: Mapping[str, Graph], spread: Spread) -> tuple[dict[str, Graph], Spread]:

@@ -2,7 +2,8 @@
 
 In: a build. Out: what does not fit together, none if it does: collectives of one axis that are begun in another order,
 or with other shapes, by devices that meet there; messages without a receiver or a sender; devices that wait for ever
-where no more messages of a kind may be on their way than the program says. One run shows it: a device never chooses
+where no more messages of a kind may be on their way than the program says; what comes up from the host before its
+microbatch has sent it down. One run shows it: a device never chooses
 what to wait for, so which goes first never matters (Kahn 1974). What a schedule proves of chunks (`schedule/verify.py`)
 is proven here of the very instructions, with the collectives inside the stages and at the step's end.
 """
@@ -13,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ...runtime.program import Build, Collective, Instruction, Program, Receive, Send, Wait
+from ...runtime.program import Build, Collective, Fetch, Instruction, Offload, Program, Receive, Send, Wait
 
 Meeting = tuple[tuple[int, ...], str, int]  # who meets, along which axis, for the how-manieth time
 Letter = tuple[int, int, int, int]  # from, to, tag, microbatch
@@ -33,6 +34,7 @@ class _Device:
     now: tuple[str, int, Instruction] | None
     flying: dict[tuple[str, int], Meeting | Letter] = field(default_factory=dict[tuple[str, int], Meeting | Letter])
     begun: Counter[str] = field(default_factory=Counter[str])
+    hosted: dict[str, set[int]] = field(default_factory=dict[str, set[int]])  # what copies put there: of which by now
 
     def where(self) -> str:
         """In words."""
@@ -52,8 +54,9 @@ class _Run:
         self.under_way: Counter[tuple[int, int]] = Counter()  # (sender, tag)
         self.devices: list[_Device] = []
         for rank in range(build.mesh.size):
-            steps = _steps(build.programs_of(rank)[name])
-            self.devices.append(_Device(rank, steps, next(steps, None)))
+            program = build.programs_of(rank)[name]
+            steps, down = _steps(program), (i.output for i in program.instructions() if isinstance(i, Offload))
+            self.devices.append(_Device(rank, steps, next(steps, None), hosted={one: set[int]() for one in down}))
 
     def faults(self) -> list[str]:
         """The first thing that does not fit, or where everybody stands when nobody moves."""
@@ -109,6 +112,10 @@ class _Run:
         elif isinstance(instruction, Wait):
             for name in instruction.buffers:
                 device.flying.pop((name, number), None)
+        elif isinstance(instruction, Offload):
+            device.hosted[instruction.output].add(number)
+        elif isinstance(instruction, Fetch) and number not in device.hosted.get(instruction.input, (number,)):
+            return f"{instruction.input} comes up before it has gone down"
         return None
 
     def _peer(self, device: _Device, axis: str, place: int) -> int:

@@ -7,6 +7,7 @@ over. Parameters, states, data, accumulators and what `prepare` leaves for the m
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import cast
@@ -108,6 +109,7 @@ class _Walk:
         self.axes, self.wholes = axes, wholes
         self.nodes = found.index()
         self.asked = found.asked()
+        self.readers = Counter(use.value for node in found.nodes for use in node.uses)
         self.live: dict[Key, torch.Tensor] = {}
         self.lasting: set[int] = set()
         self.flying: dict[Key, torch.Tensor] = {}  # what collectives under way will give, and what they read
@@ -115,7 +117,7 @@ class _Walk:
         self.parts: list[list[Instruction]] = [[] for _ in range(parts)]
         self.here = self.lists[Phase.PREPARE]  # where instructions go
         self.leaving: list[torch.Tensor] = []  # what is sent: nobody knows when it has left, so nobody writes over it
-        self.awaited: set[Key] = set()  # messages: whoever reads one first waits for it
+        self.awaited: set[Key] = set()  # messages and copies: whoever reads one first waits for it
         self.seen_by: dict[Key, set[int]] = {}
         self.memory_seen_by: dict[int, set[int]] = {}  # by any name
         self.parts_at: list[int] = []  # of each segment
@@ -284,6 +286,8 @@ class _Walk:
         sizes, dtype = tuple(tensor.shape), node.outs[0].dtype.value
         self.here.append(made(given, self.buffer(target), sizes, dtype, (given,) if frees else ()))
         self.live[target], self.flying[target] = moved(tensor), tensor
+        if self.listing.part(node) != NO_PART and (node.op == "fetch" or self.readers[target] == 1):
+            self.awaited.add(target)  # in another part
         if frees:
             del self.live[key]
 

@@ -24,7 +24,7 @@ from ...runtime.calls import call_of, traced
 from ...runtime.program import Fetch, Offload, Program, Run
 from ..cost.table import Table, roofline_s
 from ..ir.types import DType
-from ..schedule.actions import COMPUTE, Kind, Schedule
+from ..schedule.actions import COMPUTE, FETCHES, Kind, Schedule
 from ..schedule.simulate import Price, Prices, simulate
 from .modules import Module
 from .profile import placed
@@ -119,9 +119,17 @@ def part_seconds(stages: Iterable[tuple[Program, StepTime]]) -> dict[str, float]
         for name in ("prepare", "update"):
             found[name] = max(found[name], seconds[name])
         for name in program.parts:
-            if Kind(name.rpartition(" ")[0]) in COMPUTE:
-                found[name] = max(found[name], seconds[name] / program.microbatches)
+            kind, _, place = name.rpartition(" ")
+            if Kind(kind) in COMPUTE:
+                copied = sum(seconds[f"{fetch} {place}"] for fetch in _fetches(Kind(kind)))
+                found[name] = max(found[name], (seconds[name] + copied) / program.microbatches)
     return dict(found)
+
+
+def _fetches(kind: Kind) -> Iterable[Kind]:
+    """What comes up from the host for a part: nothing runs beside it here."""
+    ahead = {Kind.BACKWARD: FETCHES, Kind.INPUT: (Kind.FETCH,), Kind.WEIGHT: (Kind.FETCH_WEIGHT,)}
+    return ahead.get(kind, ())
 
 
 def part_prices(seconds: Mapping[str, float]) -> Prices:

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 class Kind(StrEnum):
     """What an action does. BACKWARD is both halves at once; INPUT is the gradient of the chunk's input, WEIGHT that of
-    its parameters. An activation goes to the next chunk, a gradient to the previous one."""
+    its parameters. An activation goes to the next chunk, a gradient to the previous one. Fetches are no schedule's own:
+    `copies.py` puts them into a stage's order, where what a backward, or its weights' half, reads is on the host."""
 
     FORWARD = "forward"
     BACKWARD = "backward"
@@ -26,6 +27,8 @@ class Kind(StrEnum):
     RECEIVE_ACTIVATION = "receive activation"
     SEND_GRADIENT = "send gradient"
     RECEIVE_GRADIENT = "receive gradient"
+    FETCH = "fetch"
+    FETCH_WEIGHT = "fetch weight"
     REDUCE = "reduce"
     UPDATE = "update"
 
@@ -33,6 +36,7 @@ class Kind(StrEnum):
 COMPUTE = frozenset({Kind.FORWARD, Kind.BACKWARD, Kind.INPUT, Kind.WEIGHT})
 SENDS = frozenset({Kind.SEND_ACTIVATION, Kind.SEND_GRADIENT})
 RECEIVES = frozenset({Kind.RECEIVE_ACTIVATION, Kind.RECEIVE_GRADIENT})
+FETCHES = frozenset({Kind.FETCH, Kind.FETCH_WEIGHT})
 
 
 class Action(NamedTuple):

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import torch
 from partita.compiler.cost.cluster import H100_NODES
+from partita.compiler.cost.host import Host
 from partita.compiler.elaborate.recipe import Plan, Recompute
 from partita.compiler.ir.graph import DUMP
 from partita.compiler.ir.layout import Mesh
 from partita.compiler.lower.build import compile_graphs
 from partita.compiler.lower.stages import piped
+from partita.compiler.offloaded import offloaded
 from partita.compiler.pipeline import compile_recipe
 from partita.compiler.schedule.placing import Pipeline
 from partita.runtime.execute import Executable
@@ -29,6 +31,7 @@ from .spread import alone
 from .spread import rows as mlp_rows
 
 Tensors = dict[str, torch.Tensor]
+NO_SLOWER = replace(H100_NODES, host=Host(1e18))
 
 
 @dataclass(frozen=True)
@@ -108,12 +111,14 @@ def assert_near(found: torch.Tensor, wanted: torch.Tensor, near: float, name: st
 
 @dataclass(frozen=True)
 class PipedMLP:
-    """A sample over a mesh of `data` and `tensor`, its layers over `pipe`; `at`: the place of that axis in the mesh."""
+    """A sample over a mesh of `data` and `tensor`, its layers over `pipe`; `at`: the place of that axis in the mesh;
+    `offload`: what lies on the host, over a link that nothing is slower than."""
 
     what: SpreadMLP
     stages: int
     schedule: str
     at: int = 0
+    offload: tuple[str, ...] = ()
 
     def built(self) -> Executable:
         """Lowered for the whole mesh. Raises SpecError where it cannot be cut so."""
@@ -121,18 +126,24 @@ class PipedMLP:
         axes = self.what.mesh.axes
         mesh = Mesh((*axes[: self.at], ("pipe", self.stages), *axes[self.at :]))
         lying = piped({"step": graph}, spread, mesh, Pipeline(self.schedule, (), H100_NODES))
-        return executable(*compile_graphs({"step": graph}, {}, {}, spread=lying))
+        graphs, lying = offloaded({"step": graph}, lying, self.offload, NO_SLOWER)
+        return executable(*compile_graphs(graphs, {}, {}, spread=lying))
+
+    def ran(self, steps: int = 2) -> tuple[list[list[Tensors]], Tensors]:
+        """What each device gives in each step, and what is stored behind them."""
+        cluster = Cluster(self.built())
+        stores = cluster.split(initial_store(cluster.build, 0))
+        given = [cluster.run("step", stores, mlp_rows(self.what, step), step) for step in range(steps)]
+        return given, cluster.join(stores)
 
 
 def assert_same_as_alone(piped_: PipedMLP, steps: int = 2) -> None:
     """Losses, norms, parameters and states agree in float64; all devices give the same."""
-    what = piped_.what
-    wanted, whole = alone(what, steps)
-    cluster = Cluster(piped_.built())
-    stores = cluster.split(initial_store(cluster.build, 0))
+    wanted, whole = alone(piped_.what, steps)
+    found, stored = piped_.ran(steps)
     for step in range(steps):
-        for outputs in cluster.run("step", stores, mlp_rows(what, step), step):
+        for outputs in found[step]:
             for name, tensor in wanted[step].items():
                 torch.testing.assert_close(outputs[name], tensor, rtol=1e-10, atol=1e-12, msg=name)
-    for name, tensor in cluster.join(stores).items():
+    for name, tensor in stored.items():
         torch.testing.assert_close(tensor, whole[name], rtol=1e-10, atol=1e-12, msg=name)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.pipelines import Piped, PipedMLP, assert_same_as_alone, assert_same_piped
@@ -13,7 +15,7 @@ from partita.compiler.lower.timing import Part, StepTime, part_seconds, pipeline
 from partita.compiler.schedule.forms import build as form_schedule
 from partita.compiler.schedule.forms import parse_form
 from partita.runtime.layout import Mesh
-from partita.runtime.program import Allocate, Free, Receive, Run, Send
+from partita.runtime.program import Allocate, Fetch, Free, Offload, Receive, Run, Send
 from samples.spread_mlp import SpreadMLP
 
 PIPE, WIDE = (("pipe", 2),), (("data", 2), ("pipe", 2), ("tensor", 2))
@@ -49,25 +51,26 @@ SCHEDULES = ("gpipe", "1f1b", "interleaved(2)", "interleaved(3)", "zero_bubble",
 MESHES = st.tuples(st.integers(1, 2), st.integers(1, 2)).map(lambda s: Mesh((("data", s[0]), ("tensor", s[1]))))
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    st.builds(
-        PipedMLP,
-        what=st.builds(
-            SpreadMLP,
-            mesh=MESHES,
-            zero=st.sampled_from([0, 1, 3]),
-            batch=st.integers(1, 3),
-            width=st.integers(1, 4),
-            hidden=st.integers(1, 5),
-            layers=st.integers(1, 8),
-            microbatches=st.integers(1, 6),
-        ),
-        stages=st.integers(1, 4),
-        schedule=st.sampled_from(SCHEDULES),
-        at=st.integers(0, 2),
-    )
+PIPED = st.builds(
+    PipedMLP,
+    what=st.builds(
+        SpreadMLP,
+        mesh=MESHES,
+        zero=st.sampled_from([0, 1, 3]),
+        batch=st.integers(1, 3),
+        width=st.integers(1, 4),
+        hidden=st.integers(1, 5),
+        layers=st.integers(1, 8),
+        microbatches=st.integers(1, 6),
+    ),
+    stages=st.integers(1, 4),
+    schedule=st.sampled_from(SCHEDULES),
+    at=st.integers(0, 2),
 )
+
+
+@settings(max_examples=20, deadline=None)
+@given(PIPED)
 def test_every_schedule_on_every_mesh(what: PipedMLP) -> None:
     """Or a refusal with the reason, where there are fewer layers than chunks."""
     chunks = len(parse_form(what.schedule).placement(what.stages))
@@ -77,6 +80,14 @@ def test_every_schedule_on_every_mesh(what: PipedMLP) -> None:
         assert chunks > what.what.layers and "blocks cannot be" in str(refused)
     else:
         assert chunks <= what.what.layers
+
+
+@settings(max_examples=5, deadline=None)
+@given(PIPED.filter(lambda p: len(parse_form(p.schedule).placement(p.stages)) <= p.what.layers), st.booleans())
+def test_what_lies_on_the_host_changes_no_bit(what: PipedMLP, optimizer: bool) -> None:
+    plain = what.ran()
+    moved = replace(what, offload=("optimizer", "activations") if optimizer else ("activations",)).ran()
+    torch.testing.assert_close(moved, plain, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -101,10 +112,12 @@ def test_a_pipelines_time_is_that_of_its_schedule() -> None:
     assert pipeline_seconds(seconds, schedule) == pytest.approx((3 + 1) * 2 + 5)
 
 
+@pytest.mark.parametrize("offload", [(), ("activations",)])
 @pytest.mark.parametrize("schedule", ["zero_bubble_v", "list(2)", "interleaved(2)"])
-def test_what_a_microbatch_makes_is_freed_by_its_last_reader(schedule: str) -> None:
+def test_what_a_microbatch_makes_is_freed_by_its_last_reader(schedule: str, offload: tuple[str, ...]) -> None:
     """Also where microbatches go through the parts in several orders: nothing waits for a microbatch's end."""
-    built = PipedMLP(SpreadMLP(NO_MESH, layers=8, batch=16, microbatches=8), 2, schedule).built()
+    sample = SpreadMLP(NO_MESH, layers=8, batch=16, microbatches=8)
+    built = PipedMLP(sample, 2, schedule, offload=offload).built()
     for rank in range(2):
         program = built.build.programs_of(rank)["step"]
         alive: dict[int, set[str]] = {}
@@ -112,6 +125,8 @@ def test_what_a_microbatch_makes_is_freed_by_its_last_reader(schedule: str) -> N
             mine = alive.setdefault(number, set())
             for one in instructions:
                 mine -= {*getattr(one, "frees", ()), *(one.buffers if isinstance(one, Free) else ())}
-                mine |= {*one.outputs} if isinstance(one, Run) else {one.output} if isinstance(one, Receive) else set()
+                mine |= {*one.outputs} if isinstance(one, Run) else set()
+                mine |= {one.output} if isinstance(one, Receive | Offload | Fetch) else set()
+        assert any(isinstance(one, Offload) for one in program.instructions()) == bool(offload)
         kept = {i.buffer for i in program.prepare if isinstance(i, Allocate)}
         assert not any(mine - kept for mine in alive.values())

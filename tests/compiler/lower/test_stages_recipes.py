@@ -10,6 +10,8 @@ from partita.compiler.elaborate.recipe import Recompute
 from partita.runtime.program import Collective
 
 PIPE, THREE, TWO, CUT = (("pipe", 2),), (("pipe", 3),), (("data", 2),), (("tensor", 2),)
+BOTH, ACTIVATIONS = ("optimizer", "activations"), ("activations",)
+DROPPED = {"model": "GPT2(drop = 0.3)"}
 F32 = 1e-5  # sums of float32 in another order
 
 
@@ -17,11 +19,11 @@ F32 = 1e-5  # sums of float32 in another order
     "what",
     [
         Piped("t5", "T5", PIPE, "zero_bubble", 2, precision="mixed(compute = bf16)", near=F32, offload=("optimizer",)),
-        Piped("lora", "LlamaLoRA", PIPE, "zero_bubble_v", 2, keys={"params": '["*.adapter.*"]'}),
-        Piped("gpt2", "GPT2", THREE, "1f1b", 2, keys={"model": "GPT2(drop = 0.3)"}, recompute=Recompute("full")),
-        Piped("mixtral", "Mixtral", TWO, recompute=Recompute("full"), offload=("optimizer", "activations")),
-        Piped("mamba", "Mamba", CUT, recompute=Recompute("selective"), offload=("optimizer", "activations")),
-        Piped("gpt2", "GPT2", PIPE, "token_slices(2)", 2, keys={"model": "GPT2(drop = 0.3)"}),
+        Piped("lora", "LlamaLoRA", PIPE, "zero_bubble_v", 2, keys={"params": '["*.adapter.*"]'}, offload=ACTIVATIONS),
+        Piped("gpt2", "GPT2", THREE, "1f1b", 2, keys=DROPPED, recompute=Recompute("full"), offload=BOTH),
+        Piped("mixtral", "Mixtral", TWO, recompute=Recompute("full"), offload=BOTH),
+        Piped("mamba", "Mamba", CUT, recompute=Recompute("selective"), offload=BOTH),
+        Piped("gpt2", "GPT2", PIPE, "token_slices(2)", 2, keys=DROPPED, offload=ACTIVATIONS),
     ],
     ids=["bf16-offloaded", "frozen", "dropout-recomputed", "experts-offloaded", "scan-offloaded", "dropout-slices"],
 )
