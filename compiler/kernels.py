@@ -17,6 +17,7 @@ from .ir.layout import Mesh
 
 if TYPE_CHECKING:
     from .lower.library import Library
+    from .lower.timing import Part
 
 
 @dataclass
@@ -26,6 +27,7 @@ class TimedKernels:
     table: Table
     device: str = "cpu"
     _library: Library | None = field(default=None, init=False)
+    _known: dict[str, list[Part]] = field(default_factory=dict[str, "list[Part]"], init=False)
 
     def __call__(self, step: Graph, mesh: Mesh) -> Mapping[str, float]:
         """Seconds of nodes of forward, backward and update. Raises SpecError."""
@@ -36,4 +38,4 @@ class TimedKernels:
 
         self._library = self._library or Library(self.device)
         graphs, lying = ({step.name: step}, ALONE) if mesh.devices == 1 else spread({step.name: step}, mesh)
-        return timed_nodes(step.name, graphs[step.name], self._library, lying, self.table)
+        return timed_nodes(step.name, graphs[step.name], self._library, lying, self.table, self._known)

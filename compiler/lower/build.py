@@ -33,7 +33,7 @@ from .library import Library
 from .modules import Module
 from .outside import ALONE, NO_WHOLES, Spread, parameters_of, states_of
 from .program import lower_graph, lower_stage
-from .timing import StepTime, part_seconds, pipeline_seconds, step_time
+from .timing import Part, StepTime, part_seconds, pipeline_seconds, step_time
 
 MANIFEST = "manifest.json"
 
@@ -127,7 +127,8 @@ def _parts(build: Build, name: str, modules: Mapping[str, Module], table: Table)
     """One run of each part of a pipeline's stages."""
     ranks = sorted({build.classes.index(number) for number in build.classes})
     programs = (build.programs_of(rank)[name] for rank in ranks)
-    return part_seconds((program, step_time(program, modules, table)) for program in programs)
+    known: dict[str, list[Part]] = {}  # stages share modules
+    return part_seconds((program, step_time(program, modules, table, known)) for program in programs)
 
 
 def _repeats(recipe: Mapping[str, Any]) -> dict[str, int]:
@@ -161,18 +162,23 @@ def occupied(name: str, step: Graph, library: Library, spread: Spread = ALONE, t
     return Occupied(peak, {} if table is None else _timed(build, name, ranks, library, table))
 
 
-def timed_nodes(name: str, step: Graph, library: Library, spread: Spread, table: Table) -> Mapping[str, float]:
-    """Seconds of a run of each node, as `occupied` has them."""
+def timed_nodes(
+    name: str, step: Graph, library: Library, spread: Spread, table: Table, known: dict[str, list[Part]] | None = None
+) -> Mapping[str, float]:
+    """Seconds of a run of each node, as `occupied` has them. known: of the library's modules so far, on this table."""
     build, _ = _built({name: step}, {}, library.device, (), spread, library)
-    return _timed(build, name, [0], library, table)
+    return _timed(build, name, [0], library, table, known)
 
 
-def _timed(build: Build, name: str, ranks: Sequence[int], library: Library, table: Table) -> dict[str, float]:
+def _timed(
+    build: Build, name: str, ranks: Sequence[int], library: Library, table: Table,
+    known: dict[str, list[Part]] | None = None,
+) -> dict[str, float]:  # fmt: skip
     modules = {module.name: module for module in library.modules.values()}
     seconds: dict[str, float] = {}
     for rank in ranks:
         found = defaultdict[str, float](float)
-        for part in step_time(build.programs_of(rank)[name], modules, table).parts:
+        for part in step_time(build.programs_of(rank)[name], modules, table, known).parts:
             found[part.place.rpartition(" ")[2]] += part.seconds / part.calls
         seconds = {**found, **seconds}
     return seconds

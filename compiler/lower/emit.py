@@ -18,6 +18,7 @@ import torch
 from torch import fx
 
 from ..ir.types import Dim, Dims, DType, Node, Use
+from .outcomes import Outcomes
 from .views import Views, has_view, overlaps, storage
 
 Value = fx.Node | bool | int | float
@@ -94,13 +95,15 @@ class Emitter:
 
     device      where generated code makes new tensors (`cpu`, `cuda`)
     functional  True where autograd will differentiate the result: nothing is overwritten
+    outcomes    what kernels give, as far as that is known
     """
 
-    def __init__(self, device: str, functional: bool, lifetimes: Lifetimes) -> None:
+    def __init__(self, device: str, functional: bool, lifetimes: Lifetimes, outcomes: Outcomes | None = None) -> None:
         self.graph = fx.Graph()
         self.device = device
         self.functional = functional
         self.lifetimes = lifetimes
+        self.outcomes = outcomes or Outcomes()
         self.values: dict[Key, Value] = {}
         self.literals: dict[str, tuple[fx.Node | int, ...]] = {}
         self.origin = ""
@@ -197,9 +200,15 @@ class Emitter:
         name = getattr(op, "__name__", "value").split(".")[0].strip("_")
         node = self.graph.create_node("call_function", op, _left_open(op, args), kwargs, name=name)
         node.meta["origin"] = self.origin
-        node.meta["val"] = _run_meta(op, args, kwargs)
+        node.meta["val"] = self._run_meta(op, args, kwargs)
         self._views.saw(node)
         return node
+
+    def _run_meta(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if op in NO_RESULT:
+            return None
+        given = {key: "meta" if key == "device" else _on_meta(value) for key, value in kwargs.items()}
+        return self.outcomes.of(op, tuple(map(_on_meta, args)), given)
 
     def calls(self, op: Any, *args: Any, **kwargs: Any) -> tuple[fx.Node, ...]:
         """One fx node with several results."""
@@ -315,19 +324,11 @@ def _left_open(op: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return value, [-1 if open_ else n for n, open_ in zip(sizes, loose, strict=True)]
 
 
-def _run_meta(op: Any, args: Any, kwargs: Any) -> Any:
-    def strip(arg: Any) -> Any:
-        if isinstance(arg, fx.Node):
-            return arg.meta["val"]
-        return [strip(a) for a in arg] if isinstance(arg, (list, tuple)) else arg
-
-    given = {key: strip(value) for key, value in kwargs.items()}
-    if "device" in given:
-        given["device"] = "meta"
-    if op in NO_RESULT:
-        return None
-    with torch.no_grad():
-        return op(*[strip(arg) for arg in args], **given)
+def _on_meta(arg: Any) -> Any:
+    """An argument as the meta device takes it."""
+    if isinstance(arg, fx.Node):
+        return arg.meta["val"]
+    return [_on_meta(a) for a in arg] if isinstance(arg, (list, tuple)) else arg
 
 
 # They write into their operands and give nothing back; the meta device has nothing to learn from them.

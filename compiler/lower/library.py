@@ -13,6 +13,7 @@ import torch
 
 from .emit import storage
 from .modules import Argument, Module, emit, finish, identifier
+from .outcomes import Outcomes
 from .profile import Profile, profile
 from .segment import Segment, signature
 
@@ -25,6 +26,7 @@ class Library:
     modules: dict[tuple[object, ...], Module] = field(default_factory=dict[tuple[object, ...], Module])
     names: set[str] = field(default_factory=set[str])
     profiles: dict[tuple[str, int], Profile] = field(default_factory=dict[tuple[str, int], Profile])
+    outcomes: Outcomes = field(default_factory=Outcomes)
 
     def profile(self, name: str, threads: int) -> Profile:
         """What a call of a module allocates, its kernels on so many threads."""
@@ -38,7 +40,7 @@ class Library:
         key = (signature(segment), layouts(arguments))
         if key not in self.modules:
             name = self._name(segment)
-            emitter = emit(segment, arguments, "cpu" if segment.host else self.device)
+            emitter = emit(segment, arguments, "cpu" if segment.host else self.device, self.outcomes)
             self.modules[key] = finish(name, _title(segment), emitter)
         return self.modules[key]
 

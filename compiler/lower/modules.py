@@ -23,6 +23,7 @@ from torch._ops import OpOverload
 from ..ir.types import Node, Phase
 from .emit import Emitter, Key, Lifetimes, Rule, meta, storage
 from .kernels import FUSED, RULES
+from .outcomes import Outcomes
 from .segment import LITERALS, Segment
 
 
@@ -86,10 +87,10 @@ def rule(op: str) -> Rule:
     return found
 
 
-def emit(segment: Segment, arguments: Sequence[Argument], device: str) -> Emitter:
-    """The segment's fx graph, its output a tuple in the order of `segment.outputs`."""
+def emit(segment: Segment, arguments: Sequence[Argument], device: str, outcomes: Outcomes | None = None) -> Emitter:
+    """The segment's fx graph, its output a tuple in the order of `segment.outputs`. outcomes: of kernels so far."""
     lifetimes = Lifetimes.of(segment.nodes, frozenset(segment.outputs))
-    emitter = Emitter(device, functional=False, lifetimes=lifetimes)
+    emitter = Emitter(device, functional=False, lifetimes=lifetimes, outcomes=outcomes)
     rewritten = _rewritten(segment)
     for key, argument in zip(segment.inputs, arguments, strict=True):
         owned = argument.owned or key in rewritten

@@ -72,9 +72,12 @@ def module_time(graph: fx.Graph, table: Table) -> list[Part]:
     return found
 
 
-def step_time(program: Program, modules: Mapping[str, Module], table: Table) -> StepTime:
-    """One run of a program: the microbatch's instructions as often as there are microbatches."""
-    once: dict[str, list[Part]] = {}
+def step_time(
+    program: Program, modules: Mapping[str, Module], table: Table, known: dict[str, list[Part]] | None = None
+) -> StepTime:
+    """One run of a program: the microbatch's instructions as often as there are microbatches. known: one run of each
+    module that was foretold before, by its name."""
+    once: dict[str, list[Part]] = {} if known is None else known
     parts: list[Part] = []
     every = {"microbatch": program.microbatch, **program.parts}
     stages = ((name, instructions, program.microbatches) for name, instructions in every.items())
