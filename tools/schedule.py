@@ -23,12 +23,12 @@ from ..compiler.passes.inline import Inline
 from ..compiler.passes.token_slices import TokenSlices
 from ..compiler.pipeline import step_graph
 from ..compiler.schedule.actions import Kind, Schedule
+from ..compiler.schedule.advice import Pipe, best_slices
 from ..compiler.schedule.blocks import blocks_of, chunk_prices, device_bytes
 from ..compiler.schedule.forms import TOKEN_SLICES, Form, FormFault, build, parse_form
 from ..compiler.schedule.place import Block, Placed, PlaceFault, by_hand, in_flight, place
 from ..compiler.schedule.simulate import Price, Prices, Timeline, by_chunk, simulate
 from ..compiler.schedule.sliced import SlicedBlocks
-from ..compiler.schedule.slices import cut
 from ..compiler.schedule.verify import most_in_flight, verify
 from .arguments import add_spec, add_which, sets_of, write_text
 from .fault import CommandFault
@@ -45,8 +45,6 @@ COLUMNS = 96
 MOST_BARS = 20_000  # in a picture; a trace holds any number
 GIB = 1 << 30
 TOKENS = "T"  # the dim that token slices cut, where no recipe says it
-UNITS = 32  # of a row: the best slices are told in multiples of it
-NEAR = 1e-3  # of the best
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -179,31 +177,12 @@ def _sliced(
     def price(chunk: int, length: int, context: int) -> Price:
         return blocks.chunk(*placed.cuts[chunk], rows or 1, length, context)
 
-    best = best_slices(blocks, placed.cuts, rows or 1, microbatches, size)
+    best = best_slices(Pipe(stages, microbatches, size, price))
     advice = (
         f"the best slices: token_slices({', '.join(map(str, best))})" if best[1:] else "the best: rows that are not cut"
     )
     known = [[price(chunk, *one) for one in zip(lengths, begins, strict=True)] for chunk in range(len(placed.cuts))]
     return advice, lambda chunk, microbatch, part: known[chunk][part]
-
-
-def best_slices(
-    blocks: SlicedBlocks, cuts: Sequence[tuple[int, int]], rows: int, microbatches: int, size: int
-) -> tuple[int, ...]:
-    """Lengths of the slices of a row of `size` tokens for which a step takes least, every chunk taken for the slowest.
-
-    A stage a chunk; a single length: not cut
-    """
-
-    def slowest(_: int, length: int, context: int) -> float:
-        found = [blocks.chunk(*one, rows, length, context) for one in cuts]
-        return max(float(one.forward + one.input + one.weight) + 2 * float(one.transfer) for one in found)
-
-    unit = max(1, size // UNITS)
-    near = NEAR * slowest(1, size, 0)
-    best = cut(microbatches, size // unit * unit, len(cuts), slowest, unit, near, row_counts=[1])
-    first, *others = best.microbatches[0].lengths
-    return (first + size % unit, *others)
 
 
 def _halved(bound: Bound, dim: str, size: int) -> Graph:

@@ -18,11 +18,11 @@ from ..ir.slices import dims_of, marked, slice_of
 from ..ir.types import Dim, Node, Phase, TensorType, with_dims
 from ..ops.shapes import elements
 from .blocks import Chain, Value
+from .ladder import HALVES, Ladder
 from .simulate import Price
 
 NodeSeconds = Callable[[Node], float]
 Sizes = tuple[int, int, int]  # rows, length, context
-HALVES = ("forward", "input", "weight")  # of a block
 
 
 @dataclass
@@ -33,12 +33,14 @@ class SlicedBlocks:
     node_s  seconds of a node in its own sizes
     link    to the next stage
     batch   the name of the dim that counts rows
+    ladder  where kernels were timed, what blocks take by that
     """
 
     step: Graph
     node_s: NodeSeconds
     link: Link
     batch: str = "batch"
+    ladder: Ladder | None = None
     names: Sequence[str] = field(init=False)
     priced: dict[tuple[int, Sizes], Price] = field(init=False, default_factory=dict[tuple[int, Sizes], Price])
     timed: dict[tuple[int, Sizes], float] = field(init=False, default_factory=dict[tuple[int, Sizes], float])
@@ -95,7 +97,7 @@ class SlicedBlocks:
         """A slice of `length` tokens behind `context` earlier ones, of a microbatch of so many rows."""
         block, sizes = self.alike[block], (rows, length, context)
         if (block, sizes) not in self.priced:
-            forward, input_, weight = (self._seconds(self.work[block][half], sizes) for half in HALVES)
+            forward, input_, weight = (self._half_s(block, half, sizes) for half in HALVES)
             crossing = self.crossing_bytes(block, sizes)
             self.priced[block, sizes] = Price(
                 forward, input_, weight,
@@ -120,6 +122,11 @@ class SlicedBlocks:
             sum(p.forward for p in parts), sum(p.input for p in parts), sum(p.weight for p in parts),
             parts[-1].transfer, parts[-1].latency, sum(p.kept_bytes for p in parts), sum(p.held_bytes for p in parts),
         )  # fmt: skip
+
+    def _half_s(self, block: int, half: str, sizes: Sizes) -> float:
+        if self.ladder is not None:
+            return self.ladder.seconds(block, half, sizes[1], sizes[2])
+        return self._seconds(self.work[block][half], sizes)
 
     def _seconds(self, work: Mapping[int, int], sizes: Sizes) -> float:
         total = 0.0

@@ -7,7 +7,7 @@ from importlib import resources
 
 import pytest
 from oracles.processes import launch_module
-from partita.compiler.cost.cluster import Link
+from partita.compiler.cost.cluster import Cluster, Level, Link
 from partita.compiler.cost.roofline import Machine
 from partita.compiler.elaborate.recipes import load_recipe
 from partita.compiler.ir.types import DType
@@ -38,7 +38,7 @@ def test_the_advised_slices_make_up_the_row() -> None:
     """The later they come, the more they attend to, and the shorter they are."""
     with resources.as_file(resources.files("partita.specs").joinpath("recipes/bench_pipeline.partita")) as path:
         spec = open_spec(path)
-    lengths = advised(spec, load_recipe(spec, "long"), 4, MACHINE, Link(1e9, 1e-6))
+    lengths = advised(spec, load_recipe(spec, "long"), 4, Cluster(MACHINE, 0, (Level(4, Link(1e9, 1e-6)),)))
     assert sum(lengths) == 2048
     assert len(lengths) > 2
     assert list(lengths) == sorted(lengths, reverse=True)

@@ -2,7 +2,8 @@
 
 In: numbers of processes. Out: of each way to cut the row the seconds of a step and the peak of each process, beside
 those of the whole row, which one stage after another computes while the others wait. The slices are equal ones, and
-those that the dynamic program finds best on this machine as it was calibrated (`advised`). A process has one thread.
+those that are foretold to be best (`advised`) by what as many processes were timed to do here (`partita calibrate
+--processes N`), else by the roofline; on the cores that there are. A process has one thread.
 """
 
 from __future__ import annotations
@@ -12,32 +13,36 @@ import statistics
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from ...compiler.cost.cluster import Link
-from ...compiler.cost.roofline import Machine, node_time
+from ...compiler.cost.cluster import Cluster, Level, Link
+from ...compiler.cost.roofline import node_time
 from ...compiler.elaborate.load import Spec
 from ...compiler.elaborate.recipe import Plan, Recipe
 from ...compiler.elaborate.recipes import load_recipe
-from ...compiler.ir.layout import PIPE
+from ...compiler.ir.graph import Graph
+from ...compiler.ir.layout import PIPE, Mesh
+from ...compiler.kernels import TimedKernels
 from ...compiler.pipeline import compile_recipe, open_spec, step_graph
 from ...compiler.schedule.actions import one_chunk_each
+from ...compiler.schedule.advice import EQUAL, Pipe, best_slices
 from ...compiler.schedule.blocks import blocks_of
 from ...compiler.schedule.forms import TOKEN_SLICES
+from ...compiler.schedule.ladder import Ladder, rung
 from ...compiler.schedule.place import place
+from ...compiler.schedule.simulate import Price
 from ...compiler.schedule.sliced import SlicedBlocks
 from ...runtime.launch import launch_module
-from ..calibration import table_for
+from ..calibration import cores, table_for, table_here
 from ..numbers import bytes_text, seconds_text
-from ..schedule import best_slices
 from .slices_contest import SlicesContest, SlicesOutcome
 
 WHOLE = "gpipe"
-EQUAL = (2, 4, 8, 16)
 ADVISED = "advised"
 WAYS = (*EQUAL, ADVISED)
-LOOPBACK = Link(1e9, 1e-4)  # messages among processes of a host, by copies: what the advice is priced with
+LOOPBACK = Link(1e9, 5e-4)  # messages among processes of a host, where they were not timed
 TOLERANCE = 1e-5  # relative, between losses in float32
 
 
@@ -72,7 +77,7 @@ def _cases(spec: Spec, recipe: Recipe, processes: int, rounds: int, wanted: Sequ
     counts = [count for count in wanted if isinstance(count, int) and count > 1]
     ways = {"whole": (tokens,), **{f"{count} equal": (tokens // count,) * count for count in counts}}
     if ADVISED in wanted:
-        best = advised(spec, recipe, processes, table_for("cpu").machine, LOOPBACK)
+        best = advised(spec, recipe, processes, *_machine(processes))
         ways |= {} if best in ways.values() else {ADVISED: best}
     found = _measured(spec, recipe, processes, list(ways.values()), rounds)
     cases: list[Sliced] = []
@@ -85,13 +90,46 @@ def _cases(spec: Spec, recipe: Recipe, processes: int, rounds: int, wanted: Sequ
     return cases
 
 
-def advised(spec: Spec, recipe: Recipe, processes: int, machine: Machine, link: Link) -> tuple[int, ...]:
-    """The lengths that the dynamic program finds for a recipe's rows on a pipeline of so many stages."""
-    blocks = blocks_of(step_graph(spec, recipe), machine, link)
+def advised(
+    spec: Spec, recipe: Recipe, processes: int, cluster: Cluster, kernels: TimedKernels | None = None
+) -> tuple[int, ...]:
+    """The lengths that are foretold to be best for a recipe's rows on a pipeline of so many stages."""
+    link, tokens = cluster.levels[0].link, recipe.dims["T"]
+    blocks = blocks_of(step_graph(spec, recipe), cluster.machine, link)
     cuts = place(blocks, one_chunk_each(processes)).cuts
-    halves = replace(recipe, plan=Plan(mesh=((PIPE, 1),), schedule=f"{TOKEN_SLICES}(2)"))
-    sliced = SlicedBlocks(step_graph(spec, halves), lambda node: node_time(node, machine).seconds, link)
-    return best_slices(sliced, cuts, recipe.rows_per_microbatch, recipe.microbatches, recipe.dims["T"])
+    ladder = None if kernels is None else _ladder(spec, recipe, kernels)
+    half = _equally(spec, recipe, 2)
+    sliced = SlicedBlocks(half, lambda node: node_time(node, cluster.machine).seconds, link, ladder=ladder)
+    rows = recipe.rows_per_microbatch
+
+    @cache
+    def price(chunk: int, length: int, context: int) -> Price:
+        return sliced.chunk(*cuts[chunk], rows, length, context)
+
+    pipe = Pipe(processes, recipe.microbatches, tokens, price, cluster.abreast)
+    return best_slices(pipe, 1 if ladder is None else ladder.shortest)
+
+
+def _ladder(spec: Spec, recipe: Recipe, kernels: TimedKernels) -> Ladder:
+    """Seconds of slices by the kernels that were timed."""
+    tokens = recipe.dims["T"]
+    steps = ((count, _equally(spec, recipe, count)) for count in (*reversed(EQUAL), 1) if tokens % count == 0)
+    return Ladder([rung(step, tokens, count, kernels(step, Mesh(()))) for count, step in steps])
+
+
+def _equally(spec: Spec, recipe: Recipe, count: int) -> Graph:
+    """The step of rows that are so many equal slices."""
+    form = f"{TOKEN_SLICES}({count})" if count > 1 else WHOLE
+    return step_graph(spec, replace(recipe, plan=Plan(mesh=((PIPE, 1),), schedule=form)))
+
+
+def _machine(processes: int) -> tuple[Cluster, TimedKernels | None]:
+    """So many processes here, as they were timed; else by one process's roofline."""
+    table = table_here("cpu", processes)
+    if table is not None:
+        return table.cluster(), TimedKernels(table)
+    abreast = cores() if cores() < processes else None
+    return Cluster(table_for("cpu").machine, 0, (Level(processes, LOOPBACK),), abreast=abreast), None
 
 
 def _measured(

@@ -30,7 +30,8 @@ from ...compiler.ops.collectives import COLLECTIVES
 from ...compiler.ops.costs import read_bytes
 from ...compiler.partition.choices import Wishes
 from ...compiler.passes.localize import localize
-from ...compiler.schedule.sliced import HALVES, SlicedBlocks
+from ...compiler.schedule.ladder import HALVES
+from ...compiler.schedule.sliced import SlicedBlocks
 from ..specs import open_spec
 from .terapipe_published import BETWEEN, DEVICES, INSIDE, TOKENS, Setting
 

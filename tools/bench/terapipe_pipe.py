@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...compiler.schedule.actions import Shape, one_chunk_each
+from ...compiler.schedule.ladder import HALVES
 from ...compiler.schedule.orders import gpipe
 from ...compiler.schedule.simulate import Price, simulate
-from ...compiler.schedule.sliced import HALVES
 from ...compiler.schedule.slices import cut
 from ...compiler.schedule.transfers import complete
 from .terapipe_layer import LayerCosts, Rates
