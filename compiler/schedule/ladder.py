@@ -28,12 +28,13 @@ class Rung:
     seconds: Sequence[Mapping[str, Sequence[float]]]
 
     def at(self, block: int, half: str, context: int) -> float:
-        """A slice of this length behind so many tokens."""
+        """A slice of this length behind so many tokens; behind more than were timed, on the line of the last two."""
         known = self.seconds[block][half]
-        place = min(context / self.length, len(known) - 1.0)
-        below = min(int(place), max(0, len(known) - 2))
-        above = min(below + 1, len(known) - 1)
-        return known[below] + (place - below) * (known[above] - known[below])
+        if len(known) == 1:
+            return known[0]
+        place = context / self.length
+        below = min(int(place), len(known) - 2)
+        return known[below] + (place - below) * (known[below + 1] - known[below])
 
 
 def rung(step: Graph, tokens: int, count: int, seconds: Mapping[str, float]) -> Rung:
