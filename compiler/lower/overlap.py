@@ -127,6 +127,7 @@ def _levels(nodes: Sequence[Node], axes: Sequence[str]) -> tuple[dict[str, int],
     levels: dict[str, int] = {}
     read: dict[Key, int] = {}
     writers: dict[Key, list[Node]] = {}
+    phases = {node.id: node.phase for node in nodes}
     together = 0  # of the latest collective of all stages
     for node in nodes:
         before = [levels.get(use.node, 0) for use in node.uses]
@@ -135,6 +136,8 @@ def _levels(nodes: Sequence[Node], axes: Sequence[str]) -> tuple[dict[str, int],
             for use in node.uses:
                 writers.setdefault(use.value, []).append(node)
         levels[node.id] = max(before, default=0) + _is_waited_for(node, axes)
+        if node.op == "fetch" and phases.get(node.uses[0].node, node.phase) is not node.phase:
+            levels[node.id] = 0  # it went down long ago, and comes up ahead of time
         if of_stages(node):
             together = levels[node.id] = max(levels[node.id], together)
         for use in node.uses:

@@ -2,8 +2,8 @@
 
 In: what one device runs, and which values go. Out: the same with an `offload` behind each and a `fetch` one block
 before its first reader in the backward, so that the copy up runs beside that block. What the last block of a chain
-makes is read at once and stays. Of a pipeline's stage nodes are in parts: what a stage was sent goes down too, behind
-its first reader, and whose first block in a part reads a value begins to bring it up in a part of its own (`Moved`).
+makes or reads again is read at once and stays. Of a pipeline's stage nodes are in parts: what a stage was sent goes
+down too, behind its first reader; what the first block of a part reads comes up before the part (`Moved.early`).
 """
 
 from __future__ import annotations
@@ -76,25 +76,25 @@ def _where_made(graph: Graph, parts: Parts) -> dict[Value, Node]:
             last[key] = max(last.get(key, 0), node.layer.index)
             for use in node.uses:
                 reader.setdefault(use.node, node)
+    at_once = {Layer(chain, index) for (chain, part), index in last.items() if part in parts.soon}
     sent = {use.value for node in graph.nodes(SEND) if node.phase is Phase.BACKWARD for use in node.uses}
-    asked = sent | {use.value for use in graph.outputs.values()}
+    stays = sent | {use.value for use in graph.outputs.values()}
     found: dict[Value, Node] = {}
     for node in graph:
         for use in node.uses if node.phase is Phase.BACKWARD else ():
             source = graph[use.node]
             at = reader.get(use.node) if source.op == RECEIVE else source
-            if use.value not in asked and at is not None and _may_go(source, at, parts, last):
+            if at is None or at.layer is None or at.layer in at_once or node.layer in at_once:
+                stays.add(use.value)
+            elif use.value not in stays and _may_go(source):
                 found[use.value] = at
-    return found
+    return {value: at for value, at in found.items() if value not in stays}
 
 
-def _may_go(source: Node, at: Node, parts: Parts, last: Mapping[tuple[str, int], int]) -> bool:
-    if source.phase is not Phase.FORWARD or at.layer is None or source.host:
+def _may_go(source: Node) -> bool:
+    if source.phase is not Phase.FORWARD or source.host:
         return False
-    if source.op != RECEIVE and (source.op not in REGISTRY or source.op in VIEWS | GIVEN | _EFFECTS):
-        return False
-    part = parts.part(at)
-    return part not in parts.soon or at.layer.index < last[at.layer.chain, part]
+    return source.op == RECEIVE or (source.op in REGISTRY and source.op not in VIEWS | GIVEN | _EFFECTS)
 
 
 def cheaper_to_move(

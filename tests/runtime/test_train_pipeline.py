@@ -15,7 +15,8 @@ from partita.compiler.pipeline import compile_recipe, open_spec
 from partita.runtime.checkpoint import latest, load
 from partita.runtime.program import Program
 from partita.runtime.state import initial_store
-from samples.spec_texts import ROOT
+from samples.layered import layered
+from samples.spec_texts import ROOT, text_spec
 
 KILLER = """
 import os, signal
@@ -69,13 +70,18 @@ def test_each_rank_saves_what_it_alone_holds(tmp_path: Path) -> None:
     assert not store["ln_f.b"].eq(0).all(), "it was updated"
 
 
-def test_the_peak_of_the_fullest_stage_is_what_was_foretold(tmp_path: Path) -> None:
-    """A stage holds no parameters of others."""
-    folder, build = compiled(tmp_path / "build", {"pipe": 2}, 2, schedule="zero_bubble")
-    words = {"build": str(folder), "run": str(tmp_path / "run")}
-    said = run_processes(tmp_path / "ran", 2, "oracles.training:measured_peak", **words)
-    for one in said:
+def test_what_lies_on_the_host_lies_there_in_processes_too(tmp_path: Path) -> None:
+    """One device's losses, and the peak of the fullest stage as foretold. It holds no parameters of others."""
+    keys = "steps = 2\n microbatches = 4\n optimizer = adamw()\n plan { recompute = full"
+    pipe = f"{keys}, mesh = [pipe = 2], offload = [optimizer, activations]"
+    for name, text in (("one", keys), ("two", pipe)):
+        spec = text_spec(layered(f"{text} }}", tokens=64, drop=0.1))
+        build = compile_recipe(spec, load_recipe(spec, "t"), tmp_path / name)
+    words = {"build": str(tmp_path / "two"), "run": str(tmp_path / "run")}
+    for one in run_processes(tmp_path / "ran", 2, "oracles.training:measured_peak", **words):
         assert int(one["peak"]) == pytest.approx(build.predictions["peak_bytes"], rel=0.02)
+    assert build.predictions["host_bytes"] > 8 * build.predictions["parameters"] / 2
+    assert_close(losses(tmp_path / "run"), trained(tmp_path / "one", tmp_path / "alone"))
 
 
 def instructions(program: Program) -> int:
