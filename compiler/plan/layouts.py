@@ -17,7 +17,7 @@ from ..elaborate.models import BATCH
 from ..elaborate.recipe import Plan, Recipe, Recompute
 from ..ir.graph import Graph
 from ..ir.layout import Mesh
-from ..ir.types import Dim, Node
+from ..ir.types import Dim
 from ..partition.choices import Wishes, choices
 from ..partition.factors import factored
 from ..partition.fold import fold
@@ -65,6 +65,7 @@ class Layouts:
     _weights: dict[Weights, Weights] = field(default_factory=dict[Weights, Weights])
     _parts: dict[Unit, Parts] = field(default_factory=dict[Unit, Parts])
     _slopes: dict[Unit, list[Slope]] = field(default_factory=dict[Unit, list[Slope]])
+    _asked: dict[int, Asked] = field(default_factory=dict[int, "Asked"])  # by the identity of a graph that is kept
     _least: dict[Unit, float] = field(default_factory=dict[Unit, float])
     _prices: dict[Mesh, Prices] = field(default_factory=dict[Mesh, Prices])
 
@@ -155,7 +156,7 @@ class Layouts:
         return self._prices.setdefault(mesh, Prices(mesh, self.cluster))
 
     def _laid(self, step: Graph, solved: Solved, prices: Prices) -> Graph:
-        strategies = carried(step, solved.strategies)
+        strategies = carried(step, solved.strategies, self._asked.setdefault(id(step), {}))
         if strategies is None:
             solved = self._solve([step], solved.mesh, solved.wishes)
             strategies = solved.strategies
@@ -208,23 +209,24 @@ class Layouts:
         return replace(self.thin.recipe, batch=microbatches * unit.rows, microbatches=microbatches, plan=plan)
 
 
-def carried(step: Graph, solved: Mapping[str, Strategy]) -> dict[str, Strategy] | None:
+Asked = dict[str, dict[tuple[object, ...], Option]]  # of a graph's nodes the options, by what they do
+
+
+def carried(step: Graph, solved: Mapping[str, Strategy], asked: Asked | None = None) -> dict[str, Strategy] | None:
     """The strategies of a like graph for this one's nodes, in its own dims; None where one is not known there."""
     found: dict[str, Strategy] = {}
+    asked = {} if asked is None else asked
     for node in step:
         known = solved.get(node.id) or solved.get(node.id.removeprefix(AGAIN))
-        own = None if known is None else _own(node, known)
-        if own is None:
+        if known is None:
             return None
-        found[node.id] = own
+        if node.id not in asked:
+            asked[node.id] = {_does(own): own for own in reversed(options(node))}
+        alike = [asked[node.id].get(_does(wanted)) for wanted in known]
+        if None in alike:
+            return None
+        found[node.id] = tuple(option for option in alike if option is not None)
     return found
-
-
-def _own(node: Node, strategy: Strategy) -> Strategy | None:
-    """The same strategy among the options of this node."""
-    every = options(node)
-    alike = [next((own for own in every if _does(own) == _does(wanted)), None) for wanted in strategy]
-    return None if None in alike else tuple(option for option in alike if option is not None)
 
 
 def _does(option: Option) -> tuple[object, ...]:

@@ -10,7 +10,7 @@ longer as more of them work at once (`schedule/shared.py`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -63,6 +63,8 @@ class Pricing:
     known: dict[Known, Shared] = field(default_factory=dict["Known", "Shared"])
     _blocks: dict[_Key, list[Block]] = field(default_factory=dict["_Key", list[Block]])
     _loads: dict[_Key, Load] = field(default_factory=dict["_Key", Load])
+    _even: dict[object, tuple[int, ...] | None] = field(default_factory=dict[object, "tuple[int, ...] | None"])
+    _chunks: dict[object, list[Price]] = field(default_factory=dict[object, list[Price]])
     _placed: dict[object, tuple[int, ...] | None] = field(default_factory=dict[object, "tuple[int, ...] | None"])
     _hosted: dict[Hosting, Pricing] = field(default_factory=dict["Hosting", "Pricing"])
     _whole: Parts | None = None  # of what lies on the host by now, the parts with all of it on the device
@@ -251,15 +253,22 @@ class Pricing:
             ends = tuple(accumulate(balance))
         elif len(placement) == choice.pipe:
             flying = [max((one[0] for one in device), default=1) for device in flights]
-            found = cut(load, choice.pipe, flying, self.limit, self.parts.updating)
+            found = cut(load, choice.pipe, flying, self.limit, self._evenly(load, choice.pipe))
             if found is None:
                 return None
             return found
         else:  # each chunk as if on a device of its own: they are alike, and so are devices
-            found = cut(load, len(placement))
+            found = self._evenly(load, len(placement))
             assert found is not None, "the space has no more chunks than blocks"
             ends = found
-        return ends if max(self._stage_bytes(choice, ends, placement, flights)) <= self.limit else None
+        return ends if all(size <= self.limit for size in self._stage_bytes(choice, ends, placement, flights)) else None
+
+    def _evenly(self, load: Load, chunks: int) -> tuple[int, ...] | None:
+        """Where so many chunks end that are as alike as can be: most plans differ in nothing that they depend on."""
+        key = (tuple(load.seconds), chunks)
+        if key not in self._even:
+            self._even[key] = cut(load, chunks)
+        return self._even[key]
 
     def flights(self, choice: Choice) -> Flights:
         """What each device has in flight at one time: the same for all units."""
@@ -282,6 +291,7 @@ class Pricing:
                 [p.kept for p in parts],
                 [own + after for own, after in zip(moment, late, strict=True)],
                 late,
+                self.parts.updating,
             )
         return self._loads[key]
 
@@ -301,9 +311,9 @@ class Pricing:
 
     def _stage_bytes(
         self, choice: Choice, ends: Sequence[int], placement: Sequence[int], flights: Flights
-    ) -> list[int]:
+    ) -> Iterator[int]:
         """The peak of each device. Of a device with several chunks: each alone, and what the others keep beside it."""
-        load, found = self.load(choice), list[int]()
+        load = self.load(choice)
         own: list[list[Stage]] = [[] for _ in range(choice.pipe)]
         for (begin, end), home in zip(pairwise((0, *ends)), placement, strict=True):
             own[home].append(stage_of(load, begin, end))
@@ -315,8 +325,7 @@ class Pricing:
                 more = [max(most, late - n * size) for n, (size, most, late) in zip(numbers, beyond, strict=True) if n]
                 if more:
                     peak = max(peak, sum(map(mul, numbers, kept)) + max(more))
-            found.append(sum(stage.static for stage in stages) + peak)
-        return found
+            yield sum(stage.static for stage in stages) + peak
 
     def _piped(self, choice: Choice, ends: Sequence[int]) -> Priced:
         """The schedule's time, simulated; of many microbatches, the first ones, and so much for each further one."""
@@ -335,17 +344,21 @@ class Pricing:
             for price, device in zip(prices, form.placement(choice.pipe), strict=True):
                 busy[device] += _compute_s(price)
             seconds += (choice.microbatches - few) * max(*busy, share * sum(busy) / choice.pipe)
-        held = self._stage_bytes(choice, ends, form.placement(choice.pipe), self.flights(choice))
+        held = tuple(self._stage_bytes(choice, ends, form.placement(choice.pipe), self.flights(choice)))
         balance = tuple(end - begin for begin, end in cuts)
-        return Priced(choice, seconds + self.parts.common_s, tuple(held), balance)
+        return Priced(choice, seconds + self.parts.common_s, held, balance)
 
     def _chunk_prices(self, choice: Choice, cuts: Sequence[tuple[int, int]]) -> list[Price]:
-        found: list[Price] = []
-        for price, (begin, end) in zip(chunk_prices(self.blocks(choice), cuts), cuts, strict=True):
-            own = [self.shared(part, choice) for part in self.parts.parts[begin:end]]
-            reduce = sum(one.reduce_s + one.update_s for one in own) + self._waiting_s(choice, begin, end)
-            found.append(replace(price, reduce=reduce))  # an update is of a device: it is reckoned with its chunks
-        return found
+        """What chunks take; an update is of a device: it is reckoned with its chunks. Schedules have them in common."""
+        key = (choice.data, choice.zero, choice.pipe, choice.microbatches > 1, tuple(cuts))
+        if key not in self._chunks:
+            once = [self.shared(part, choice) for part, _ in self.kinds]
+            ends = [once[kind].reduce_s + once[kind].update_s for kind in self._kind_of]
+            self._chunks[key] = [
+                replace(price, reduce=sum(ends[begin:end]) + self._waiting_s(choice, begin, end))
+                for price, (begin, end) in zip(chunk_prices(self.blocks(choice), cuts), cuts, strict=True)
+            ]
+        return self._chunks[key]
 
 
 def _compute_s(price: Price) -> float:

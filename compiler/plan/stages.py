@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import accumulate
 
 from ..schedule.forms import computing, parse_form
@@ -24,13 +25,27 @@ NEAR = 1e-7  # of the slowest stage: bisection ends there
 @dataclass(frozen=True)
 class Load:
     """Blocks in order. seconds: of a microbatch. static: bytes that last. kept: a microbatch's. momentary: beyond.
-    ending: bytes that are there from the block's backward on (gradients that are no sums)."""
+    ending: bytes that are there from the block's backward on (gradients that are no sums). updating: beyond, in the
+    update."""
 
     seconds: Sequence[float]
     static: Sequence[int]
     kept: Sequence[int]
     momentary: Sequence[int]
     ending: Sequence[int]
+    updating: int = 0
+
+    @cached_property
+    def sums(self) -> tuple[list[int], list[int], list[int]]:
+        """Of the blocks before each place: static, kept and ending bytes."""
+        static, kept, ending = (list(accumulate(column, initial=0)) for column in (self.static, self.kept, self.ending))
+        return static, kept, ending
+
+    @cached_property
+    def heights(self) -> list[int]:
+        """Of each block what its stage holds in its backward, but for what is the same in all blocks of the stage."""
+        _, kept, ending = self.sums
+        return [kept[at + 1] - ending[at + 1] + more for at, more in enumerate(self.momentary)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,44 +63,47 @@ class Stage:
 
 
 def stage_of(load: Load, begin: int, end: int) -> Stage:
-    """The blocks from one to before another."""
-    here, most, ending = 0, 0, sum(load.ending[begin:end])
-    late = ending
-    for kept, after, momentary in zip(
-        load.kept[begin:end], load.ending[begin:end], load.momentary[begin:end], strict=True
-    ):
-        here += kept
-        late -= after
-        most = max(most, here + late + momentary)
-    return Stage(sum(load.static[begin:end]), here, most, ending)
+    """The blocks from one to before another.
+
+    In the backward of block i, Σ kept[begin..i] + Σ ending[i+1..end-1] + momentary[i] bytes are there.
+    """
+    static, kept, ending = load.sums
+    most = max(0, ending[end] - kept[begin] + max(load.heights[begin:end], default=0))
+    return Stage(static[end] - static[begin], kept[end] - kept[begin], most, ending[end] - ending[begin])
 
 
 def cut(
-    load: Load, stages: int, flights: Sequence[int] | None = None, limit: int | None = None, updating: int = 0
-) -> tuple[int, ...] | None:
-    """The ends of the stages; None where no way fits into `limit` bytes a device."""
+    load: Load, stages: int, flights: Sequence[int] | None = None, limit: int | None = None,
+    evenly: tuple[int, ...] | None = None,
+) -> tuple[int, ...] | None:  # fmt: skip
+    """The ends of the stages; None where no way fits into `limit` bytes a device. evenly: the ends without a limit,
+    where they are known: what fits so is not searched for, and nothing is faster."""
     seconds = [0.0, *accumulate(load.seconds)]
     count = len(load.seconds)
     if count < stages:
         return None
+    (static, kept, ending), heights, updating = load.sums, load.heights, load.updating
+    ahead = [flying - 1 for flying in flights or ()] or [0] * stages
 
-    fitting: dict[tuple[int, int], int] = {}
-
-    def longest(stage: int, end: int) -> int:
-        """The first block of the longest stage that ends there and fits, whatever its seconds."""
+    def fits(stage: int, begin: int, end: int) -> bool:
+        """As `stage_of` and `Stage.peak` have it."""
         if limit is None:
-            return 0
-        key = (flights[stage] if flights is not None else 1, end)
-        if key not in fitting:
-            fitting[key] = _first(load, end, key[0], limit, updating)
-        return fitting[key]
+            return True
+        late, own = ending[end], kept[begin]
+        most = max(0, late - own + max(heights[begin:end])) + max(0, ahead[stage]) * (kept[end] - own)
+        return static[end] - static[begin] + max(most, late - ending[begin] + updating) <= limit
+
+    if evenly is not None and all(map(fits, range(stages), (0, *evenly[:-1]), evenly)):
+        return evenly
 
     def tried(bound: float) -> tuple[tuple[int, ...] | None, float]:
         """The ends; where there are none, the least bound that lets some stage take a block more."""
         ends, end, more = [count], count, float("inf")
         for stage in range(stages - 1, -1, -1):
             far = bisect_left(seconds, seconds[end] - bound)
-            begin = max(stage, far, longest(stage, end))
+            begin = max(stage, far)
+            if begin < end and not fits(stage, begin, end):  # what is shorter holds less
+                begin = bisect_left(range(end), True, begin + 1, end, key=partial(fits, stage, end=end))
             if begin >= end:
                 return None, more
             if begin == far > 0:
@@ -94,10 +112,11 @@ def cut(
             ends.append(end)
         return (tuple(ends[-2::-1]), bound) if end == 0 else (None, more)
 
-    low = max(seconds[-1] / stages, *load.seconds)
-    best = tried(low * (1 + NEAR))[0] or tried(seconds[-1] * (1 + NEAR))[0]
+    best = tried(seconds[-1] * (1 + NEAR))[0]
     if best is None:
         return None
+    low = max(seconds[-1] / stages, *load.seconds) if evenly is None else _slowest(seconds, evenly)
+    best = tried(low * (1 + NEAR))[0] or best
     high = _slowest(seconds, best)
     while high - low > NEAR * high:
         middle = (low + high) / 2
@@ -107,20 +126,6 @@ def cut(
         else:
             high = min(middle, _slowest(seconds, found))
     return tried(high * (1 + NEAR))[0] or best
-
-
-def _first(load: Load, end: int, flying: int, limit: int, updating: int) -> int:
-    """The first block of the longest stage that ends there and fits; `end` where not one does."""
-    static = kept = ending = 0
-    most = 0  # of kept + ending + momentary, counted from the stage's first block on
-    for begin in range(end - 1, -1, -1):
-        most = max(most + load.kept[begin], load.kept[begin] + ending + load.momentary[begin])
-        static += load.static[begin]
-        kept += load.kept[begin]
-        ending += load.ending[begin]
-        if static + max(most + max(0, flying - 1) * kept, ending + updating) > limit:
-            return begin + 1
-    return 0
 
 
 def _slowest(seconds: Sequence[float], ends: Sequence[int]) -> float:
