@@ -34,6 +34,7 @@ from .specs import open_spec, recipe_of
 EXAMPLE = "partita plan specs/recipes/bench_step.partita --recipe small --cluster h100"
 SCHEDULES = ("1f1b", "gpipe", "interleaved(2)", "zero_bubble", "zero_bubble_v")
 WORDS = {"schedule": SCHEDULES, "recompute": POLICIES, "offload": OFFLOADS}
+MOST = 1 << 20  # of any number that is chosen
 SLOW = 1.0005  # times the best: what costs less is not told as a cost
 
 
@@ -106,11 +107,16 @@ def _asked(sets: Sequence[tuple[str, str]]) -> tuple[dict[str, int | str], list[
                 hint = did_you_mean(value, WORDS[key]) or f"there are {', '.join(WORDS[key])}"
                 raise CommandFault(f"{key} = {value}: no such choice", hint)
             chosen[key] = value
-        elif not value.isdecimal():
-            raise CommandFault(f"`--set {key}={value}`: a whole number", f"--set {key}=1")
         else:
-            chosen[key] = int(value)
+            chosen[key] = _number(key, value)
     return chosen, others
+
+
+def _number(key: str, text: str) -> int:
+    least, most = (0, 3) if key == "zero" else (1, MOST)
+    if not (text.isdecimal() and len(text) <= len(str(MOST)) and least <= int(text) <= most):
+        raise CommandFault(f"`--set {key}={text}`: a whole number from {least} to {most}", f"--set {key}={least}")
+    return int(text)
 
 
 def _form(text: str) -> Form:

@@ -27,6 +27,8 @@ CLUSTER = """cluster small {
 }
 """
 
+NUMBERS = [("tensor", "x"), ("data", "0"), ("zero", "4"), ("pipe", "9" * 5000)]
+
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> str:
@@ -88,7 +90,7 @@ def test_figures_as_json(cluster: str, capsys: pytest.CaptureFixture[str]) -> No
     [
         (["--set", "plan.budget=0.001 MiB"], "no plan fits: a device holds"),
         (["--set", "plan.mesh=[data = 3]"], "cannot be cut so"),
-        (["--set", "tensor=x"], "a whole number"),
+        *((["--set", f"{key}={value}"], "a whole number from") for key, value in NUMBERS),
         (["--set", "recompute=some"], "no such choice"),
         (["--set", "offload=all"], "no such choice"),
         (["--set", "schedule=never"], "no schedule `never`"),
