@@ -84,7 +84,10 @@ def read_text(name: str) -> Source:
 def write_text(path: Path, text: str) -> None:
     """Writes beside and renames, so that the file is whole at every moment; keeps its permissions."""
     target = path.resolve()
-    handle, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        handle, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    except OSError as fault:
+        raise CommandFault(f"cannot write {path}: {fault.strerror}") from None
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
             file.write(text)

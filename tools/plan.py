@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         with uncollected():
             ready = planner(spec, recipe, (steps.fused, steps.unfused), cluster, kernels)
             found = search(ready)
-            others = [(word, search(ready, {word[0]: word[1]}, quiet=True)) for word in chosen.items()]
+            other = search(ready, chosen, quiet=True) if chosen else None
             why = {key: list(_each(ready, key, found.best[0])) for key in options.why}
     except NoPlan as fault:
         raise CommandFault(str(fault), fault.hint, exit_code=1) from None
@@ -82,8 +82,9 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps([plan_json(ready, one) for one in found.best], indent=1))
         return 0
     print(report(ready, found))
-    for (key, value), other in others:
-        print(f"\nwith {key} = {value}: {cost(other.best[0], found.best[0])}\n  {_row(ready, other.best[0])}")
+    if other is not None:
+        said = ", ".join(f"{key} = {value}" for key, value in chosen.items())
+        print(f"\nwith {said}: {cost(other.best[0], found.best[0])}\n  {_row(ready, other.best[0])}")
     for key, rows in why.items():
         print(f"\n{key}:")
         print("\n".join(f"  {value!s:15}{said}" for value, said in rows))

@@ -81,9 +81,12 @@ class Planner:
         """Why there is none."""
         groups = [g for inner in space.inners() for policy in space.policies() for g in space.groups(inner, policy)]
         if not groups:
-            said = ", ".join(f"{name} = {size}" for name, size in space.pins.axes.items()) or "what is pinned"
-            title = f"{said}: a batch of {space.batch} rows on {space.devices} devices cannot be cut so"
-            return NoPlan(title, "the batch divides into `data` × microbatches, the devices into the mesh")
+            title = f"{space.pins}: a batch of {space.batch} rows on {space.devices} devices cannot be cut so"
+            return NoPlan(title, "the batch divides into `data` × microbatches × rows, the devices into the mesh")
+        groups = [group for group in groups if any(space.choices(group))]
+        if not groups:
+            title = f"{space.pins}: there is no such schedule of {space.blocks} blocks and so many microbatches"
+            return NoPlan(title, "interleaved stages need a multiple of `pipe` microbatches, each chunk a block")
         fewest = [group for group in groups if group.unit.rows == groups[0].unit.rows]
         least = min(search.pricing(g.unit).least_bytes(c) for g in fewest for c in space.choices(g))
         gib = 1 << 30
@@ -104,6 +107,9 @@ def planner(spec: Spec, recipe: Recipe, steps: Steps, cluster: Cluster, kernels:
     rows = [n for n in divisors(recipe.batch) if pins.rows in (None, n)]
     layouts = Layouts(few, steps, cluster, rows, kernels)
     known = layouts.parts(Unit((), Space(1, recipe.batch, 1, 1, pins).policies()[0], rows[0]))
+    if pins.balance and sum(pins.balance) != len(known.parts):
+        title = f"balance = {list(pins.balance)} makes {sum(pins.balance)} blocks, the model has {len(known.parts)}"
+        raise NoPlan(title, "the blocks of each chunk of a pipeline; they are all blocks together")
     widest = cluster.devices if cluster.devices <= WIDE else 2 * cluster.levels[0].members
     limit = cluster.memory_bytes
     if recipe.plan is not None and recipe.plan.budget_bytes is not None:

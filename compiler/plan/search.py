@@ -99,12 +99,13 @@ class Search:
         heap = [_Entry(self.least_s, next(numbers), Family(inner, first)) for inner in self.space.inners()]
         best: list[Priced] = []
         sounded: set[Choice] = set()
-        priced = 0
-        while heap and (len(best) < BEST or heap[0].bound < best[0].seconds):
+        priced = told = 0
+        while heap and (told < BEST or heap[0].bound < best[0].seconds):
             entry = heapq.heappop(heap)
             item, plan = entry.item, None
             if isinstance(item, Choice) and entry.known:
                 plan = None if item in sounded else item
+                told += 1
             else:
                 proven = bool(best) and entry.bound >= best[0].seconds
                 below = list(self._below(entry, proven))
@@ -117,7 +118,7 @@ class Search:
                 priced += 1
                 found = self.pricing(plan.unit).price(plan, self.balance)
                 if found is not None:
-                    best = sorted([*best, found], key=lambda one: (one.seconds, one.peak_bytes))[:BEST]
+                    best = sorted([*best, found], key=_rank)[:BEST]
             if not isinstance(item, Choice) or plan is not None:
                 yield Progress(tuple(best), entry.bound, len(self.pricings), priced)
         yield Progress(tuple(best), best[0].seconds if best else 0.0, len(self.pricings), priced, True)
@@ -249,3 +250,8 @@ class Search:
         core = {n: self.pricing(self.space.unit(family.inner, first, n)).parts.core_s for n in self.space.rows()}
         groups = self.space.groups(family.inner, first)
         return min((self.group_bound_s(group, core[group.unit.rows]) for group in groups), default=float("inf"))
+
+
+def _rank(plan: Priced) -> tuple[float, int]:
+    """The fastest first, of plans that take as long the one that holds least."""
+    return plan.seconds, plan.peak_bytes

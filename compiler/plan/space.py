@@ -103,6 +103,12 @@ class Pins:
     balance: tuple[int, ...] = ()
     offload: bool | None = None
 
+    def __str__(self) -> str:
+        """As in a recipe."""
+        balance = list(self.balance) or None
+        own = {"microbatches": self.microbatches, "rows": self.rows, "schedule": self.schedule, "balance": balance}
+        return ", ".join(f"{name} = {value}" for name, value in {**self.axes, **own}.items() if value is not None)
+
 
 def pins_of(recipe: Recipe) -> Pins:
     """What a recipe's plan says already."""
@@ -241,12 +247,14 @@ class Space:
 
     def _schedules(self, pipe: int, microbatches: int) -> Iterator[str]:
         if pipe == 1:
-            yield "1f1b"
+            yield from ("1f1b",) if self.pins.schedule is None and len(self.pins.balance) <= 1 else ()
             return
         chunks = range(2, min(MOST_CHUNKS, self.blocks // pipe) + 1) if microbatches % pipe == 0 else ()
         names = [*PLAIN_FORMS, *(f"interleaved({count})" for count in chunks)]
         for name in names if self.pins.schedule is None else (self.pins.schedule,):
             form = parse_form(name)
+            if self.pins.balance and len(form.placement(pipe)) != len(self.pins.balance):
+                continue
             if form.name != TOKEN_SLICES and len(form.placement(pipe)) <= self.blocks:
                 yield name
 
