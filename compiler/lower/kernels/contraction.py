@@ -106,32 +106,56 @@ def sum_parts(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value
 
 
 def _base(e: Emitter, node: Node, values: Sequence[Value], parts: list[Part]) -> tuple[list[Part], fx.Node]:
-    """A tensor of the result's shape that may be added into, and the parts that are in it already. A product with its
-    bias is first even where another part could be written over: so the order of the sum, which in a low type decides
-    its rounding, is the same whatever else is kept."""
+    """A tensor of the result's shape that may be added into, and the parts that are in it already: a product with its
+    bias, else what has that shape, else a product. What dies decides in whose memory, never in which order: in a low
+    type the order decides how the sum rounds, and it must be the same whatever else is kept or made again."""
     out = node.outs[0]
     plain = [p for p in parts if p.kind == "plain" and isinstance(values[p.operands[0]], fx.Node)]
     whole = [p for p in plain if node.uses[p.operands[0]].dims == out.dims and _typed(e, node, values, p)]
-    broadcast = [p for p in plain if p not in whole]
     product = next((p for p in parts if p.kind == "dot"), None)
-    if product is None or not any(_is_bias(node, part, product) for part in broadcast):
-        for part in whole:
-            if e.dies(part.operands[0]):
-                return [part], e.tensor(values[part.operands[0]], out.dtype)
+    bias = next((p for p in plain if p not in whole and product and _is_bias(node, p, product)), None)
+    if product is not None and bias is not None:
+        roles, left, right = _matrices(e, node, values, product)
+        row = e.spread(e.tensor(values[bias.operands[0]], out.dtype), node.uses[bias.operands[0]].dims, roles.right)
+        row = e.reshape(e.expand(row, shape(roles.right)), [count(roles.right)])
+        return [bias, product], _shaped(e, roles, e.call(aten.addmm.default, row, left, right), out.dims)
+    if whole:
+        return _wholes(e, node, values, whole, product)
+    if product is not None:
+        roles, left, right = _matrices(e, node, values, product)
+        return [product], _shaped(e, roles, e.call(aten.mm.default, left, right), out.dims)
+    return [], e.full(out.dims, 0, out.dtype)
+
+
+def _wholes(
+    e: Emitter, node: Node, values: Sequence[Value], whole: Sequence[Part], product: Part | None
+) -> tuple[list[Part], fx.Node]:
+    """Two tensors of the result's shape over one that dies; a lone one that does not, with a product beside it."""
+    dying = next((part for part in whole[:2] if e.dies(part.operands[0])), None)
+    tensors = [e.tensor(values[part.operands[0]], node.outs[0].dtype) for part in whole[:2]]
+    if len(tensors) == 2:
+        if dying is whole[1]:
+            tensors.reverse()
+        return list(whole[:2]), e.call(aten.add.Tensor if dying is None else aten.add_.Tensor, *tensors)
+    if dying is not None:
+        return [dying], tensors[0]
     if product is None:
-        zeros = e.full(out.dims, 0, out.dtype)
-        return [], zeros
+        return [whole[0]], e.call(aten.clone.default, tensors[0])
+    return [whole[0], product], _plus_product(e, node, values, product, tensors[0], False)
+
+
+def _plus_product(
+    e: Emitter, node: Node, values: Sequence[Value], product: Part, total: fx.Node, owned: bool
+) -> fx.Node:
+    """total + product, rounded once; over `total` where it is owned and can be seen as a matrix."""
+    dims = cast(Dims, node.attrs["dims"])
     roles, left, right = _matrices(e, node, values, product)
-    for part in [*broadcast, *whole]:
-        use, value = node.uses[part.operands[0]], values[part.operands[0]]
-        if set(use.dims) <= set(roles.right) and isinstance(value, fx.Node):
-            row = e.spread(value, use.dims, roles.right)
-            row = e.reshape(e.expand(row, shape(roles.right)), [count(roles.right)])
-            return [part, product], _shaped(e, roles, e.call(aten.addmm.default, row, left, right), out.dims)
-        if part in whole and isinstance(value, fx.Node) and e.viewable(value, use.dims, [roles.left, roles.right]):
-            matrix = e.flatten(value, use.dims, [roles.left, roles.right])
-            return [part, product], _shaped(e, roles, e.call(aten.addmm.default, matrix, left, right), out.dims)
-    return [product], _shaped(e, roles, e.call(aten.mm.default, left, right), out.dims)
+    lies = e.viewable(total, dims, [roles.left, roles.right])
+    matrix = e.flatten(total, dims, [roles.left, roles.right])
+    if e.functional or (lies and not owned):
+        return _shaped(e, roles, e.call(aten.addmm.default, matrix, left, right), dims)
+    found = e.call(aten.addmm_.default, matrix, left, right)
+    return total if lies else _shaped(e, roles, found, dims)
 
 
 def _is_bias(node: Node, part: Part, product: Part) -> bool:
@@ -170,10 +194,9 @@ def _add_into(e: Emitter, node: Node, values: Sequence[Value], part: Part, total
     if part.kind == "rows":
         return _add_rows(e, node.uses[part.operands[0]], values[part.operands[0]], part.over, total, dims)
     roles, left, right = _matrices(e, node, values, part)
-    if not e.functional and e.viewable(total, dims, [roles.left, roles.right]):
-        e.call(aten.addmm_.default, e.flatten(total, dims, [roles.left, roles.right]), left, right)
-        return total
-    return e.call(add, total, _shaped(e, roles, e.call(aten.mm.default, left, right), dims))
+    if node.attrs["accumulates"] and not e.viewable(total, dims, [roles.left, roles.right]):
+        return e.call(add, total, _shaped(e, roles, e.call(aten.mm.default, left, right), dims))
+    return _plus_product(e, node, values, part, total, True)
 
 
 def _add_rows(e: Emitter, use: Use, value: Value, over: Dims, total: fx.Node, dims: Dims) -> fx.Node:

@@ -12,7 +12,7 @@ import torch
 from torch import fx
 
 from ...ir.types import DType, Node
-from ..emit import TORCH_DTYPES, Emitter, Rule, Value, aligned, meta, shape
+from ..emit import TORCH_DTYPES, Emitter, Rule, Value, aligned, count, meta, shape
 
 aten = torch.ops.aten
 
@@ -20,17 +20,19 @@ MANY_SCALARS = 4  # from here on, scalars are summed as one tensor, not one call
 
 
 def _target(e: Emitter, node: Node, values: Sequence[Value]) -> int | None:
-    """An operand that the result may be written over: it dies, and has the result's shape and type."""
-    out = node.outs[0]
-    for index, value in enumerate(values):
-        if (
-            isinstance(value, fx.Node)
-            and node.uses[index].dims == out.dims
-            and meta(value).dtype == TORCH_DTYPES[out.dtype]
-            and e.dies(index)
-        ):
-            return index
-    return None
+    """An operand that the result may be written over."""
+    return next((index for index in range(len(values)) if _writable(e, node, values, index)), None)
+
+
+def _writable(e: Emitter, node: Node, values: Sequence[Value], index: int) -> bool:
+    """Whether the result may be written over an operand: it dies, and has the result's shape and type."""
+    out, value = node.outs[0], values[index]
+    return (
+        isinstance(value, fx.Node)
+        and node.uses[index].dims == out.dims
+        and meta(value).dtype == TORCH_DTYPES[out.dtype]
+        and e.dies(index)
+    )
 
 
 def unary(name: str) -> Rule:
@@ -45,24 +47,22 @@ def unary(name: str) -> Rule:
 
 
 def add(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
-    """The sum of n operands, gathered in the first that may be overwritten."""
+    """The sum of n operands, in an order that does not ask which of them die: in a low type the order decides how the
+    sum rounds. The widest first, so that it has its full shape as soon as may be; over one of the first two where one
+    dies."""
     out = node.outs[0]
     if not out.dims and len(values) >= MANY_SCALARS:
         scalars = [e.tensor(value, out.dtype) for value in values]
         return [e.call(aten.sum.default, e.call(aten.stack.default, scalars))]
     views = aligned(e, node.uses, values, out.dims)
-    first = _target(e, node, values)
-    if first is not None:
-        total = _node(views.pop(first))
-        for view in views:
-            total = e.call(aten.add_.Tensor, total, view)
-        return [total]
-    # The widest tensors first, so that the running sum has its full shape as soon as may be.
-    views.sort(key=lambda v: -meta(v).numel() if isinstance(v, fx.Node) else 1)
-    total = e.call(aten.add.Tensor, e.tensor(views[0], out.dtype), views[1])
-    for view in views[2:]:
+    order = sorted(range(len(views)), key=lambda i: -count(node.uses[i].dims) if isinstance(views[i], fx.Node) else 1)
+    over = next((i for i in order[:2] if _writable(e, node, values, i)), order[0])
+    first, second, *rest = order if over == order[0] else [over, order[0], *order[2:]]
+    fits = _writable(e, node, values, first)
+    total = e.call(aten.add_.Tensor if fits else aten.add.Tensor, e.tensor(views[first], out.dtype), views[second])
+    for i in rest:
         fits = not e.functional and list(meta(total).shape) == shape(out.dims)
-        total = e.call(aten.add_.Tensor if fits else aten.add.Tensor, total, view)
+        total = e.call(aten.add_.Tensor if fits else aten.add.Tensor, total, views[i])
     return [total]
 
 
@@ -186,11 +186,6 @@ def _literal(value: bool | int | float, dtype: DType) -> bool | int | float:
 def stop(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
     """The value itself; where autograd follows, detached."""
     return [e.call(aten.detach.default, values[0]) if e.functional and isinstance(values[0], fx.Node) else values[0]]
-
-
-def _node(value: Value) -> fx.Node:
-    assert isinstance(value, fx.Node), "a number where a tensor was promised"
-    return value
 
 
 RULES: dict[str, Rule] = {
