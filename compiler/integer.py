@@ -3,8 +3,8 @@
     minimise c·x  subject to  low ≤ A x ≤ high,  least ≤ x ≤ most,  x[i] whole for some i
 
 In: the program row by row. Out: the best x, its cost, and a bound that nothing is below. The linear relaxation keeps
-its basis between calls, so that a second question about one program costs few steps. One thread: the same program gives
-the same answer.
+its basis between calls, so that a second question about one program costs few steps. One thread, and a search that is
+ended by its work and by no clock: the same program gives the same answer, on a slow machine and on a busy one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Row = tuple[Sequence[int], Sequence[float], float, float]  # columns, their coefficients, least, most
 INFINITE = float("inf")
-_PATIENCE_S = 20.0  # with a relaxation that begins from the last basis; it takes a fraction of a second, or never ends
+_PATIENCE = 50_000  # steps of the simplex on a relaxation that begins from the last basis; some never end
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Integer:
             self._relaxed = _solver()
             # The programs of layouts: half the time of a presolved run, which cannot begin from the last basis.
             self._relaxed.setOptionValue("presolve", "off")
-            self._relaxed.setOptionValue("time_limit", _PATIENCE_S)
+            self._relaxed.setOptionValue("simplex_iteration_limit", _PATIENCE)
             self._relaxed.passModel(self._model(least, False))
         else:
             count = len(self.costs)
@@ -63,19 +63,26 @@ class Integer:
 
     def best(
         self, least: NDArray[Any], *, start: Answer | None = None, presolve: bool = True, gap: float = 1e-7,
-        limit_s: float = INFINITE,
+        work: float = INFINITE,
     ) -> Answer:  # fmt: skip
-        """The best x, looked for from `start` on, until it is within `gap` of the bound or the time is up."""
+        """The best x, looked for from `start` on, until it is within `gap` of the bound or the work is done: at each of
+        its rounds the solver has done as much as the rows have coefficients. A quiet core does a million a second, or
+        some millions."""
         highs = _solver()
         highs.setOptionValue("presolve", "on" if presolve else "off")
         highs.setOptionValue("mip_rel_gap", gap)
-        highs.setOptionValue("time_limit", limit_s)
         highs.passModel(self._model(least, True))
+        if work < INFINITE:
+            highs.cbMipInterrupt += _Rounds(int(work / max(1, self._coefficients)))
         if start is not None and start.x is not None:
             highs.setSolution(len(self.costs), _indices(range(len(self.costs))), start.x)
         return self._run(highs)
 
     # ---- to HiGHS and back
+
+    @property
+    def _coefficients(self) -> int:
+        return sum(len(row[0]) for row in self.rows)
 
     @property
     def _scale(self) -> float:
@@ -121,6 +128,19 @@ class Integer:
         value = info.objective_function_value
         bound = info.mip_dual_bound if info.mip_node_count >= 0 else value
         return Answer(np.asarray(highs.getSolution().col_value), value * self._scale, bound * self._scale, proven)
+
+
+@dataclass
+class _Rounds:
+    """Called back at every round of a search, which it ends after some."""
+
+    most: int
+    done: int = 0
+
+    def __call__(self, event: Any) -> None:
+        self.done += 1
+        if self.done > self.most:
+            event.interrupt()
 
 
 def _solver() -> Any:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _WHOLE = 1e-6  # how near to 0 or 1 a solution is whole
 _GOOD = 1e-3  # a choice that near to the bound is taken
-_TIME_LIMIT_S = 20.0
+_WORK = 20e6  # of one search, see `Integer.best`
 Needs = list[tuple[int, Layout]]  # the variables of a reader, and the layout that each wants
 # That, the bytes that the other axes leave of the value, and which axes further out cut it.
 Source = tuple[Ons, int, Axes]
@@ -332,9 +332,9 @@ class Program:
             raise Infeasible
         best, bound = relaxed, relaxed.value
         if not self._is_whole(relaxed.x):
-            best = self.integer.best(self._decided(relaxed.x), gap=_GOOD / 2, limit_s=_TIME_LIMIT_S)
+            best = self.integer.best(self._decided(relaxed.x), gap=_GOOD / 2, work=_WORK)
             if best.x is None or best.value > bound * (1 + _GOOD):
-                best = self.integer.best(low, start=best, presolve=False, gap=_GOOD / 2, limit_s=_TIME_LIMIT_S)
+                best = self.integer.best(low, start=best, presolve=False, gap=_GOOD / 2, work=_WORK)
                 bound = max(bound, best.bound)
         if best.x is None:
             raise Infeasible

@@ -22,7 +22,7 @@ from typing import Any
 from ..integer import INFINITE, Answer, Integer, Row
 from .block import Block
 
-_TIME_LIMIT_S = 20.0
+_WORK = 20e6  # of one search, see `Integer.best`
 _TIE = 1e-4  # what all memory weighs beside all time: of equally fast choices, the smaller
 
 
@@ -41,13 +41,13 @@ class Choice:
 
 
 def cheapest(block: Block, bound_bytes: float) -> Choice | None:
-    """The choice that takes least time; None where none fits, or none was found in time. Of equally fast ones, the
-    smallest."""
+    """The choice that takes least time; None where none fits, or none was found in so much work. Of equally fast ones,
+    the smallest."""
     return _Program(block).solve(bound_bytes)
 
 
 def least_bytes(block: Block) -> int:
-    """The least that the block can do with, or that was found in time."""
+    """The least that the block can do with, or that was found in so much work."""
     found = _Program(block).solve(None)
     assert found is not None, "keeping all is a choice"
     return found.bytes
@@ -147,14 +147,15 @@ class _Program:
         most[self.peak] = INFINITE
         program = Integer(costs.tolist(), rows, (0, self.first_c), most)
         start = self._start(sizes, bound_bytes)
-        found = program.best(np.zeros(self.peak + 1), start=start, gap=_TIE, limit_s=_TIME_LIMIT_S)
+        found = program.best(np.zeros(self.peak + 1), start=start, gap=_TIE, work=_WORK)
         if found.x is None:
             return None
         gap = max(0.0, 1 - found.bound / found.value) if found.value > 0 and not found.proven else 0.0
-        return self._choice(found.x, gap)
+        # What weighs next to nothing, an unfinished search may leave larger than the choice asks for.
+        return self._choice(self._keeping({v for v in range(len(block.values)) if found.x[v] > 0.5}), gap)
 
     def _start(self, sizes: Any, bound_bytes: float | None) -> Answer | None:
-        """A choice that is always there, so that one is known however soon the time is up: of keeping all and keeping
+        """A choice that is always there, so that one is known however soon the work is done: of keeping all and keeping
         no more than must be kept, the faster that fits; without a bound, the smaller."""
         must = {v for v, made in enumerate(self.block.values) if made.outside}
         must |= {v for read in self.block.before for v in read}

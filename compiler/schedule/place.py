@@ -22,7 +22,7 @@ from operator import le
 from ..integer import Integer
 from .actions import Kind, Schedule
 
-SOLVER_S = 5.0
+WORK = 5e6  # of one search, see `Integer.best`
 _ENDS = frozenset({Kind.BACKWARD, Kind.WEIGHT})  # of what a microbatch keeps
 FIRST = 2  # columns of the integer program before y
 
@@ -254,7 +254,7 @@ def _by_solver(chain: _Chain, fill: float) -> tuple[list[int] | None, bool]:
     cost = np.zeros(width)
     cost[:FIRST] = 1, fill
     bounded = [([*row], [*row.values()], -np.inf, bound) for row, bound in rows]
-    found = Integer(list(cost), bounded, (FIRST, width), high).best(low, limit_s=SOLVER_S)
+    found = Integer(list(cost), bounded, (FIRST, width), high).best(low, work=WORK)
     ways: list[list[int]] = []
     if found.x is not None:
         chosen = np.round(found.x[FIRST:]).reshape(chunks, count)

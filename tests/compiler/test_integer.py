@@ -62,3 +62,19 @@ def test_what_is_begun_from_is_no_worse() -> None:
     start = program.best(np.asarray([0.0, 0.0, 1.0]))
     assert start.value == pytest.approx(4.0)
     assert program.best(np.zeros(3), start=start).value == pytest.approx(3.0)
+
+
+def test_a_search_is_ended_by_its_work_and_gives_the_same_again() -> None:
+    """A market split (Cornuéjols and Dawande 1998), which no search of this length proves."""
+    numbers = np.random.default_rng(1).integers(1, 100, (4, 30))
+    rows: list[Row] = []
+    for at, row in enumerate(numbers):
+        slack = [30 + at, 34 + at]
+        half = float(row.sum() // 2)
+        rows.append(([*range(30), *slack], [*row.astype(float).tolist(), 1.0, -1.0], half, half))
+    most = np.concatenate([np.ones(30), np.full(8, INFINITE)])
+    program = Integer([0.0] * 30 + [1.0] * 8, rows, (0, 30), most)
+    first, second, longer = (program.best(np.zeros(38), work=work) for work in (1e4, 1e4, 4e4))
+    assert not first.proven and first.x is not None and longer.x is not None
+    assert np.array_equal(first.x, np.asarray(second.x)) and first.bound == second.bound
+    assert longer.value <= first.value and longer.bound >= first.bound

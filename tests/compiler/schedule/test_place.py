@@ -90,9 +90,9 @@ def test_too_few_blocks_and_wrong_balances_are_refused(placement: tuple[int, ...
             by_hand(chain, placement, balance)
 
 
-def test_a_solver_without_time_is_told_and_made_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_solver_that_may_not_search_is_told_and_made_good(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even chunks where they fit; what does not fit is never given."""
-    monkeypatch.setattr("partita.compiler.schedule.place.SOLVER_S", 0.0)
+    monkeypatch.setattr("partita.compiler.schedule.place.WORK", 0.0)
     chain = [Block("layer", 1, 1, 1, static_bytes=3, kept_bytes=1)] * 24
     found = place(chain, looped(4, 2), [18 + 6] * 4)
     assert [end - begin for begin, end in found.cuts] == [3] * 8
