@@ -18,7 +18,7 @@ from ..compiler.base.collector import uncollected
 from ..compiler.base.diagnostic import did_you_mean
 from ..compiler.devices import recipe_cluster
 from ..compiler.kernels import TimedKernels
-from ..compiler.plan.plan import CHOSEN, OFFLOADS, NoPlan, Planner, planner
+from ..compiler.plan.plan import CHOSEN, HOSTED, NoPlan, Planner, planner
 from ..compiler.plan.price import Priced
 from ..compiler.plan.record import record, words
 from ..compiler.plan.search import Progress
@@ -33,8 +33,8 @@ from .specs import open_spec, recipe_of
 
 EXAMPLE = "partita plan specs/recipes/bench_step.partita --recipe small --cluster h100"
 SCHEDULES = ("1f1b", "gpipe", "interleaved(2)", "zero_bubble", "zero_bubble_v")
-WORDS = {"schedule": SCHEDULES, "recompute": POLICIES, "offload": OFFLOADS}
 MOST = 1 << 20  # of any number that is chosen
+WORDS = {"schedule": SCHEDULES, "recompute": POLICIES, "offload": tuple(HOSTED)}
 SLOW = 1.0005  # times the best: what costs less is not told as a cost
 
 
@@ -234,7 +234,7 @@ def plan_json(ready: Planner, one: Priced) -> dict[str, object]:
         "balance": one.balance,
         "zero": choice.zero,
         "recompute": choice.unit.recompute,
-        "offload": OFFLOADS[choice.offload],
+        "offload": choice.offload,
         "seconds": one.seconds,
         "mfu": ready.mfu(one),
         "stage_bytes": one.stage_bytes,

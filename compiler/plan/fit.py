@@ -15,7 +15,7 @@ from ..cost.cluster import Cluster
 from .host import host_bytes
 from .layouts import Layouts
 from .price import Pricing
-from .space import NAMED, Choice, Policy, Unit, divisors
+from .space import NAMED, OPTIMIZER, Choice, Policy, Unit, divisors
 
 NO_LIMIT = 1 << 62
 MOST_ROWS = 1 << 20
@@ -58,7 +58,9 @@ class Fitter:
         """What a step takes with these measures. Raises SpecError."""
         unit = Unit((), measures.recompute, measures.rows)
         parts = self.layouts[measures.precision].parts(unit)
-        choice = Choice(unit, self.data, 1, measures.microbatches, measures.zero, offload=measures.offload)
+        choice = Choice(
+            unit, self.data, 1, measures.microbatches, measures.zero, offload=(OPTIMIZER,) if measures.offload else ()
+        )
         key = (measures.precision, unit)
         if key not in self._pricings:
             self._pricings[key] = Pricing(parts, self.cluster, NO_LIMIT)

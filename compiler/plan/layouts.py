@@ -28,6 +28,7 @@ from ..partition.solve import Program
 from ..partition.strategies import Option, Strategy, options
 from ..passes.localize import localize
 from ..schedule.blocks import AGAIN, Chain
+from .aloft import Moved, moved_of, whole_moved
 from .ladder import Ladder, Slope, ladder, slopes
 from .parts import Parts, Rough, Timed, Weights, rough, seconds_of
 from .space import FEW, Dims, Unit
@@ -66,6 +67,7 @@ class Layouts:
     _parts: dict[Unit, Parts] = field(default_factory=dict[Unit, Parts])
     _slopes: dict[Unit, list[Slope]] = field(default_factory=dict[Unit, list[Slope]])
     _asked: dict[int, Asked] = field(default_factory=dict[int, "Asked"])  # by the identity of a graph that is kept
+    _moved: dict[Unit, Mapping[str, Moved]] = field(default_factory=dict[Unit, Mapping[str, Moved]])
     _least: dict[Unit, float] = field(default_factory=dict[Unit, float])
     _prices: dict[Mesh, Prices] = field(default_factory=dict[Mesh, Prices])
 
@@ -130,6 +132,14 @@ class Layouts:
             self._slopes[base] = slopes(local, lambda node: seconds_of(node, prices, timed), self.thin.whole)
         found = [one.times(unit.rows / base.rows) for one in self._slopes[base]]
         return ladder(self.parts(unit), self.thin.whole([part.name for part in self._rough(base).parts]), found)
+
+    def moved(self, unit: Unit) -> list[int]:
+        """Of each part of the model the bytes that lie on the host, where activations do."""
+        base = unit if self.each else replace(unit, rows=self.rows[0])
+        if base not in self._moved:
+            self._moved[base] = moved_of(self._local(base)[0], self.cluster)
+        names = self.thin.whole([part.name for part in self._rough(base).parts])
+        return whole_moved(self.thin, names, self._moved[base], unit.rows / base.rows)
 
     def _local(self, unit: Unit) -> tuple[Graph, Prices, Timed | None]:
         """One device's graph, with what its nodes and its messages take."""

@@ -15,7 +15,7 @@ from ..elaborate.recipe import Plan, Recipe
 from .layouts import Kernels, Layouts, Steps
 from .price import Priced
 from .search import Pricer, Progress, Search
-from .space import CONTEXT, POLICIES, Pins, Space, Unit, divisors, pins_of
+from .space import CONTEXT, OFFLOADS, POLICIES, Pins, Space, Unit, divisors, pins_of
 from .stages import Flights
 from .thin import thin
 from .zero import Known, Shared
@@ -23,7 +23,9 @@ from .zero import Known, Shared
 WIDE = 64  # devices, from which on a tensor's axis reaches over at most two members of the second level
 AXES = ("data", "pipe", "tensor", "context", "expert")
 CHOSEN = (*AXES, "microbatches", "rows", "zero", "schedule", "recompute", "offload")  # what can be asked for
-OFFLOADS = ("none", "optimizer")
+HOSTED = {
+    "none" if not kinds else kinds[0] if len(kinds) == 1 else f"[{', '.join(kinds)}]": kinds for kinds in OFFLOADS
+}
 
 
 class NoPlan(ValueError):
@@ -68,7 +70,7 @@ class Planner:
         """Where to look, one after the other until there is a plan. Many devices share an optimizer's state by ZeRO: it
         goes to their hosts where nothing fits else, and so far are budgets left to small clusters, for time's sake."""
         if space.devices > WIDE:
-            offload = False if space.pins.offload is None else space.pins.offload
+            offload = () if space.pins.offload is None else space.pins.offload
             yield replace(space, budgets=False, pins=replace(space.pins, offload=offload))
         yield space
 
@@ -129,12 +131,10 @@ def _check_pins(recipe: Recipe) -> None:
     plan = recipe.plan or Plan()
     if plan.recompute.kind == "paths":
         raise NoPlan("plans that compute patterns again are not priced yet", f"recompute: {', '.join(POLICIES)}")
-    if "activations" in plan.offload:
-        raise NoPlan("plans with activations on the host are not priced yet", "offload = optimizer, recompute = full")
 
 
 def pinned(pins: Pins, more: Mapping[str, int | str]) -> Pins:
-    """The pins with others. Keys are those of `CHOSEN`, `offload` one of `OFFLOADS`."""
+    """The pins with others. Keys are those of `CHOSEN`, `offload` one of `HOSTED`."""
     held = {name: value for name, value in more.items() if isinstance(value, int)}
     said = {name: value for name, value in more.items() if isinstance(value, str)}
     return replace(
@@ -145,5 +145,5 @@ def pinned(pins: Pins, more: Mapping[str, int | str]) -> Pins:
         zero=held.get("zero", pins.zero),
         schedule=said.get("schedule", pins.schedule),
         recompute=said.get("recompute", pins.recompute),
-        offload=said["offload"] == OFFLOADS[1] if "offload" in said else pins.offload,
+        offload=HOSTED[said["offload"]] if "offload" in said else pins.offload,
     )

@@ -10,7 +10,7 @@ longer as more of them work at once (`schedule/shared.py`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -23,9 +23,10 @@ from ..schedule.forms import FormFault, build, computing, parse_form
 from ..schedule.place import Block, PlaceFault, by_hand
 from ..schedule.shared import shared_seconds
 from ..schedule.simulate import Price, by_chunk, makespan
+from .aloft import aloft
 from .host import Hosting, offloaded, waiting_s
 from .parts import Part, Parts
-from .space import Choice
+from .space import ACTIVATIONS, OPTIMIZER, Choice
 from .stages import Flights, Load, Stage, cut, flights, stage_of
 from .zero import Known, Shared, shared
 
@@ -67,20 +68,38 @@ class Pricing:
     _chunks: dict[object, list[Price]] = field(default_factory=dict[object, list[Price]])
     _placed: dict[object, tuple[int, ...] | None] = field(default_factory=dict[object, "tuple[int, ...] | None"])
     _hosted: dict[Hosting, Pricing] = field(default_factory=dict["Hosting", "Pricing"])
+    moved: Callable[[], Sequence[int]] | None = None  # of each part the bytes that activations on the host are
+    _aloft: bool = False  # whether they are there
     _whole: Parts | None = None  # of what lies on the host by now, the parts with all of it on the device
     _host: Hosting | None = None
 
     def _on_host(self, choice: Choice) -> Pricing:
-        """The pricing of a choice whose optimizer lies on the host; this one, where it lies on the device."""
-        if not choice.offload or self._host is not None:
+        """The pricing of a choice with something on the host; this one, where all of it lies as here."""
+        if ACTIVATIONS in choice.offload and not self._aloft:
+            return self._lifted._on_host(choice)
+        if OPTIMIZER not in choice.offload or self._host is not None:
             return self
         host = Hosting(self.cluster.host, choice.data * choice.pipe * choice.microbatches == 1)
         if host not in self._hosted:
             there = offloaded(self.parts, host)
             self._hosted[host] = Pricing(
-                there, self.cluster, self.limit, self.flown, self.known, _whole=self.parts, _host=host
+                there,
+                self.cluster,
+                self.limit,
+                self.flown,
+                self.known,
+                _aloft=self._aloft,
+                _whole=self.parts,
+                _host=host,
             )
         return self._hosted[host]
+
+    @cached_property
+    def _lifted(self) -> Pricing:
+        """The pricing of what keeps its activations on the host."""
+        assert self.moved is not None, "whoever asks for it says what goes"
+        there = aloft(self.parts, self.moved(), self.cluster.host.link_bytes_per_s)
+        return Pricing(there, self.cluster, self.limit, self.flown, self.known, _aloft=True)
 
     def _waiting_s(self, choice: Choice, begin: int, end: int) -> float:
         """Seconds that some blocks' copies from and to the host take beside what hides them."""

@@ -48,7 +48,7 @@ def keys(priced: Priced, recipe: Recipe) -> Iterator[tuple[str, str]]:
     if choice.unit.recompute != "cheap":
         yield "recompute", _recompute(priced)
     if choice.offload:
-        yield "offload", "optimizer"
+        yield "offload", choice.offload[0] if len(choice.offload) == 1 else _listed(choice.offload)
     if plan is not None and plan.budget_bytes is not None:
         yield "budget", _mib(plan.budget_bytes)
 
@@ -66,7 +66,7 @@ def words(priced: Priced) -> str:
     if choice.unit.recompute != "cheap":
         parts.append(f"recompute {_recompute(priced)}")
     if choice.offload:
-        parts.append("optimizer on the host")
+        parts.append(f"{' and '.join(choice.offload)} on the host")
     return "; ".join(parts)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
@@ -19,7 +19,7 @@ from itertools import count
 from .budgeted import Budgeted
 from .layouts import Layouts
 from .price import Priced, Pricing
-from .space import BUDGET, Axes, Choice, Group, Policy, Space, Unit
+from .space import ACTIVATIONS, BUDGET, Axes, Choice, Group, Policy, Space, Unit
 from .stages import Flights
 from .zero import Known, Shared
 
@@ -85,7 +85,8 @@ class Search:
         return self.pricings[unit]
 
     def _plain(self, unit: Unit) -> Pricing:
-        return Pricing(self.layouts.parts(unit), self.layouts.cluster, self.limit, self.flown, self.known)
+        moved = partial(self.layouts.moved, unit)
+        return Pricing(self.layouts.parts(unit), self.layouts.cluster, self.limit, self.flown, self.known, moved=moved)
 
     def _budget(self, unit: Unit) -> Budgeted:
         plain = self.pricing(unit.laid)
@@ -141,9 +142,13 @@ class Search:
                     heapq.heappush(heap, _Entry(bound, next(numbers), one, True))
             elif isinstance(one, Group) and (one.unit in self.pricings or not self.layouts.each or best_s == math.inf):
                 pricing = self.pricing(one.unit)
-                for choice in filter(pricing.may_fit, self.space.choices(one)):
+                for choice in filter(pricing.may_fit, self._plainer(self.space.choices(one))):
                     heapq.heappush(heap, _Entry(max(entry.bound, pricing.bound_s(choice)), next(numbers), choice))
         return None
+
+    def _plainer(self, choices: Iterable[Choice]) -> Iterator[Choice]:
+        """Without those whose activations lie on the host, where that is not asked for."""
+        return (choice for choice in choices if ACTIVATIONS not in choice.offload or not self._follows(choice))
 
     def _below(self, entry: _Entry, proven: bool) -> Iterator[tuple[float, Family | Group | Choice, bool]]:
         """What takes an entry's place, each with its bound, and whether it is known. Once the best is proven no layout
@@ -160,33 +165,32 @@ class Search:
                 if pricing.may_fit(choice) and not self._follows(choice):
                     yield pricing.bound_s(choice), choice, False
                 elif not self._follows(choice):
-                    yield from self._hosted(choice)
-                    yield from self._budgeted(choice)
+                    yield from self._smaller(choice, False)
         else:
             bound = self.pricing(item.unit).placed_bound_s(item)
             if bound is not None:
                 yield bound, item, True
             if bound is None or item.pipe > 1:  # where it fits, a single stage is no faster with less memory
-                yield from self._hosted(item)
-            if bound is None:
-                yield from self._budgeted(item)
+                yield from self._smaller(item, bound is not None)
 
     def _follows(self, choice: Choice) -> bool:
-        """Whether a plan comes up with the one that differs from it in having its optimizer on the device: that one
-        takes no longer, and its bound stands for both."""
-        return choice.offload and self.space.pins.offload is None and choice.unit.recompute != BUDGET
+        """Whether a plan comes up with the one that differs from it in having more on the device: that one takes no
+        longer, and its bound stands for both. Within a budget what lies elsewhere saves computing again."""
+        return bool(choice.offload) and self.space.pins.offload is None and choice.unit.recompute != BUDGET
 
-    def _hosted(self, choice: Choice) -> Iterator[tuple[float, Choice, bool]]:
-        """The same plan with its optimizer on the host, where that is a choice."""
-        twin, pricing = replace(choice, offload=True), self.pricing(choice.unit)
-        if self._follows(twin) and not choice.offload and pricing.may_fit(twin):
-            yield pricing.bound_s(twin), twin, False
-        elif self._follows(twin) and not choice.offload:
-            yield from self._budgeted(twin)
-
-    def _budgeted(self, choice: Choice) -> Iterator[tuple[float, Choice, bool]]:
-        """The one within a budget, of a plan that keeps everything and does not fit: where it fits they are one."""
-        if BUDGET in self.space.policies()[1:] and self._keeps(choice.unit):
+    def _smaller(self, choice: Choice, fits: bool) -> Iterator[tuple[float, Choice, bool]]:
+        """The plans that follow one: more on the host, and where it keeps everything and does not fit, the one within
+        a budget. If it fits, that is the same."""
+        for kinds in self.space.offloads(choice):
+            twin = replace(choice, offload=kinds)
+            if kinds and kinds[:-1] == choice.offload and self._follows(twin):
+                pricing = self.pricing(twin.unit)
+                if pricing.may_fit(twin):
+                    yield pricing.bound_s(twin), twin, False
+                else:
+                    yield from self._smaller(twin, False)
+        alike = ACTIVATIONS not in choice.offload and self._keeps(choice.unit)
+        if not fits and alike and BUDGET in self.space.policies()[1:]:
             twin = replace(choice, unit=replace(choice.unit, recompute=BUDGET))
             yield self.pricing(twin.unit).bound_s(twin), twin, False
 

@@ -28,6 +28,9 @@ FEW = 4  # numbers of rows: where there are no more, each has a graph and a layo
 MOST_CHUNKS = 4  # of a device, where nobody says how many
 MOST_IN_A_STAGE = 1 << 12  # devices of a pipeline
 
+OPTIMIZER, ACTIVATIONS = "optimizer", "activations"
+OFFLOADS: tuple[tuple[str, ...], ...] = ((), (OPTIMIZER,), (ACTIVATIONS,), (OPTIMIZER, ACTIVATIONS))
+
 Axes = tuple[tuple[str, int], ...]
 Cuts = tuple[tuple[str, str], ...]  # (dim, the axis that is there to cut it)
 
@@ -67,7 +70,7 @@ class Group:
 @dataclass(frozen=True, slots=True)
 class Choice:
     """One plan. zero: the stage, 0 without an axis `data`. schedule: of the pipeline, where there is one.
-    offload: whether the optimizer lies on the host."""
+    offload: what lies on the host, one of `OFFLOADS`."""
 
     unit: Unit
     data: int
@@ -75,7 +78,7 @@ class Choice:
     microbatches: int
     zero: int = 0
     schedule: str = "1f1b"
-    offload: bool = False
+    offload: tuple[str, ...] = ()
 
     @property
     def mesh(self) -> Mesh:
@@ -101,7 +104,7 @@ class Pins:
     schedule: str | None = None
     recompute: Policy | None = None
     balance: tuple[int, ...] = ()
-    offload: bool | None = None
+    offload: tuple[str, ...] | None = None
 
     def __str__(self) -> str:
         """As in a recipe."""
@@ -125,7 +128,7 @@ def pins_of(recipe: Recipe) -> Pins:
         plan.schedule if plan.schedule != Plan().schedule else None,
         kind if kind in POLICIES and kind != "cheap" else None,
         plan.balance,
-        True if "optimizer" in plan.offload else None,
+        next((kinds for kinds in OFFLOADS if set(kinds) == set(plan.offload)), None) if plan.offload else None,
     )
 
 
@@ -227,8 +230,14 @@ class Space:
         """The plans of a group."""
         for zero in self.zeros(group.data):
             for schedule in self._schedules(group.pipe, group.microbatches):
-                for offload in (False, True) if self.pins.offload is None else (self.pins.offload,):
+                for offload in self.offloads(group):
                     yield Choice(group.unit, group.data, group.pipe, group.microbatches, zero, schedule, offload)
+
+    def offloads(self, group: Group | Choice) -> Iterator[tuple[str, ...]]:
+        """What may lie on the host. Activations of a pipeline do not, nor do they beside a budget."""
+        for kinds in OFFLOADS if self.pins.offload is None else (self.pins.offload,):
+            if ACTIVATIONS not in kinds or (group.pipe == 1 and group.unit.recompute != BUDGET):
+                yield kinds
 
     def zeros(self, data: int) -> tuple[int, ...]:
         """The stages of ZeRO."""

@@ -99,7 +99,6 @@ def test_figures_as_json(cluster: str, capsys: pytest.CaptureFixture[str]) -> No
         (["--set", "offload=all"], "no such choice"),
         (["--set", "schedule=never"], "no schedule `never`"),
         (["--set", 'plan.recompute=["*"]'], "are not priced yet"),
-        (["--set", "plan.offload=activations"], "are not priced yet"),
     ],
 )
 def test_what_cannot_be_is_refused(

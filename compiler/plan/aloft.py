@@ -1,0 +1,95 @@
+"""What activations on the host make of a model's parts: bytes kept no more, seconds of copies that nothing hides.
+
+In: one device's graph of a thin step, the device's host; the whole model's parts. Out: of each part the bytes that its
+backward reads and that lie on the host until then (`passes/offload_activations.py` says which: what is moved in less
+time than it is made again), and the parts as a device has them. What a block's backward reads comes up while the block
+after it runs backward, so two blocks' bytes are there for a moment; a block takes no less than its copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..cost.cluster import Cluster
+from ..cost.roofline import node_time
+from ..ir.graph import Graph
+from ..ops.shapes import elements
+from ..passes.offload_activations import cheaper_to_move
+from ..schedule.blocks import Chain, Value
+from .parts import Part, Parts
+from .thin import Thin
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Bytes that a part's backward reads from the host. own: made in it. other: made in a block before it."""
+
+    own: int = 0
+    other: int = 0
+
+
+def moved_of(local: Graph, cluster: Cluster) -> dict[str, Moved]:
+    """For each part of a thin step what would go."""
+    values = cheaper_to_move(
+        local, lambda node: node_time(node, cluster.machine).seconds, cluster.host.link_bytes_per_s
+    )
+    chain, found = Chain(local), dict[str, Moved]()
+
+    def size(value: Value) -> int:
+        out = local[value[0]].outs[value[1]]
+        return elements(out.dims) * out.dtype.itemsize_bytes
+
+    for at, (name, kept) in enumerate(zip(chain.names, chain.kept_values(), strict=True)):
+        sizes = [(size(value), chain.block[value[0]] == at) for value in kept & values]
+        found[name] = Moved(sum(n for n, own in sizes if own), sum(n for n, own in sizes if not own))
+    return found
+
+
+def whole_moved(thin: Thin, names: Sequence[str], moved: Mapping[str, Moved], rows: float) -> list[int]:
+    """Of each part of the whole model the bytes, of so many times the rows. A thin chain's first layer reads nothing of
+    a layer before it, and its last makes nothing that goes, though they stand for others too."""
+    found: list[int] = []
+    for name, (at, count) in zip(names, _places(thin, names), strict=True):
+        chain = name.rpartition(".")[0]
+        alike = [one for other, one in moved.items() if count and other.rpartition(".")[0] == chain]
+        here = moved.get(name, Moved())
+        own = 0 if at == count - 1 else here.own or max((one.own for one in alike), default=0)
+        other = 0 if at == 0 else here.other or max((one.other for one in alike), default=0)
+        found.append(round((own + other if count else here.own + here.other) * rows))
+    return found
+
+
+def _places(thin: Thin, names: Sequence[str]) -> list[tuple[int, int]]:
+    """Of each part its number in its chain, and how many that has; (-1, 0) for what stands in none."""
+    seen: dict[str, int] = {}
+    found: list[tuple[int, int]] = []
+    for name in names:
+        chain = name.rpartition(".")[0]
+        if chain in thin.stands:
+            seen[chain] = seen.get(chain, -1) + 1
+            found.append((seen[chain], len(thin.stands[chain])))
+        else:
+            found.append((-1, 0))
+    return found
+
+
+def aloft(parts: Parts, moved: Sequence[int], link_bytes_per_s: float) -> Parts:
+    """The parts as a device has them whose activations lie on its host; alike ones stay one object."""
+    made: dict[tuple[int, int, int], Part] = {}
+
+    def part(at: int) -> Part:
+        one, own, before = parts.parts[at], moved[at], moved[at - 1] if at else 0
+        key = (id(one), own, before)
+        if key not in made:
+            copy = own / link_bytes_per_s
+            made[key] = replace(
+                one,
+                forward_s=max(one.forward_s, copy),
+                input_s=max(one.input_s, copy - one.weight_s),
+                kept=max(0, one.kept - own),
+                momentary=one.momentary + own + before,
+            )
+        return made[key]
+
+    return replace(parts, parts=tuple(map(part, range(len(parts.parts)))))
