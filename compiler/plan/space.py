@@ -234,7 +234,8 @@ class Space:
                     yield Choice(group.unit, group.data, group.pipe, group.microbatches, zero, schedule, offload)
 
     def offloads(self, group: Group | Choice) -> Iterator[tuple[str, ...]]:
-        """What may lie on the host. Activations of a pipeline do not, nor do they beside a budget."""
+        """What may lie on the host. Activations do in plans of one stage without a budget: of others no
+        bytes are known that hold."""
         for kinds in OFFLOADS if self.pins.offload is None else (self.pins.offload,):
             if ACTIVATIONS not in kinds or (group.pipe == 1 and group.unit.recompute != BUDGET):
                 yield kinds

@@ -110,7 +110,7 @@ def prepared(name: str, count: int, rounds: int, folder: Path, most: tuple[int, 
 def every(ready: Planner) -> Iterator[Priced]:
     """All plans of a space that fit, each once: a policy that computes just what the first one does is left out. So is
     an optimizer on the host, which the processes here are themselves."""
-    space = replace(ready.space, pins=replace(ready.space.pins, offload=()))
+    space = replace(ready.space, budgets=False, pins=replace(ready.space.pins, offload=()))
     search = Search(space, ready.layouts, ready.limit, pricings=ready.pricings, flown=ready.flown, known=ready.known)
     first = space.policies()[0]
     for inner in space.inners():

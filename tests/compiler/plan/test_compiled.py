@@ -29,6 +29,8 @@ CASES: list[tuple[str, int, int, Pins, int | None]] = [  # the last: MiB of a de
 ]
 MORE: list[tuple[str, int, int, Pins, int | None]] = [
     ("gpt2", 2, 1, {"tensor": 2, "recompute": "budget"}, 45),
+    ("gpt2", 2, 4, {"data": 2, "zero": 2, "microbatches": 2, "recompute": "full", "offload": "activations"}, None),
+    ("gpt2", 2, 4, {"tensor": 2, "microbatches": 2, "offload": "[optimizer, activations]"}, None),
     ("gpt2", 2, 2, {"pipe": 2, "schedule": "1f1b", "offload": "optimizer", "recompute": "full"}, None),
     ("gpt2", 2, 2, {"tensor": 2}, None),
     ("gpt2", 2, 2, {"tensor": 2, "offload": "optimizer"}, None),
