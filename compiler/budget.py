@@ -123,7 +123,7 @@ def _occupied(lying: _Lying, plan: Plan, library: Library, table: Table | None =
 
     mesh, spread = Mesh(plan.mesh), lying.spread
     if dict(mesh.axes).get(PIPE, 1) > 1:
-        wanted = Pipeline(plan.schedule, plan.balance, *lying.machines)
+        wanted = Pipeline(plan.schedule, plan.balance, *lying.machines, plan.offload)
         spread = piped({STEP: lying.local}, spread, lying.mesh.across(PIPE, mesh), wanted)
     graphs, spread = offloaded({STEP: lying.local}, spread, plan.offload, lying.machines[0])
     return occupied(STEP, graphs[STEP], library, spread, table)

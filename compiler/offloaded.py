@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 
 from ..runtime.program import is_step
 from .cost.cluster import H100_NODES, Cluster
-from .cost.roofline import node_time
+from .cost.hosted import Parts, cheaper_to_move
 from .ir.graph import Graph
-from .ir.types import Node
 from .passes.offload import Offload, hosted
-from .passes.offload_activations import Parts, cheaper_to_move, moved
+from .passes.offload_activations import moved
 from .schedule.copies import goes_back_at_once, with_copies
 from .schedule.stages import Stage
 
@@ -44,18 +43,15 @@ def offloaded(
 def _activations(graphs: Mapping[str, Graph], spread: Spread, cluster: Cluster) -> tuple[dict[str, Graph], Spread]:
     """What the backward reads later goes down where that takes less time than making it again."""
 
-    def seconds(node: Node) -> float:
-        return node_time(node, cluster.machine).seconds
-
     def graph_moved(graph: Graph) -> Graph:
-        return moved(graph, cheaper_to_move(graph, seconds, cluster.host.link_bytes_per_s)).graph
+        return moved(graph, cheaper_to_move(graph, cluster.machine, cluster.host)).graph
 
     def all_moved(graphs: Mapping[str, Graph]) -> dict[str, Graph]:
         return {name: graph_moved(graph) if is_step(name) else graph for name, graph in graphs.items()}
 
     def stage_moved(stage: Stage) -> Stage:
         parts = Parts(stage.part, stage.ranks, goes_back_at_once(stage))
-        values = cheaper_to_move(stage.graph, seconds, cluster.host.link_bytes_per_s, parts)
+        values = cheaper_to_move(stage.graph, cluster.machine, cluster.host, parts)
         found = moved(stage.graph, values, parts)
         return with_copies(stage, found.graph, found.beside, found.early)
 

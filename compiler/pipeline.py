@@ -342,7 +342,7 @@ def compile_recipe(
             warn(idle_axes(step.graph, step.mesh))
     if stages > 1:
         trained = {name: graph for name, graph in graphs.items() if name != PREDICT}
-        wanted = Pipeline(plan.schedule, plan.balance, *priced)
+        wanted = Pipeline(plan.schedule, plan.balance, *priced, plan.offload)
         lying = piped(trained, lying, inner.across(PIPE, mesh), wanted, dump)
         check_dumped(lying, steps, dump)
     graphs, lying = offloaded(graphs, lying, plan.offload, priced[0])

@@ -223,7 +223,7 @@ def stages_of(bound: Bound, plan: Plan, decision: Decision, cluster: Cluster | N
     if dict(whole.axes).get(PIPE, 1) == 1:
         return []
     named = cluster or (None if bound.recipe is None else recipe_cluster(bound.spec, bound.recipe))
-    wanted = Pipeline(plan.schedule, plan.balance, *machines(whole, plan, named))
+    wanted = Pipeline(plan.schedule, plan.balance, *machines(whole, plan, named), plan.offload)
     first = next(iter(inner.coordinates()))
     local = localize(decision.graph, inner, first) if inner.devices > 1 else decision.graph
     return stage_accounts(without_scans(local), inner.across(PIPE, whole), wanted)

@@ -38,6 +38,9 @@ _UPDATES = frozenset({"adamw"})  # operators of the optimizer
 RELAYOUTS = frozenset(
     {"all_reduce", "reduce_scatter", "all_gather", "all_to_all", "shard", "partial", "spread", "mask"}
 )
+# The two ends of a message between stages of a pipeline.
+SEND, RECEIVE = "lower.send", "lower.receive"
+
 # What moves a value between a device and its host, brought in by `offload`.
 MOVES = frozenset({"offload", "fetch"})
 _ONE_SPACE = RELAYOUTS | MOVES

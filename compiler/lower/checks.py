@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..ir.levels import SEND
 from ..ir.types import Node, Phase
-from .listing import SEND, Key, Listing
+from .listing import Key, Listing
 
 CHECKED = ("loss", "grad_norm")
 

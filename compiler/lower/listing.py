@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from ..ir.layout import PIPE
+from ..ir.levels import RECEIVE, SEND
 from ..ir.types import Attr, Node, Phase, TensorType, Use
 
 Key = tuple[str, int]
 NO_PART = -1
-SEND, RECEIVE = "lower.send", "lower.receive"  # messages between stages of a pipeline
-MOVES = frozenset({"offload", "fetch"})  # between the device and its host
 PHASES = (Phase.PREPARE, Phase.FORWARD, Phase.BACKWARD, Phase.UPDATE)
 
 

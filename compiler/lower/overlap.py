@@ -32,8 +32,9 @@ from ...runtime.program import (
 )
 from ..cost.cluster import BUCKET_BYTES, GLOO_BUCKET_BYTES
 from ..ir.layout import PIPE
+from ..ir.levels import SEND
 from ..ir.types import DType, Node, Phase
-from .listing import PHASES, SEND, Key, Listing, of_stages
+from .listing import PHASES, Key, Listing, of_stages
 from .segment import stands_alone
 
 REDUCING = frozenset({"all_reduce", "reduce_scatter"})

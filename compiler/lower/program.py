@@ -33,6 +33,7 @@ from ...runtime.program import (
     Wait,
 )
 from ..ir.graph import Graph
+from ..ir.levels import MOVES, RECEIVE, SEND
 from ..ir.types import Node, Phase, TensorType
 from ..schedule.actions import RECEIVES, Kind
 from ..schedule.stages import Part, Stage, part_name
@@ -42,7 +43,7 @@ from .emit import TORCH_DTYPES, Key, shape, storage
 from .fuse import listing
 from .kernels import ARGUMENTS
 from .library import Library, results_of
-from .listing import MOVES, NO_PART, RECEIVE, SEND, Listing
+from .listing import NO_PART, Listing
 from .modules import Argument
 from .outside import NO_WHOLES, Wholes, argument_name, inputs_of
 from .overlap import issue_early, overlapped

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..ir.levels import MOVES, RECEIVE, SEND
 from ..ir.types import Layer, Node, Phase, Use
 from ..ops.hashing import key_words
 from .checks import needed
 from .kernels import ARGUMENTS
-from .listing import MOVES, NO_PART, RECEIVE, SEND, Key, Listing
+from .listing import NO_PART, Key, Listing
 from .own import GATHER
 
 # Written into every module that reads them.

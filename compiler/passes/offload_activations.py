@@ -8,44 +8,14 @@ down too, behind its first reader; what the first block of a part reads comes up
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from ..cost.roofline import VIEWS
+from ..cost.hosted import WHOLE, Parts, Value, goes_behind
 from ..ir.graph import Graph, GraphBuilder
 from ..ir.levels import LOCAL, STEP, Level
 from ..ir.types import Layer, Node, Phase, Use
-from ..ops.registry import REGISTRY
-from ..ops.shapes import elements
-from ..recompute.block import GIVEN, Value
-from ..schedule.messages import RECEIVE, SEND
-
-_EFFECTS = frozenset({"accumulate", "assign"})
-NO_PART = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """of, ranks: the part of a microbatch's work that each node of a stage is in, and the orders in which microbatches
-    go through the parts (see `schedule/stages.py`).
-    soon: the forward parts behind which a microbatch goes backward at once: what their last blocks make stays."""
-
-    of: Mapping[str, int] = field(default_factory=dict[str, int])
-    ranks: tuple[tuple[int, ...], ...] = ()
-    soon: frozenset[int] = frozenset({NO_PART})
-
-    def part(self, node: Node) -> int:
-        """Of a graph that is no stage's, all nodes are in one."""
-        return self.of.get(node.id, NO_PART)
-
-    def reaches(self, part: int, other: int) -> bool:
-        """Whether what is there in a part is there in another, whichever microbatch it is."""
-        return part == other or all(rank[part] < rank[other] for rank in self.ranks)
-
-
-WHOLE = Parts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,79 +28,9 @@ class Moved:
     early: frozenset[str]
 
 
-# ---- which
-
-
-def kept_for_later(graph: Graph, parts: Parts = WHOLE) -> frozenset[Value]:
-    """What the forward makes in a block that is not read at once, or is sent, and the backward reads."""
-    return frozenset(_where_made(graph, parts))
-
-
-def _where_made(graph: Graph, parts: Parts) -> dict[Value, Node]:
-    """Of each such value the node of a block behind which it may go: its own, or of what came the first that reads."""
-    last: dict[tuple[str, int], int] = {}
-    reader: dict[str, Node] = {}
-    for node in graph:
-        if node.phase is Phase.FORWARD and node.layer is not None:
-            key = (node.layer.chain, parts.part(node))
-            last[key] = max(last.get(key, 0), node.layer.index)
-            for use in node.uses:
-                reader.setdefault(use.node, node)
-    at_once = {Layer(chain, index) for (chain, part), index in last.items() if part in parts.soon}
-    sent = {use.value for node in graph.nodes(SEND) if node.phase is Phase.BACKWARD for use in node.uses}
-    stays = sent | {use.value for use in graph.outputs.values()}
-    found: dict[Value, Node] = {}
-    for node in graph:
-        for use in node.uses if node.phase is Phase.BACKWARD else ():
-            source = graph[use.node]
-            at = reader.get(use.node) if source.op == RECEIVE else source
-            if at is None or at.layer is None or at.layer in at_once or node.layer in at_once:
-                stays.add(use.value)
-            elif use.value not in stays and _may_go(source):
-                found[use.value] = at
-    return {value: at for value, at in found.items() if value not in stays}
-
-
-def _may_go(source: Node) -> bool:
-    if source.phase is not Phase.FORWARD or source.host:
-        return False
-    return source.op == RECEIVE or (source.op in REGISTRY and source.op not in VIEWS | GIVEN | _EFFECTS)
-
-
-def cheaper_to_move(
-    graph: Graph, seconds: Callable[[Node], float], link_bytes_per_s: float, parts: Parts = WHOLE
-) -> frozenset[Value]:
-    """Of these, what goes down and comes up in less time than it takes to make it again from what else is kept.
-
-    What was sent cannot be made again where it came.
-    """
-    values = kept_for_later(graph, parts)
-    kept = {use.node for node in graph if node.phase is Phase.BACKWARD for use in node.uses}
-
-    def again(node: Node) -> float:
-        found, pending, seen = 0.0, [node], set[str]()
-        while pending:
-            one = pending.pop()
-            if one.id not in seen:
-                seen.add(one.id)
-                found += math.inf if one.op == RECEIVE else seconds(one)
-                sources = (graph[use.node] for use in one.uses)
-                pending += [s for s in sources if s.phase is Phase.FORWARD and s.op not in GIVEN and s.id not in kept]
-        return found
-
-    def moved(value: Value) -> float:
-        out = graph[value[0]].outs[value[1]]
-        return 2 * elements(out.dims) * out.dtype.itemsize_bytes / link_bytes_per_s
-
-    return frozenset(value for value in values if moved(value) < again(graph[value[0]]))
-
-
-# ---- how
-
-
 @dataclass(frozen=True)
 class OffloadActivations:
-    """values: of the forward, that lie on the host until the backward reads them (see `kept_for_later`)."""
+    """values: of the forward, that lie on the host until the backward reads them (see `cost/hosted.py`)."""
 
     values: frozenset[Value] = frozenset()
 
@@ -144,7 +44,7 @@ class OffloadActivations:
 
 
 def moved(graph: Graph, values: frozenset[Value], parts: Parts = WHOLE) -> Moved:
-    """The graph, where values (see `kept_for_later`) go down behind their makers and come up for their readers."""
+    """The graph, where values (see `cost/hosted.py`) go down behind their makers and come up for their readers."""
     comes, goes = _places(graph, values, parts), _goes(graph, values, parts)
     builder = GraphBuilder.rewriting(graph)
     down: dict[Value, Use] = {}
@@ -189,7 +89,7 @@ def _move(builder: GraphBuilder, source: Node, use: Use, phase: Phase, layer: La
 def _goes(graph: Graph, values: frozenset[Value], parts: Parts) -> dict[str, list[Value]]:
     """Behind which node of the forward each value goes down."""
     found: dict[str, list[Value]] = {}
-    for value, at in _where_made(graph, parts).items():
+    for value, at in goes_behind(graph, parts).items():
         if value in values:
             found.setdefault(at.id, []).append(value)
     return found

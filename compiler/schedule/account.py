@@ -16,11 +16,11 @@ from ..base.diagnostic import Diagnostic, SpecError
 from ..cost.account import account
 from ..ir.graph import Graph
 from ..ir.layout import PIPE, Mesh
+from ..ir.levels import SEND
 from ..ir.types import Node, Phase
 from ..ops.shapes import elements
 from .chunks import chunked
 from .forms import FormFault, parse_form
-from .messages import SEND
 from .place import PlaceFault
 from .placing import Pipeline, PlacedStep, placed_step
 from .simulate import by_chunk, simulate

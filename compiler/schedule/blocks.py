@@ -27,11 +27,23 @@ AGAIN = "again/"  # how the names of nodes begin that compute a forward value ag
 NO_VALUES = GIVEN | STORED | LITERALS  # what no device sends to another: each has it, or gets it with its data
 
 
-def blocks_of(step: Graph, machine: Machine, link: Link) -> list[Block]:
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """What lies on the host: the optimizer with what it updates; values, from forward to backward."""
+
+    optimizer: bool = False
+    values: frozenset[Value] = frozenset()
+
+
+ON_DEVICE = Hosted()
+
+
+def blocks_of(step: Graph, machine: Machine, link: Link, hosted: Hosted = ON_DEVICE) -> list[Block]:
     """The chain. Every dim must have a size."""
     chain = Chain(step)
-    kept, held = chain.kept(), chain.held()
-    static, crossing = chain.static(), chain.crossing()
+    kept, moved = chain.kept(hosted.values), chain.hosted(hosted.values)
+    held, static = chain.held(hosted.values), chain.static(_of_optimizer(step) if hosted.optimizer else frozenset())
+    crossing = chain.crossing()
     seconds: defaultdict[tuple[int, str], float] = defaultdict(float)
     for node in step:
         if node.id in chain.block:
@@ -41,7 +53,7 @@ def blocks_of(step: Graph, machine: Machine, link: Link) -> list[Block]:
         Block(
             name, seconds[at, "forward"], seconds[at, "input"], seconds[at, "weight"],
             crossing[at] / link.bandwidth_bytes_per_s, link.latency_s if crossing[at] else 0.0,
-            static[at], kept[at], held[at],
+            static[at], kept[at], held[at], moved[at],
         )
         for at, name in enumerate(chain.names)
     ]  # fmt: skip
@@ -161,13 +173,18 @@ class Chain:
     def _is_sent(self, root: Value) -> bool:
         return self.step[root[0]].op not in NO_VALUES
 
-    def kept(self) -> list[int]:
-        """The bytes that each block's backward reads of the forward."""
-        return [self._bytes(values) for values in self.kept_values()]
+    def kept(self, hosted: frozenset[Value] = frozenset()) -> list[int]:
+        """The bytes that each block's backward reads of the forward, without those that lie on the host."""
+        return [self._bytes(values - hosted) for values in self.kept_values()]
 
-    def held(self) -> list[int]:
-        """The bytes that the weights' half reads of the forward and of the input's half."""
-        return [self._bytes(values) for values in self.held_values()]
+    def hosted(self, hosted: frozenset[Value]) -> list[int]:
+        """The bytes that each block's backward reads of what lies on the host."""
+        return [self._bytes(values & hosted) for values in self.kept_values()]
+
+    def held(self, hosted: frozenset[Value] = frozenset()) -> list[int]:
+        """The bytes that the weights' half reads of the forward and of the input's half, and that are there by then."""
+        read = {u.value for node in self.block if self._from_input(node) for u in self.step[node].uses}
+        return [self._bytes(values - (hosted - read)) for values in self.held_values()]
 
     def crossing(self) -> list[int]:
         """For each block, the bytes that go over its end."""
@@ -210,8 +227,9 @@ class Chain:
                 found.add(node.id)
         return frozenset(found)
 
-    def static(self) -> list[int]:
-        """Parameters, what is made of them once a step, their states and accumulators; tied ones at every reader."""
+    def static(self, hosted: frozenset[str] = frozenset()) -> list[int]:
+        """Parameters, what is made of them once a step, their states and accumulators; tied ones at every reader.
+        `hosted`: those that lie on the host."""
         homes: dict[str, set[int]] = {}
         found = [0] * len(self.names)
         for node in reversed(list(self.step)):
@@ -219,7 +237,7 @@ class Chain:
                 homes[node.id] = self._homes(node, homes)
         for node in self.step:
             size = self._bytes((node.id, index) for index in range(len(node.outs)))
-            lasting = node.phase is Phase.PREPARE and node.op not in GIVEN | LITERALS | VIEWS
+            lasting = node.phase is Phase.PREPARE and node.op not in GIVEN | LITERALS | VIEWS and node.id not in hosted
             at = homes.get(_of(node), set[int]()) if lasting else set[int]()
             if node.op == "accumulate" and node.id in self.block:
                 at = {self.block[node.id]}
@@ -231,6 +249,14 @@ class Chain:
         """The blocks that read a node of the prepare phase, through others of that phase."""
         direct = {self.block[user.id] for user in self.readers[node.id] if user.id in self.block}
         return direct.union(*(homes.get(user.id, set[int]()) for user in self.readers[node.id]))
+
+
+def _of_optimizer(step: Graph) -> frozenset[str]:
+    """The states of parameters; and parameters of which microbatches read what is made narrower once a step alone."""
+    states = {node.id: str(node.attrs["of"]) for node in step.nodes("state") if node.attrs["of"]}
+    once = {node.id for node in step if node.phase in (Phase.PREPARE, Phase.UPDATE)}
+    read = {use.node for node in step if node.id not in once for use in node.uses}
+    return frozenset(states) | (frozenset(states.values()) - read)
 
 
 def _owner(node: Node) -> str:

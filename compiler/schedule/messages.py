@@ -1,6 +1,6 @@
 """What stages of a pipeline call what they send each other, so that both ends of a message mean the same.
 
-In: a cut graph (`chunks.py`). Out: the operators of a message's two ends, a tag for every message of a microbatch and
+In: a cut graph (`chunks.py`). Out: a tag for every message of a microbatch and
 every exchange after the last, and the ids of values that came from elsewhere or are one device's part of a sum. The
 parts of a microbatch (`stages.py`) and the end of a step (`step_end.py`) both write by these.
 """
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from .actions import Kind
 from .chunks import Chunked, Value
-
-SEND, RECEIVE = "lower.send", "lower.receive"
 
 
 def message_tags(cut: Chunked) -> dict[object, int]:

@@ -34,6 +34,7 @@ class Block:
     transfer_s, latency_s  of its output to the next block, if that is on another device
     static_bytes           parameters, their gradients, optimizer state
     kept_bytes             activations from forward to backward; `held_bytes`: what the weights' half needs of them
+    hosted_bytes           of activations that lie on the host from forward to backward
     """
 
     name: str
@@ -45,6 +46,7 @@ class Block:
     static_bytes: int = 0
     kept_bytes: int = 0
     held_bytes: int = 0
+    hosted_bytes: int = 0
 
     @property
     def compute_s(self) -> float:

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..cost.cluster import H100_NODES, Cluster
+from ..cost.hosted import Parts, cheaper_to_move
+from ..cost.memory import Value
 from ..ir.graph import Graph
 from .actions import Schedule
-from .blocks import blocks_of, chunk_prices
+from .blocks import Hosted, blocks_of, chunk_prices
 from .chunks import names_of
 from .forms import Form, build
 from .place import Block, Placed, by_hand, in_flight, place
@@ -21,17 +23,25 @@ from .simulate import Price, by_chunk
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What a plan says: the schedule, blocks for each chunk (empty: as is best), the machines, a device's memory."""
+    """What a plan says: the schedule, blocks for each chunk (empty: as is best), the machines, a device's memory, what
+    lies on the host (`optimizer`, `activations`)."""
 
     schedule: str
     balance: tuple[int, ...]
     cluster: Cluster
     memory_bytes: int | None = None
+    offload: tuple[str, ...] = ()
 
     @property
     def is_priced(self) -> bool:
         """Whether it is known what a stage takes where it will run: not of the H100s that stand for no machines."""
         return self.cluster is not H100_NODES
+
+    def hosted(self, step: Graph) -> Hosted:
+        """What that is of a step. Which microbatch goes backward at once is not known before it is cut: all may go."""
+        machine, host, parts = self.cluster.machine, self.cluster.host, Parts(soon=frozenset())
+        moved = cheaper_to_move(step, machine, host, parts) if "activations" in self.offload else frozenset[Value]()
+        return Hosted("optimizer" in self.offload, moved)
 
 
 @dataclass(frozen=True)
@@ -58,12 +68,13 @@ def placed_step(step: Graph, form: Form, devices: int, wanted: Pipeline) -> Plac
     idle for a sixth of the step on another. Raises FormFault, PlaceFault.
     """
     schedule = build(form, devices, step.microbatches)
-    blocks = blocks_of(step, wanted.cluster.machine, wanted.cluster.levels[0].link)
+    blocks = blocks_of(step, wanted.cluster.machine, wanted.cluster.levels[0].link, wanted.hosted(step))
     placement = schedule.shape.placement
     if wanted.balance:
         placed = by_hand(blocks, placement, wanted.balance)
     else:
-        memory = None if wanted.memory_bytes is None else [wanted.memory_bytes] * devices
+        there = 2 * max(block.hosted_bytes for block in blocks)  # one block's that is read, one's that comes up
+        memory = None if wanted.memory_bytes is None else [wanted.memory_bytes - there] * devices
         flights = [[[-(-n // form.count) for n in one] for one in device] for device in in_flight(schedule)]
         placed = place(blocks, placement, memory, flights, (devices - 1) / (step.microbatches * form.count))
     if wanted.is_priced:

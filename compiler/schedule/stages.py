@@ -15,10 +15,11 @@ from ..base.diagnostic import Diagnostic, SpecError
 from ..cost.memory import STORED
 from ..ir.graph import DUMP, Graph, GraphBuilder
 from ..ir.layout import PIPE
+from ..ir.levels import RECEIVE, SEND
 from ..ir.types import Attr, Node, Phase, TensorType, Use
 from .actions import COMPUTE, RECEIVES, SENDS, Action, Kind, Schedule
 from .chunks import MICROBATCH, Chunked, Homes, Sum, Value, is_before
-from .messages import RECEIVE, SEND, local_sum, message_tags, total, value_name
+from .messages import local_sum, message_tags, total, value_name
 from .step_end import Update, Writing
 
 Part = tuple[Kind, int, int]  # what a device does for a microbatch, for which chunk and token slice

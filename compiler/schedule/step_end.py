@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 
 from ..ir.graph import DUMP
 from ..ir.layout import PIPE
+from ..ir.levels import RECEIVE, SEND
 from ..ir.types import Attr, DType, Node, Phase, TensorType, Use
 from ..ops.registry import REGISTRY
 from ..ops.shapes import elements
 from .chunks import Chunked, Homes, Sum, Value, is_before
-from .messages import RECEIVE, SEND, local_sum, total, value_name
+from .messages import local_sum, total, value_name
 
 
 @dataclass(frozen=True)

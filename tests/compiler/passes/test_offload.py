@@ -14,6 +14,7 @@ from oracles.meshes import laid_at_random
 from oracles.properties import assert_same_values, at_level
 from oracles.values import leaf_values
 from oracles.virtual import Local, assert_same_lowered
+from partita.compiler.cost.hosted import kept_for_later
 from partita.compiler.ir.graph import Graph
 from partita.compiler.ir.layout import Mesh
 from partita.compiler.ir.levels import LOCAL, STEP
@@ -22,7 +23,7 @@ from partita.compiler.ir.text import print_graph
 from partita.compiler.passes import check
 from partita.compiler.passes.microbatch import Microbatch
 from partita.compiler.passes.offload import Offload, settled
-from partita.compiler.passes.offload_activations import OffloadActivations, kept_for_later
+from partita.compiler.passes.offload_activations import OffloadActivations
 
 
 def trained(*steps: Graph) -> frozenset[str]:
