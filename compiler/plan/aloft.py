@@ -15,10 +15,13 @@ from ..cost.cluster import Cluster
 from ..cost.roofline import node_time
 from ..ir.graph import Graph
 from ..ops.shapes import elements
+from ..passes.offload_activations import Parts as Orders
 from ..passes.offload_activations import cheaper_to_move
 from ..schedule.blocks import Chain, Value
 from .parts import Part, Parts
 from .thin import Thin
+
+_NONE_AT_ONCE = Orders(soon=frozenset())  # a thin chain's last layer stands for others too
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +34,8 @@ class Moved:
 
 def moved_of(local: Graph, cluster: Cluster) -> dict[str, Moved]:
     """For each part of a thin step what would go."""
-    values = cheaper_to_move(
-        local, lambda node: node_time(node, cluster.machine).seconds, cluster.host.link_bytes_per_s
-    )
+    machine, link = cluster.machine, cluster.host.link_bytes_per_s
+    values = cheaper_to_move(local, lambda node: node_time(node, machine).seconds, link, _NONE_AT_ONCE)
     chain, found = Chain(local), dict[str, Moved]()
 
     def size(value: Value) -> int:
@@ -47,16 +49,15 @@ def moved_of(local: Graph, cluster: Cluster) -> dict[str, Moved]:
 
 
 def whole_moved(thin: Thin, names: Sequence[str], moved: Mapping[str, Moved], rows: float) -> list[int]:
-    """Of each part of the whole model the bytes, of so many times the rows. A thin chain's first layer reads nothing of
-    a layer before it, and its last makes nothing that goes, though they stand for others too."""
+    """Of each part of the whole model the bytes, of so many times the rows. What a chain's last
+    layer reads stays; a thin chain's first reads nothing of a layer before it, though it may stand for others."""
     found: list[int] = []
     for name, (at, count) in zip(names, _places(thin, names), strict=True):
         chain = name.rpartition(".")[0]
         alike = [one for other, one in moved.items() if count and other.rpartition(".")[0] == chain]
         here = moved.get(name, Moved())
-        own = 0 if at == count - 1 else here.own or max((one.own for one in alike), default=0)
         other = 0 if at == 0 else here.other or max((one.other for one in alike), default=0)
-        found.append(round((own + other if count else here.own + here.other) * rows))
+        found.append(0 if at == count - 1 else round((here.own + other if count else here.own + here.other) * rows))
     return found
 
 
