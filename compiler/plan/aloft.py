@@ -1,7 +1,7 @@
 """What activations on the host make of a model's parts: bytes kept no more, seconds of copies that nothing hides.
 
 In: one device's graph of a thin step, the device's host; the whole model's parts. Out: of each part the bytes that its
-backward reads and that lie on the host until then (`passes/offload_activations.py` says which: what is moved in less
+backward reads and that lie on the host until then (`cost/hosted.py` says which: what is moved in less
 time than it is made again), and the parts as a device has them. What a block's backward reads comes up while the block
 after it runs backward, so two blocks' bytes are there for a moment; a block takes no less than its copies.
 """
@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..cost.cluster import Cluster
-from ..cost.roofline import node_time
+from ..cost.hosted import Parts as Orders
+from ..cost.hosted import cheaper_to_move
 from ..ir.graph import Graph
 from ..ops.shapes import elements
-from ..passes.offload_activations import Parts as Orders
-from ..passes.offload_activations import cheaper_to_move
 from ..schedule.blocks import Chain, Value
 from .parts import Part, Parts
 from .thin import Thin
@@ -34,8 +33,7 @@ class Moved:
 
 def moved_of(local: Graph, cluster: Cluster) -> dict[str, Moved]:
     """For each part of a thin step what would go."""
-    machine, link = cluster.machine, cluster.host.link_bytes_per_s
-    values = cheaper_to_move(local, lambda node: node_time(node, machine).seconds, link, _NONE_AT_ONCE)
+    values = cheaper_to_move(local, cluster.machine, cluster.host, _NONE_AT_ONCE)
     chain, found = Chain(local), dict[str, Moved]()
 
     def size(value: Value) -> int:
