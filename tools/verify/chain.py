@@ -22,7 +22,7 @@ from ...compiler.passes.differentiate import Differentiate
 from ...compiler.passes.documents import Documents
 from ...compiler.passes.update import GRADIENT_PREFIX, Update
 from .forms import Alone, Form, OnMesh
-from .lowered import Lowered, Stages, masks_drawn, weights_drawn
+from .lowered import PROGRAM, Hosting, Lowered, Stages, masks_drawn, weights_drawn
 from .lying import first_unfit
 from .slopes import SLOPE, Slopes
 from .updates import NORM, updated
@@ -155,9 +155,11 @@ class Chain:
 
     # ---- programs
 
-    def lowered(self, before: Form, alone: Alone, stages: Stages | None = None) -> None:
-        """The programs of all devices against the reference of each; then what is drawn. stages: of a pipeline."""
-        form = Lowered(before, "stages", stages, self.name) if stages else Lowered(before)
+    def lowered(self, before: Form, alone: Alone, stages: Stages | None = None, hosting: Hosting | None = None) -> None:
+        """The programs of all devices against the reference of each; then what is drawn. stages: of a pipeline;
+        hosting: what lies on the host."""
+        name = "host" if hosting else "stages" if stages else "lower"
+        form = Lowered(before, name, stages, self.name if stages else PROGRAM, hosting)
         try:
             outputs, stores = form.run()
         except Broken as fault:

@@ -14,6 +14,7 @@ from functools import cached_property
 
 import torch
 
+from ...compiler.cost.cluster import Cluster
 from ...compiler.interpret import Trace
 from ...compiler.ir.graph import DUMP, Graph
 from ...compiler.ir.layout import Coordinate, Mesh
@@ -21,12 +22,13 @@ from ...compiler.lower.build import compile_graphs
 from ...compiler.lower.outside import ALONE
 from ...compiler.lower.spread import spread
 from ...compiler.lower.stages import piped
+from ...compiler.offloaded import offloaded
 from ...compiler.ops.definition import Array
 from ...compiler.schedule.placing import Pipeline
 from ...runtime.execute import DTYPES, Store
 from ...runtime.folder import executable
 from ...runtime.state import initial_store, tensors_of
-from ...runtime.virtual import Cluster
+from ...runtime.virtual import Cluster as Devices
 from ..audit import doubled
 from .forms import Alone, OnMesh
 from .values import STEP, Gap, Value, distance, is_drawn, microbatches_of, somewhere
@@ -55,13 +57,23 @@ class Stages:
 
 
 @dataclass(frozen=True)
+class Hosting:
+    """What lies on the host (`optimizer`, `activations`), as its copies are priced on these machines."""
+
+    kinds: tuple[str, ...]
+    cluster: Cluster
+
+
+@dataclass(frozen=True)
 class Lowered:
-    """A form lowered. graph: for all devices; stages: of a pipeline, which cuts it; program: what it is in a build."""
+    """A form lowered. graph: for all devices; stages: of a pipeline, which cuts it; program: what it is in a build;
+    hosting: of one that lays some of it on the host."""
 
     before: Alone | OnMesh
     name: str = "lower"
     stages: Stages | None = None
     program: str = PROGRAM
+    hosting: Hosting | None = None
 
     @property
     def graph(self) -> Graph:
@@ -93,18 +105,20 @@ class Lowered:
         return tuple(at for axis, at in zip(self.mesh.names, c, strict=True) if axis in self.inner.names)
 
     @cached_property
-    def cluster(self) -> Cluster:
+    def cluster(self) -> Devices:
         """The programs."""
         return self._asking(())
 
-    def _asking(self, asked: Sequence[str]) -> Cluster:
+    def _asking(self, asked: Sequence[str]) -> Devices:
         """The programs, with some values of theirs as outputs."""
         first = self.stages.first if self.stages else None
         wide = {name: doubled(graph) for name, graph in ((PROGRAM, first), (self.program, self.graph)) if graph}
         local, lying = (wide, ALONE) if self.inner == ONE else spread(wide, self.inner)
         if self.stages is not None:
             lying = piped(local, lying, self.stages.mesh, self.stages.wanted, asked)
-        return Cluster(executable(*compile_graphs(local, {}, {}, spread=lying, dump=asked)))
+        if self.hosting is not None:
+            local, lying = offloaded(local, lying, self.hosting.kinds, self.hosting.cluster)
+        return Devices(executable(*compile_graphs(local, {}, {}, spread=lying, dump=asked)))
 
     def run(self, asked: Sequence[str] = ()) -> tuple[list[dict[str, torch.Tensor]], list[Store]]:
         """What each device gives, and what it is left with."""

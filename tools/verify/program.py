@@ -24,10 +24,11 @@ from ...compiler.partition.decide import Decision
 from ...compiler.passes import Pass, run_passes
 from ...compiler.passes.fuse_loss import FuseLoss
 from ...compiler.schedule.placing import Pipeline
+from ...runtime.program import is_step
 from .chain import Chain, Fault
 from .forms import Alone, OnMesh
 from .layouts import laid_as
-from .lowered import Stages
+from .lowered import Hosting, Stages
 
 ROWS = 8  # of logits that a small recipe takes at once
 
@@ -112,15 +113,20 @@ class Verification:
         return chains[at]
 
     def _lowered(self, chain: Chain, form: Alone | OnMesh, alone: Alone) -> None:
-        """The programs of the whole chain of blocks; then, of a pipeline, those of its stages."""
+        """The programs of the whole chain of blocks; of a pipeline those of its stages; then with what goes to the
+        host."""
         chain.lowered(form, alone)
+        plan, stages = self.plan or self.recipe.plan or Plan(), None
         mesh = Mesh(self.plan.mesh if self.plan else ())
-        if chain.fault is not None or self.plan is None or dict(mesh.axes).get(PIPE, 1) == 1:
-            return
-        inner = form.mesh if isinstance(form, OnMesh) else Mesh(())
-        wanted = Pipeline(self.plan.schedule, self.plan.balance, *self._machines(mesh, self.plan))
-        chain.lowered(form, alone, Stages(inner.across(PIPE, mesh), wanted, self.first))
-        self.first = self.first or form.graph
+        priced = self._machines(mesh, plan)
+        if chain.fault is None and dict(mesh.axes).get(PIPE, 1) > 1:
+            inner = form.mesh if isinstance(form, OnMesh) else Mesh(())
+            wanted = Pipeline(plan.schedule, plan.balance, *priced, plan.offload)
+            stages = Stages(inner.across(PIPE, mesh), wanted, self.first)
+            chain.lowered(form, alone, stages)
+            self.first = self.first or form.graph
+        if chain.fault is None and plan.offload and is_step(chain.name):
+            chain.lowered(form, alone, stages, Hosting(plan.offload, priced[0]))
 
     def _laid(self, graphs: Sequence[Graph], whole: Sequence[Way] | None, plan: Plan) -> tuple[int, Graph]:
         """Which of the graphs is taken, and how it lies: as it would in its whole size, where it can."""
