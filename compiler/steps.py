@@ -20,11 +20,11 @@ from .pipeline import step_passes
 
 @dataclass
 class Steps:
-    """Steps of one recipe that differ in their rows and in what is computed again: the way to there is gone once."""
+    """Steps of one recipe that differ in rows, slices and what is computed again: the way to there is gone once."""
 
     spec: Spec
     device: str = "cpu"
-    _begun: dict[tuple[int, int, bool], Graph] = field(default_factory=dict[tuple[int, int, bool], Graph])
+    _begun: dict[tuple[int, int, str, bool], Graph] = field(default_factory=dict[tuple[int, int, str, bool], Graph])
 
     def fused(self, recipe: Recipe) -> Graph:
         """As `step_graph`, but without a budget. Raises SpecError."""
@@ -37,7 +37,7 @@ class Steps:
     def _made(self, recipe: Recipe, fuse_loss: bool) -> Graph:
         passes = step_passes(self.spec, recipe, self.device, fuse_loss)
         at = next(at for at, one in enumerate(passes) if isinstance(one, Rematerialize))
-        key = (recipe.batch, recipe.microbatches, fuse_loss)
+        key = (recipe.batch, recipe.microbatches, "" if recipe.plan is None else recipe.plan.schedule, fuse_loss)
         if key not in self._begun:
             self._begun[key] = run_passes(elaborate_loss(self.spec, recipe)[0], passes[:at], LOSS)
         return run_passes(self._begun[key], passes[at:], GRADIENT)

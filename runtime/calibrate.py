@@ -25,7 +25,7 @@ from .execute import DTYPES
 from .machine import clock
 
 aten = torch.ops.aten
-PROBES = 3  # raised whenever what is called, or how it is met, changes: a table of other probes says something else
+PROBES = 4  # raised whenever what is called, or how it is met, changes: a table of other probes says something else
 MOST_ROUNDS = 25
 LITTLE_BYTES = 1 << 22  # moved by a call that runs among its like: a step's small calls do not meet tensors of 64 MiB
 STEP_BYTES = 1 << 26  # moved by all of them: what a cache of the machine holds is there, what its cores' do is not
@@ -181,13 +181,25 @@ def _attention(device: torch.device, dtype: torch.dtype, effort: Effort) -> Call
     """Through the kernel that this device's modules call, forward and backward."""
     if device.type != "cpu":
         return
+    sizes = ((8, 32, 32), (64, 32, 32), (8, 128, 64), (64, 128, 32), (8, 512, 64), (32, 256, 64), (2, 2048, 64))
+    for heads, length, width in sizes:
+        yield from _attended(device, dtype, heads, length, length, width)
+    for heads, length, keys, width in ((8, 32, 128, 32), (8, 128, 512, 64), (2, 256, 2048, 64), (2, 1024, 2048, 64)):
+        yield from _attended(device, dtype, heads, length, keys, width)
+
+
+def _attended(device: torch.device, dtype: torch.dtype, heads: int, length: int, keys: int, width: int) -> Calls:
+    """Where there are more keys than queries (token slices behind others), a mask says what a query sees."""
     forward = aten._scaled_dot_product_flash_attention_for_cpu.default
     backward = aten._scaled_dot_product_flash_attention_for_cpu_backward.default
-    for heads, length, width in ((8, 32, 32), (64, 32, 32), (8, 128, 64), (64, 128, 32), (8, 512, 64), (32, 256, 64)):
-        q, k, v, dy = (torch.randn(1, heads, length, width, device=device).to(dtype) for _ in range(4))
-        yield lambda q=q, k=k, v=v: forward(q, k, v, 0.0, True)
-        y, lse = forward(q, k, v, 0.0, True)
-        yield lambda dy=dy, q=q, k=k, v=v, y=y, lse=lse: backward(dy, q, k, v, y, lse, 0.0, True)
+    q, dy = (torch.randn(1, heads, length, width, device=device).to(dtype) for _ in range(2))
+    k, v = (torch.randn(1, heads, keys, width, device=device).to(dtype) for _ in range(2))
+    causal = keys == length
+    unseen = torch.full((length, keys), float("-inf"), device=device).triu(keys - length + 1)
+    mask = {} if causal else {"attn_mask": unseen.to(dtype)}
+    yield lambda: forward(q, k, v, 0.0, causal, **mask)
+    y, lse = forward(q, k, v, 0.0, causal, **mask)
+    yield lambda: backward(dy, q, k, v, y, lse, 0.0, causal, **mask)
 
 
 def _norms(device: torch.device, dtype: torch.dtype, effort: Effort) -> Calls:

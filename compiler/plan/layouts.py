@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..cost.cluster import Cluster
+from ..base.diagnostic import SpecError
+from ..cost.cluster import Cluster, Link
 from ..cost.flops import work_of
 from ..elaborate.models import BATCH
 from ..elaborate.recipe import Plan, Recipe, Recompute
 from ..ir.graph import Graph
-from ..ir.layout import Mesh
+from ..ir.layout import PIPE, Mesh
+from ..ir.slices import MARK
 from ..ir.types import Dim
 from ..partition.choices import Wishes, choices
 from ..partition.factors import factored
@@ -28,12 +30,19 @@ from ..partition.solve import Program
 from ..partition.strategies import Option, Strategy, options
 from ..passes.localize import localize
 from ..schedule.blocks import AGAIN, Chain
+from ..schedule.forms import TOKEN_SLICES
+from ..schedule.ladder import Ladder as Rungs
+from ..schedule.ladder import Rung, rung
+from ..schedule.sliced import SlicedBlocks
 from .aloft import Moved, moved_of, whole_moved
 from .ladder import Ladder, Slope, ladder, slopes
 from .parts import Parts, Rough, Timed, Weights, rough, seconds_of
+from .slices import Slicing
 from .space import FEW, Dims, Unit
 from .thin import Thin
 
+BYTES = Link(1.0, 0.0)  # a message takes as many seconds as it has bytes: which link it goes over is a plan's choice
+TIMED = (2, 4, 8)  # equal slices whose kernels are looked up, where they were timed
 SEVERAL = 2  # microbatches that stand for any number of them
 
 Steps = Sequence[Callable[[Recipe], Graph]]  # ways to make a step: all compute the same
@@ -68,6 +77,7 @@ class Layouts:
     _slopes: dict[Unit, list[Slope]] = field(default_factory=dict[Unit, list[Slope]])
     _asked: dict[int, Asked] = field(default_factory=dict[int, "Asked"])  # by the identity of a graph that is kept
     _moved: dict[Unit, Mapping[str, Moved]] = field(default_factory=dict[Unit, Mapping[str, Moved]])
+    _sliced: dict[Unit, Slicing | None] = field(default_factory=dict[Unit, "Slicing | None"])
     _least: dict[Unit, float] = field(default_factory=dict[Unit, float])
     _prices: dict[Mesh, Prices] = field(default_factory=dict[Mesh, Prices])
 
@@ -102,6 +112,7 @@ class Layouts:
         return Dims(
             (tokens.name, tokens.size or 0) if tokens is not None and cut else None,
             tuple((name, size) for name, size in experts.items() if not told & {BATCH, name}),
+            0 if rows is None else rows.length,
         )
 
     def model_flops(self) -> float:
@@ -140,6 +151,50 @@ class Layouts:
             self._moved[base] = moved_of(self._local(base)[0], self.cluster)
         names = self.thin.whole([part.name for part in self._rough(base).parts])
         return whole_moved(self.thin, names, self._moved[base], unit.rows / base.rows)
+
+    def sliced(self, unit: Unit) -> Slicing | None:
+        """A unit's token slices; None where its rows cannot be cut, as tokens see later ones."""
+        if unit not in self._sliced:
+            try:
+                self._sliced[unit] = self._slicing(unit)
+            except SpecError:
+                self._sliced[unit] = None
+        return self._sliced[unit]
+
+    def _slicing(self, unit: Unit) -> Slicing:
+        """Raises SpecError."""
+        rows = self.thin.recipe.rows
+        assert rows is not None, "the space has slices where there are rows of tokens"
+        local, prices, _ = self._in_slices(unit, 2)
+        timed = None
+        if self.kernels is not None:
+            counts = [count for count in (*reversed(TIMED), 1) if rows.length % count == 0]
+            timed = Rungs([self._rung(unit, count, rows.length) for count in counts])
+        blocks = SlicedBlocks(local, lambda node: seconds_of(node, prices), BYTES, ladder=timed)
+        numbers = {name: at for at, name in enumerate(blocks.names)}
+        at = [numbers[name] for name in self.thin.whole(list(blocks.names))]
+        return Slicing(blocks, at, rows.length, unit.rows, 1 if timed is None else timed.shortest)
+
+    def _rung(self, unit: Unit, count: int, tokens: int) -> Rung:
+        local, _, timed = self._in_slices(unit, count)
+        return rung(local, tokens, count, timed or {})
+
+    def _in_slices(self, unit: Unit, count: int) -> tuple[Graph, Prices, Timed | None]:
+        """One device's graph of rows in so many equal slices, which lie as is best for them."""
+        solved = self._base(unit)
+        recipe, prices = self._recipe(unit, SEVERAL), self._on(solved.mesh)
+        plan = replace(recipe.plan or Plan(), mesh=((PIPE, 1),), schedule=f"{TOKEN_SLICES}({count})")
+        step = self.steps[solved.way](replace(recipe, plan=plan) if count > 1 else recipe)
+        if unit.devices > 1:
+            of_slices = {
+                name: pins for name in step.dims() if (pins := solved.wishes.pins.get(name.partition(MARK)[0]))
+            }
+            wishes = replace(solved.wishes, pins={**solved.wishes.pins, **of_slices})
+            lying = self._solve([step], solved.mesh, wishes).strategies
+            step = rewrite(step, solved.mesh, dict(lying), prices.paths, frozenset())
+        timed = None if self.kernels is None else self.kernels(step, solved.mesh)
+        local = localize(step, solved.mesh, (0,) * len(solved.mesh.axes)) if unit.devices > 1 else step
+        return local, prices, timed
 
     def _local(self, unit: Unit) -> tuple[Graph, Prices, Timed | None]:
         """One device's graph, with what its nodes and its messages take."""

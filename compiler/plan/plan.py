@@ -15,6 +15,7 @@ from ..elaborate.recipe import Plan, Recipe
 from .layouts import Kernels, Layouts, Steps
 from .price import Priced
 from .search import Pricer, Progress, Search
+from .slices import LEAST_SHARE
 from .space import CONTEXT, OFFLOADS, POLICIES, Pins, Space, Unit, divisors, pins_of
 from .stages import Flights
 from .thin import thin
@@ -55,6 +56,7 @@ class Planner:
         space = replace(self.space, pins=pinned(self.space.pins, pins or {}))
         peak = self.cluster.machine.matmul(self.recipe.precision.compute) * space.devices
         least = self.flops / peak if self.layouts.kernels is None else 0.0  # timed kernels know no peak
+        least *= LEAST_SHARE if space.dims.row else 1.0  # slices skip what a causal model masks
         for tried in self._spaces(space):
             found = Search(
                 tried, self.layouts, self.limit, least, space.pins.balance, self.pricings, self.flown, self.known

@@ -26,6 +26,7 @@ from ..schedule.simulate import Price, by_chunk, makespan
 from .aloft import aloft
 from .host import Hosting, offloaded, waiting_s
 from .parts import Part, Parts
+from .slices import LEAST_SHARE, Around, Slicing, in_slices
 from .space import ACTIVATIONS, OPTIMIZER, Choice
 from .stages import Flights, Load, Stage, cut, flights, stage_of
 from .zero import Known, Shared, shared
@@ -62,11 +63,13 @@ class Pricing:
     limit: int
     flown: dict[tuple[str, int, int], Flights] = field(default_factory=dict[tuple[str, int, int], "Flights"])
     known: dict[Known, Shared] = field(default_factory=dict["Known", "Shared"])
+    slicing: Callable[[], Slicing | None] = lambda: None  # the unit's token slices, where rows can be cut
     _blocks: dict[_Key, list[Block]] = field(default_factory=dict["_Key", list[Block]])
     _loads: dict[_Key, Load] = field(default_factory=dict["_Key", Load])
     _even: dict[object, tuple[int, ...] | None] = field(default_factory=dict[object, "tuple[int, ...] | None"])
     _chunks: dict[object, list[Price]] = field(default_factory=dict[object, list[Price]])
     _placed: dict[object, tuple[int, ...] | None] = field(default_factory=dict[object, "tuple[int, ...] | None"])
+    _sliced: dict[object, Priced | None] = field(default_factory=dict[object, "Priced | None"])
     _hosted: dict[Hosting, Pricing] = field(default_factory=dict["Hosting", "Pricing"])
     moved: Callable[[], Sequence[int]] | None = None  # of each part the bytes that activations on the host are
     _aloft: bool = False  # whether they are there
@@ -158,6 +161,9 @@ class Pricing:
         """No more than the plan takes: all devices busy without a pause, the slowest block, one microbatch's way."""
         if self._on_host(choice) is not self:
             return self._on_host(choice).bound_s(choice)
+        if choice.sliced:
+            work = choice.microbatches * self.microbatch_s * LEAST_SHARE * self.cluster.share(choice.devices)
+            return (work + self.once_s(choice)) / choice.pipe + self.parts.common_s
         once, each = self.once_s(choice), 0.0
         longest = way = 0.0
         for part, often in self.kinds:
@@ -181,6 +187,8 @@ class Pricing:
 
     def least_bytes(self, choice: Choice) -> float:
         """Some device of a plan holds no less: all of them together have everything, once."""
+        if choice.sliced:
+            return sum(often * self.shared(part, choice).static for part, often in self.kinds) / choice.pipe
         if self._on_host(choice) is not self:
             return self._on_host(choice).least_bytes(choice)
         total = 0
@@ -197,6 +205,9 @@ class Pricing:
         """
         if self._on_host(choice) is not self:
             return self._on_host(choice).placed_bound_s(choice)
+        if choice.sliced:
+            priced = self._in_slices(choice, ())
+            return None if priced is None else priced.seconds
         cuts = self._placed_cuts(choice, ())
         if cuts is None or choice.pipe == 1:
             return None if cuts is None else self.bound_s(choice)
@@ -227,6 +238,8 @@ class Pricing:
         """The plan with its stages; None where it does not fit, or has no schedule."""
         if self._on_host(choice) is not self:
             return self._on_host(choice).price(choice, balance)
+        if choice.sliced:
+            return self._in_slices(choice, balance)
         cuts = self._placed_cuts(choice, balance)
         if cuts is None:
             return None
@@ -366,6 +379,46 @@ class Pricing:
         held = tuple(self._stage_bytes(choice, ends, form.placement(choice.pipe), self.flights(choice)))
         balance = tuple(end - begin for begin, end in cuts)
         return Priced(choice, seconds + self.parts.common_s, held, balance)
+
+    # ---- token slices
+
+    def _in_slices(self, choice: Choice, balance: tuple[int, ...]) -> Priced | None:
+        """A plan in token slices; its schedule says their lengths. Stages are those of whole rows."""
+        key = (choice.data, choice.zero, choice.pipe, choice.microbatches, choice.schedule, balance)
+        if key not in self._sliced:
+            self._sliced[key] = self._find_slices(choice, balance)
+        return self._sliced[key]
+
+    def _find_slices(self, choice: Choice, balance: tuple[int, ...]) -> Priced | None:
+        plain, slicing = replace(choice, schedule="1f1b"), self.slicing()
+        if slicing is None:
+            return None
+        ends = self._placed_cuts(plain, balance) or (None if balance else cut(self.load(plain), choice.pipe))
+        if ends is None:
+            return None
+        cuts = list(pairwise((0, *ends)))
+        found = in_slices(slicing, choice.schedule, self._around(plain, cuts))
+        if found is None or max(found.stage_bytes) > self.limit:
+            return None
+        seconds = found.seconds + self.parts.common_s
+        chosen = replace(choice, schedule=found.schedule)
+        return Priced(chosen, seconds, found.stage_bytes, tuple(end - begin for begin, end in cuts))
+
+    def _around(self, plain: Choice, cuts: Sequence[tuple[int, int]]) -> Around:
+        """What stands around the slices of a plan."""
+        parts, moment = self.parts.parts, self._momentary(plain)
+        every = [self.shared(part, plain) for part in parts]
+        own = [every[begin:end] for begin, end in cuts]
+        share = self.cluster.share(plain.devices)
+        return Around(
+            cuts, plain.microbatches, self.cluster.link(plain.mesh, PIPE),
+            [Price(*(sum(t) for t in zip(*((o.forward_s, o.input_s, o.weight_s) for o in some), strict=True)))
+             for some in own],
+            [sum(one.reduce_s + one.update_s for one in some) for some in own],
+            [sum(one.static + one.gradients for one in some) for some in own],
+            [(part.kept, part.momentary, whole) for part, whole in zip(parts, moment, strict=True)],
+            self.parts.updating, None if share == 1 else plain.pipe / share,
+        )  # fmt: skip
 
     def _chunk_prices(self, choice: Choice, cuts: Sequence[tuple[int, int]]) -> list[Price]:
         """What chunks take; an update is of a device: it is reckoned with its chunks. Schedules have them in common."""

@@ -19,6 +19,7 @@ from itertools import count
 from .budgeted import Budgeted
 from .layouts import Layouts
 from .price import Priced, Pricing
+from .slices import LEAST_SHARE
 from .space import ACTIVATIONS, BUDGET, Axes, Choice, Group, Policy, Space, Unit
 from .stages import Flights
 from .zero import Known, Shared
@@ -85,8 +86,9 @@ class Search:
         return self.pricings[unit]
 
     def _plain(self, unit: Unit) -> Pricing:
-        moved = partial(self.layouts.moved, unit)
-        return Pricing(self.layouts.parts(unit), self.layouts.cluster, self.limit, self.flown, self.known, moved=moved)
+        parts, cluster, layouts = self.layouts.parts(unit), self.layouts.cluster, self.layouts
+        moved, slicing = partial(layouts.moved, unit), partial(layouts.sliced, unit)
+        return Pricing(parts, cluster, self.limit, self.flown, self.known, moved=moved, slicing=slicing)
 
     def _budget(self, unit: Unit) -> Budgeted:
         plain = self.pricing(unit.laid)
@@ -127,7 +129,9 @@ class Search:
     def _sounding(self, below: Sequence[tuple[float, Family | Group | Choice, bool]], best_s: float) -> Choice | None:
         """Of a family's plans that fit one that promises much, if it promises more than the best so far."""
         numbers = count()
-        heap = [_Entry(bound, next(numbers), one) for bound, one, _ in below if isinstance(one, Group)]
+        heap = [
+            _Entry(bound, next(numbers), one) for bound, one, _ in below if isinstance(one, Group) and not one.sliced
+        ]
         heapq.heapify(heap)
         for _ in range(SOUNDED):
             if not heap or heap[0].bound >= best_s:
@@ -181,6 +185,8 @@ class Search:
     def _smaller(self, choice: Choice, fits: bool) -> Iterator[tuple[float, Choice, bool]]:
         """The plans that follow one: more on the host, and where it keeps everything and does not fit, the one within
         a budget. If it fits, that is the same."""
+        if choice.sliced:
+            return
         for kinds in self.space.offloads(choice):
             twin = replace(choice, offload=kinds)
             if kinds and kinds[:-1] == choice.offload and self._follows(twin):
@@ -229,12 +235,12 @@ class Search:
             self.updates[unit] = sum(p.own.launch_s for p in whole), sum(p.own.update_s for p in whole) / unit.devices
         launches, rest = self.updates[unit]
         once = launches + rest / group.data
-        return (group.microbatches * self.layouts.least_s(unit) + once) / group.pipe
+        return (group.microbatches * self.layouts.least_s(unit) * _share(group) + once) / group.pipe
 
     def group_bound_s(self, group: Group, microbatch_s: float) -> float:
         """No plan of a group takes less, if a microbatch takes so long."""
         once, common = self._ends(group.unit, group.data, group.pipe == 1)
-        return (group.microbatches * microbatch_s + once) / group.pipe + common
+        return (group.microbatches * microbatch_s * _share(group) + once) / group.pipe + common
 
     def _ends(self, unit: Unit, data: int, single: bool) -> tuple[float, float]:
         """What a step takes beside its microbatches at the least: on all stages, and on each."""
@@ -259,3 +265,8 @@ class Search:
 def _rank(plan: Priced) -> tuple[float, int]:
     """The fastest first, of plans that take as long the one that holds least."""
     return plan.seconds, plan.peak_bytes
+
+
+def _share(group: Group) -> float:
+    """What a microbatch of a group takes at the least, of what it takes whole."""
+    return LEAST_SHARE if group.sliced else 1.0

@@ -17,6 +17,7 @@ from ..elaborate.recipe import Plan, Recipe
 from ..ir.layout import PIPE, Mesh
 from ..partition.choices import DATA
 from ..schedule.forms import TOKEN_SLICES, parse_form
+from .slices import STAGES, schedules
 
 TENSOR, CONTEXT, EXPERT = "tensor", "context", "expert"
 Policy = Literal["cheap", "none", "selective", "full", "budget"]
@@ -65,6 +66,7 @@ class Group:
     data: int
     pipe: int
     microbatches: int
+    sliced: bool = False  # into token slices
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,11 @@ class Choice:
     zero: int = 0
     schedule: str = "1f1b"
     offload: tuple[str, ...] = ()
+
+    @property
+    def sliced(self) -> bool:
+        """Whether rows are cut into token slices."""
+        return self.schedule.startswith(TOKEN_SLICES)
 
     @property
     def mesh(self) -> Mesh:
@@ -134,10 +141,12 @@ def pins_of(recipe: Recipe) -> Pins:
 
 @dataclass(frozen=True)
 class Dims:
-    """What a model has for an axis of its own: the dim of its tokens, those of its experts, each with its size."""
+    """What a model has for an axis of its own: the dim of its tokens, those of its experts, each with its size.
+    row: tokens of a row that slices could cut; 0: there is none."""
 
     tokens: tuple[str, int] | None = None
     experts: tuple[tuple[str, int], ...] = ()
+    row: int = 0
 
 
 @dataclass(frozen=True)
@@ -225,9 +234,24 @@ class Space:
                 for pipe in self._sizes(PIPE):
                     if self._is_all(data * pipe * unit.devices) and pipe <= self.blocks:
                         yield Group(unit, data, pipe, microbatches)
+                        if self._may_be_sliced(unit, pipe, microbatches):
+                            yield Group(unit, data, pipe, microbatches, sliced=True)
+
+    def _may_be_sliced(self, unit: Unit, pipe: int, microbatches: int) -> bool:
+        """Whether token slices are tried: see `slices.py`. What is pinned is tried wherever it can be."""
+        if not self.dims.row or pipe == 1 or unit.recompute == BUDGET or CONTEXT in dict(unit.inner):
+            return False
+        free = self.pins.schedule is None and unit.rows == 1 and microbatches <= pipe
+        return (free or self._pins_slices()) and not self.pins.offload
+
+    def _pins_slices(self) -> bool:
+        return self.pins.schedule is not None and parse_form(self.pins.schedule).name == TOKEN_SLICES
 
     def choices(self, group: Group) -> Iterator[Choice]:
         """The plans of a group."""
+        if group.sliced:
+            yield from self._sliced(group)
+            return
         for zero in self.zeros(group.data):
             for schedule in self._schedules(group.pipe, group.microbatches):
                 for offload in self.offloads(group):
@@ -239,6 +263,13 @@ class Space:
         for kinds in OFFLOADS if self.pins.offload is None else (self.pins.offload,):
             if ACTIVATIONS not in kinds or (group.pipe == 1 and group.unit.recompute != BUDGET):
                 yield kinds
+
+    def _sliced(self, group: Group) -> Iterator[Choice]:
+        """Those with token slices: the optimizer is on the device."""
+        named = schedules(self.dims.row) if self.pins.schedule is None else (self.pins.schedule,)
+        for zero in self.zeros(group.data):
+            for schedule in named if zero <= STAGES else ():
+                yield Choice(group.unit, group.data, group.pipe, group.microbatches, zero, schedule)
 
     def zeros(self, data: int) -> tuple[int, ...]:
         """The stages of ZeRO."""

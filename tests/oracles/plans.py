@@ -100,7 +100,7 @@ def _once(made: Step) -> Step:
 
     def step(recipe: Recipe) -> Graph:
         assert recipe.plan is not None, "the planner says what is computed again"
-        key = (recipe.batch, recipe.microbatches, recipe.plan.recompute)
+        key = (recipe.batch, recipe.microbatches, recipe.plan.recompute, recipe.plan.schedule)
         if key not in known:
             known[key] = made(recipe)
         return known[key]
@@ -141,7 +141,7 @@ def bounds(search: Search, choice: Choice) -> Mapping[str, float]:
     """All that the search says of a plan before it is priced."""
     pricing = search.pricing(choice.unit)
     assert pricing.may_fit(choice), choice
-    group = Group(choice.unit, choice.data, choice.pipe, choice.microbatches)
+    group = Group(choice.unit, choice.data, choice.pipe, choice.microbatches, choice.sliced)
     found = {
         "plan": pricing.bound_s(choice),
         "placed": pricing.placed_bound_s(choice) or 0.0,
