@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from .base.diagnostic import SpecError
 from .cost.cluster import Cluster
 from .cost.roofline import node_time
-from .devices import factored, laid_out, machines, wishes_of
+from .devices import factored, laid_out, machines, of_stages, wishes_of
 from .elaborate.recipe import Plan, Recipe
 from .ir.graph import Graph
 from .ir.layout import PIPE, Mesh
@@ -111,22 +112,29 @@ def _lying(step: Graph, plan: Plan, target: Target) -> _Lying:
     if mesh.devices == 1:
         return _Lying(step, ALONE, mesh, priced)
     mesh, wishes = factored(step, mesh, wishes_of(plan))
-    laid = laid_out({STEP: [step]}, mesh, wishes, *priced)
+    laid = laid_out({STEP: [step]}, mesh, wishes, priced[0], of_stages(priced[1], Mesh(plan.mesh)))
     graphs, lying = spread({STEP: laid[STEP].graph}, mesh)
     return _Lying(graphs[STEP], lying, mesh, priced)
 
 
 def _occupied(lying: _Lying, plan: Plan, library: Library, table: Table | None = None) -> Occupied:
-    """What the step takes once it is lowered. Raises SpecError."""
+    """What the step takes once it is lowered. Where no stages fit, it is cut evenly: that takes more than the budget,
+    and how much more is seen. Raises SpecError."""
     from .lower.build import occupied
     from .lower.stages import Pipeline, piped
 
-    mesh, spread = Mesh(plan.mesh), lying.spread
+    mesh, spread, least = Mesh(plan.mesh), lying.spread, 0
     if dict(mesh.axes).get(PIPE, 1) > 1:
         wanted = Pipeline(plan.schedule, plan.balance, *lying.machines, plan.offload)
-        spread = piped({STEP: lying.local}, spread, lying.mesh.across(PIPE, mesh), wanted)
+        across = lying.mesh.across(PIPE, mesh)
+        try:
+            spread = piped({STEP: lying.local}, spread, across, wanted)
+        except SpecError:
+            spread = piped({STEP: lying.local}, spread, across, replace(wanted, memory_bytes=None))
+            least = (plan.recompute.budget_bytes or 0) + 1
     graphs, spread = offloaded({STEP: lying.local}, spread, plan.offload, lying.machines[0])
-    return occupied(STEP, graphs[STEP], library, spread, table)
+    found = occupied(STEP, graphs[STEP], library, spread, table)
+    return replace(found, peak_bytes=max(found.peak_bytes, least))
 
 
 def _seconds(lying: _Lying, timed: Mapping[str, float]) -> Callable[[Node], float]:

@@ -20,7 +20,7 @@ from .elaborate.load import Spec
 from .elaborate.models import BATCH
 from .elaborate.recipe import Plan, Recipe
 from .ir.graph import Graph
-from .ir.layout import Layout, Mesh
+from .ir.layout import PIPE, Layout, Mesh
 from .ir.levels import PARTITIONED
 from .ir.slices import MARK
 from .lasting import Lasting
@@ -40,6 +40,11 @@ def machines(mesh: Mesh, plan: Plan, cluster: Cluster | None) -> tuple[Cluster, 
         title = f"{mesh} is {mesh.devices} devices; the cluster has {cluster.devices}"
         raise SpecError(Diagnostic("E0945", title, hint="a record with another level, or more members in the last"))
     return cluster, min(plan.budget_bytes or cluster.memory_bytes, cluster.memory_bytes)
+
+
+def of_stages(memory_bytes: int | None, mesh: Mesh) -> int | None:
+    """What the stages of a pipeline hold together."""
+    return memory_bytes and memory_bytes * dict(mesh.axes).get(PIPE, 1)
 
 
 def recipe_cluster(spec: Spec, recipe: Recipe) -> Cluster | None:

@@ -16,7 +16,7 @@ from .base.diagnostic import Diagnostic, SpecError
 from .budget import Target, within_budget
 from .cost.cluster import H100_NODES, Cluster
 from .cost.table import Table
-from .devices import factored, laid_out, machines, partitioned, recipe_cluster, wishes_of
+from .devices import factored, laid_out, machines, of_stages, partitioned, recipe_cluster, wishes_of
 from .elaborate import check
 from .elaborate.apply import Functions
 from .elaborate.causality import foresight
@@ -209,18 +209,13 @@ def partitioned_step(
     steps = [step_graph(spec, turn, device=device, cluster=cluster), unfused_step(spec, turn, device, cluster=cluster)]
     priced, limit = machines(Mesh(plan.mesh), plan, cluster or recipe_cluster(spec, recipe))
     mesh = Mesh(plan.mesh)
-    held = _of_stages(limit, mesh)
+    held = of_stages(limit, mesh)
     return partitioned(steps, mesh.without(PIPE), wishes_of(plan), priced, held, _runs_whole(mesh, plan))
 
 
 def _runs_whole(mesh: Mesh, plan: Plan) -> bool:
     """Whether a device runs all of the step, and holds what that needs."""
     return PIPE not in mesh.names and not plan.offload
-
-
-def _of_stages(memory_bytes: int | None, mesh: Mesh) -> int | None:
-    """What the stages of a pipeline hold together."""
-    return memory_bytes and memory_bytes * dict(mesh.axes).get(PIPE, 1)
 
 
 def step_graphs(
@@ -333,7 +328,7 @@ def compile_recipe(
         if _runs_whole(mesh, plan):
             chosen = laid_within(ways, inner, wishes, *priced, device)
         else:
-            chosen = laid_out(ways, inner, wishes, priced[0], _of_stages(priced[1], mesh))
+            chosen = laid_out(ways, inner, wishes, priced[0], of_stages(priced[1], mesh))
         laid = {name: decision.graph for name, decision in chosen.items()}
         graphs, lying = spread({**laid, PREDICT: graphs[PREDICT]}, inner)
         step = next(iter(chosen.values()))
