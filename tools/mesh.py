@@ -233,13 +233,17 @@ def print_stages(found: Sequence[StageAccount], console: Console) -> None:
     """A row for each stage."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("stage", no_wrap=True)
-    for title in ("parameters", "gradients", "states", "activations", "in flight", "holds", "sends a step"):
+    hosted = ("host",) if any(one.host_bytes for one in found) else ()
+    titles = ("parameters", "gradients", "states", "activations", "in flight", "holds", *hosted, "sends a step")
+    for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
     for at, one in enumerate(found):
         blocks = " and ".join(a if a == b else f"{a} … {b}" for a, b in one.blocks)
         sizes = (one.parameter_bytes, one.gradient_bytes, one.state_bytes, one.activation_bytes)
         sent = ", ".join(f"{axis} {bytes_text(n)} in {one.messages[axis]}" for axis, n in one.sent_bytes.items())
-        table.add_row(f"{at}: {blocks}", *map(bytes_text, sizes), str(one.in_flight), bytes_text(one.peak_bytes), sent)
+        there = (bytes_text(one.host_bytes),) if hosted else ()
+        own = (*map(bytes_text, sizes), str(one.in_flight), bytes_text(one.peak_bytes), *there)
+        table.add_row(f"{at}: {blocks}", *own, sent)
     console.print(table)
 
 

@@ -7,7 +7,7 @@ summed gradients, optimizer states, activations that the forward keeps for the b
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from ..ir.graph import Graph
@@ -31,15 +31,15 @@ class Account:
     messages: Mapping[str, int]
 
 
-def account(graph: Graph, mesh: Mesh) -> Account:
-    """What the device that has most holds and sends."""
+def account(graph: Graph, mesh: Mesh, hosted: Container[str] = ()) -> Account:
+    """What the device that has most holds and sends. `hosted`: parameters and states that lie on its host."""
     held: Counter[str] = Counter()
     sent: Counter[str] = Counter()
     messages: Counter[str] = Counter()
     read_in = _readers(graph)
     for node in graph:
         for index in range(len(node.outs)):
-            kind = _kind(graph, node, read_in.get((node.id, index), frozenset()))
+            kind = "" if node.id in hosted else _kind(graph, node, read_in.get((node.id, index), frozenset()))
             held[kind] += _bytes(graph, node.out(index), mesh) if kind else 0
         if node.op in COLLECTIVES:
             axis, times = str(node.attrs["axis"]), 1 if node.phase in ONCE_A_STEP else graph.microbatches

@@ -42,7 +42,7 @@ def blocks_of(step: Graph, machine: Machine, link: Link, hosted: Hosted = ON_DEV
     """The chain. Every dim must have a size."""
     chain = Chain(step)
     kept, moved = chain.kept(hosted.values), chain.hosted(hosted.values)
-    held, static = chain.held(hosted.values), chain.static(_of_optimizer(step) if hosted.optimizer else frozenset())
+    held, static = chain.held(hosted.values), chain.static(only_hosted(step) if hosted.optimizer else frozenset())
     crossing = chain.crossing()
     seconds: defaultdict[tuple[int, str], float] = defaultdict(float)
     for node in step:
@@ -251,12 +251,16 @@ class Chain:
         return direct.union(*(homes.get(user.id, set[int]()) for user in self.readers[node.id]))
 
 
-def _of_optimizer(step: Graph) -> frozenset[str]:
-    """The states of parameters; and parameters of which microbatches read what is made narrower once a step alone."""
+def of_optimizer(step: Graph) -> frozenset[str]:
+    """The states of parameters, and these."""
     states = {node.id: str(node.attrs["of"]) for node in step.nodes("state") if node.attrs["of"]}
+    return frozenset(states) | frozenset(states.values())
+
+
+def only_hosted(step: Graph) -> frozenset[str]:
+    """Of these those that no microbatch reads, or of which it reads what is made narrower once a step alone."""
     once = {node.id for node in step if node.phase in (Phase.PREPARE, Phase.UPDATE)}
-    read = {use.node for node in step if node.id not in once for use in node.uses}
-    return frozenset(states) | (frozenset(states.values()) - read)
+    return of_optimizer(step) - {use.node for node in step if node.id not in once for use in node.uses}
 
 
 def _owner(node: Node) -> str:

@@ -7,6 +7,7 @@ from math import prod
 
 import pytest
 from partita.compiler.cost.cluster import H100_NODES
+from partita.compiler.cost.host import Host
 from partita.compiler.elaborate.recipe import Plan
 from partita.compiler.ir.layout import Mesh
 from partita.compiler.pipeline import compile_recipe, step_graph
@@ -49,3 +50,23 @@ def test_a_stages_account_is_what_its_program_holds_and_sends(schedule: str, cou
         sent, messages = sent_bytes(build, rank)
         assert messages == one.messages["pipe"] - SUMS
         assert sent == one.sent_bytes["pipe"] - SUMS * (SUM_BYTES * (count - 1) // count)
+
+
+def test_what_lies_on_the_host_is_not_on_the_device() -> None:
+    """In GPipe all microbatches' saved values are there, as much as the program foretells."""
+    mesh, both = (("pipe", 2),), ("optimizer", "activations")
+    cluster = replace(H100_NODES, host=Host(1e18))
+    spec, recipe = recipe_over("gpt2", "GPT2", batch=8, microbatches=4, optimizer="sgd(momentum = 0.9)")
+    step = step_graph(spec, recipe)
+    plain = stage_accounts(step, Mesh(mesh), Pipeline("gpipe", (), cluster))
+    found = stage_accounts(step, Mesh(mesh), Pipeline("gpipe", (), cluster, None, both))
+    build = compile_recipe(
+        spec, replace(recipe, plan=Plan(mesh, schedule="gpipe", offload=both)), None, cluster=cluster
+    )
+    for one, other in zip(found, plain, strict=True):
+        assert one.state_bytes == 0 < other.state_bytes
+        assert one.parameter_bytes == other.parameter_bytes  # float64 computes with themselves: they come up
+    activations = found[0].host_bytes - plain[0].state_bytes - plain[0].parameter_bytes
+    assert activations > plain[0].activation_bytes / 2
+    assert found[0].activation_bytes < plain[0].activation_bytes
+    assert max(one.host_bytes for one in found) == pytest.approx(build.predictions["host_bytes"], rel=0.2)
