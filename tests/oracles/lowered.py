@@ -47,9 +47,24 @@ def _attr(value: Attr) -> Attr:
 def _node(node: Node) -> Node:
     outs = tuple(TensorType(t.dims, _wide(t.dtype)) for t in node.outs)
     attrs = MappingProxyType({key: _attr(value) for key, value in node.attrs.items()})
-    if node.op == "input" and "." in node.id:
-        attrs = MappingProxyType({**attrs, "name": node.id})
-    return replace(node, uses=tuple(_use(u) for u in node.uses), outs=outs, attrs=attrs)
+    return _called_by_id(replace(node, uses=tuple(_use(u) for u in node.uses), outs=outs, attrs=attrs))
+
+
+def _called_by_id(node: Node) -> Node:
+    if node.op != "input" or "." not in node.id:
+        return node
+    return replace(node, attrs=MappingProxyType({**node.attrs, "name": node.id}))
+
+
+def called_by_ids(graph: Graph) -> Graph:
+    """The graph, its inputs called by their ids: a random graph may have two of one name."""
+    builder = GraphBuilder(graph.name, graph.microbatches)
+    builder.extend(map(_called_by_id, graph))
+    for name, use in graph.outputs.items():
+        builder.output(name, use)
+    for key, body in graph.bodies.items():
+        builder.body(key, body)
+    return builder.finish()
 
 
 def run_lowered(

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from itertools import product
 
+import numpy as np
 import pytest
 from generators.graphs import graphs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles.lowered import called_by_ids, run_lowered
 from oracles.measures import AGAIN, OFFLOADS, Trained, assert_same_with_less
 from oracles.properties import at_level
 from oracles.values import assert_same_values, leaf_values
-from partita.compiler.ir.graph import Graph
-from partita.compiler.ir.levels import GRADIENT
-from partita.compiler.ir.types import DType, Phase
+from partita.compiler.ir.graph import Graph, GraphBuilder
+from partita.compiler.ir.levels import GRADIENT, LOSS
+from partita.compiler.ir.types import Dim, DType, Phase
+from partita.compiler.ops.build import Builder
 from partita.compiler.passes import run_passes
+from partita.compiler.passes.differentiate import Differentiate
+from partita.compiler.passes.inline import Inline
 from partita.compiler.passes.microbatch import Microbatch
+from partita.compiler.passes.offsets import Offsets
 from partita.compiler.passes.precision import AssignPrecision
 from partita.compiler.passes.rematerialize import Rematerialize
+from partita.compiler.passes.simplify import Simplify
 from partita.compiler.recompute.block import GIVEN
 from samples.zoo import DIMS
 
@@ -38,6 +45,49 @@ def test_any_values_may_be_made_again(graph: Graph, data: st.DataObject) -> None
     after = run_passes(before, [Rematerialize("none", values=chosen), *parts], GRADIENT)
     whole = run_passes(before, parts, GRADIENT)
     assert_same_values(whole, after, leaf_values(before))
+
+
+SUMS = ["add", "dot", "mul", "tanh", "parameter"]  # where the order of what is added decides how it rounds
+
+
+@pytest.mark.parametrize("beside", ["nothing", "dot", "scatter_add"])
+def test_which_addend_dies_does_not_order_a_sum(beside: str) -> None:
+    """tanh's backward reads its result: what is made again of three dies in the sum, each in turn and all."""
+    b = Builder(GraphBuilder("sums"))
+    rows, cols, inner = (Dim(name, size) for name, size in zip("RCI", (5, 7, 3), strict=True))
+    whole = [b.one("tanh", b.parameter(f"x{at}", (rows, cols), DType.F32)) for at in range(3)]
+    parts = list(whole)
+    if beside == "dot":
+        left, right = b.parameter("l", (rows, inner), DType.F32), b.parameter("r", (inner, cols), DType.F32)
+        parts.append(b.one("dot", left, right, over=(inner,)))
+    if beside == "scatter_add":
+        ids = b("input", hint="ids", name="ids", below=rows, dims=(inner,), dtype=DType.I64)[0]
+        parts.append(b.one("scatter_add", b.parameter("l", (inner, cols), DType.F32), ids, dim=rows, dims=(rows, cols)))
+    total = b.one("add", *parts)
+    b.output("total", total)
+    b.output("loss", b.one("sum", total, over=(rows, cols)))
+    before = Differentiate()(b.finish())
+    values = leaf_values(before)
+    wanted, _ = run_lowered(before, values)
+    for chosen in [*([use.value] for use in whole), [use.value for use in whole]]:
+        found, _ = run_lowered(Rematerialize("none", values=frozenset(chosen))(before), values)
+        for name, value in wanted.items():
+            np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@settings(max_examples=15)
+@given(st.sampled_from(SUMS[:3]).flatmap(lambda theme: graphs(batch=4, only=[theme, *SUMS], most=16)), st.data())
+def test_what_is_made_again_rounds_as_what_is_kept(graph: Graph, data: st.DataObject) -> None:
+    """A step's lowered program gives the same bits in a low type, whatever of it dies sooner."""
+    typed = [Inline(), Offsets(), Simplify(), Differentiate(), AssignPrecision(DType.BF16), Simplify()]
+    before = called_by_ids(run_passes(graph, typed, LOSS))
+    every = [n for n in before if n.phase is Phase.FORWARD and n.op not in GIVEN]
+    chosen = frozenset((node.id, at) for node in every for at in range(len(node.outs)) if data.draw(st.integers(0, 3)))
+    values = leaf_values(before)
+    wanted, _ = run_lowered(before, values)
+    found, _ = run_lowered(Rematerialize("none", values=chosen)(before), values)
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
 LONG = settings().max_examples > 1000  # of `make fuzz`
