@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
+from partita.compiler.cost.host import USUAL
 from partita.compiler.cost.roofline import Machine
 from partita.compiler.cost.table import Table
 from partita.compiler.elaborate.recipes import load_recipe
@@ -57,6 +59,20 @@ def test_copies_to_the_host_and_back_take_time() -> None:
     sizes = 4 * (2 * 256 * 8 + 256)  # the gradients go down, the parameters come up
     assert sum(part.seconds for part in copies) == pytest.approx(2 * 2 * sizes / 1e10)
     assert found.seconds > usual.seconds
+
+
+def test_copies_beside_a_device_take_what_computing_does_not_hide() -> None:
+    """The update runs in the host's memory, and a link that is slow against the kernels is what a step waits for."""
+    spec = open_spec(TOUR)
+    step = step_graph(spec, load_recipe(spec, "tour"))
+    moved, _ = offloaded({"step": step}, ALONE, ("optimizer",))
+    for speed, waits in ((1e-6, False), (1e9, True)):
+        found = graph_time(moved["step"], replace(bare(speed), device="cuda"))
+        copies = sum(part.seconds for part in found.parts if part.kernel == "copy_")
+        sizes = 4 * (2 * 256 * 8 + 256)
+        assert copies == pytest.approx(2 * sizes / USUAL.link_bytes_per_s if waits else 0, rel=1e-3)
+        there = [part for part in found.parts if part.bound == "host memory"]
+        assert there and all(part.phase == "update" for part in there)
 
 
 def test_a_build_foretells_its_seconds_and_whose_the_peak_is() -> None:
