@@ -112,7 +112,10 @@ def _lying(step: Graph, plan: Plan, target: Target) -> _Lying:
     if mesh.devices == 1:
         return _Lying(step, ALONE, mesh, priced)
     mesh, wishes = factored(step, mesh, wishes_of(plan))
-    laid = laid_out({STEP: [step]}, mesh, wishes, priced[0], of_stages(priced[1], Mesh(plan.mesh)))
+    try:
+        laid = laid_out({STEP: [step]}, mesh, wishes, priced[0], of_stages(priced[1], Mesh(plan.mesh), plan))
+    except SpecError:  # too large as it is; how much of it must be computed again is what is looked for
+        laid = laid_out({STEP: [step]}, mesh, wishes, priced[0])
     graphs, lying = spread({STEP: laid[STEP].graph}, mesh)
     return _Lying(graphs[STEP], lying, mesh, priced)
 

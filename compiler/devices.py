@@ -42,9 +42,10 @@ def machines(mesh: Mesh, plan: Plan, cluster: Cluster | None) -> tuple[Cluster, 
     return cluster, min(plan.budget_bytes or cluster.memory_bytes, cluster.memory_bytes)
 
 
-def of_stages(memory_bytes: int | None, mesh: Mesh) -> int | None:
-    """What the stages of a pipeline hold together."""
-    return memory_bytes and memory_bytes * dict(mesh.axes).get(PIPE, 1)
+def of_stages(memory_bytes: int | None, mesh: Mesh, plan: Plan) -> int | None:
+    """What the stages of a pipeline hold together. No bound where some of it is on the host: layouts are reckoned with
+    all of it."""
+    return None if plan.offload else memory_bytes and memory_bytes * dict(mesh.axes).get(PIPE, 1)
 
 
 def recipe_cluster(spec: Spec, recipe: Recipe) -> Cluster | None:

@@ -209,7 +209,7 @@ def partitioned_step(
     steps = [step_graph(spec, turn, device=device, cluster=cluster), unfused_step(spec, turn, device, cluster=cluster)]
     priced, limit = machines(Mesh(plan.mesh), plan, cluster or recipe_cluster(spec, recipe))
     mesh = Mesh(plan.mesh)
-    held = of_stages(limit, mesh)
+    held = of_stages(limit, mesh, plan)
     return partitioned(steps, mesh.without(PIPE), wishes_of(plan), priced, held, _runs_whole(mesh, plan))
 
 
@@ -328,7 +328,7 @@ def compile_recipe(
         if _runs_whole(mesh, plan):
             chosen = laid_within(ways, inner, wishes, *priced, device)
         else:
-            chosen = laid_out(ways, inner, wishes, priced[0], of_stages(priced[1], mesh))
+            chosen = laid_out(ways, inner, wishes, priced[0], of_stages(priced[1], mesh, plan))
         laid = {name: decision.graph for name, decision in chosen.items()}
         graphs, lying = spread({**laid, PREDICT: graphs[PREDICT]}, inner)
         step = next(iter(chosen.values()))

@@ -87,7 +87,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"\nwith {said}: {cost(other.best[0], found.best[0])}\n  {_row(ready, other.best[0])}")
     for key, rows in why.items():
         print(f"\n{key}:")
-        print("\n".join(f"  {value!s:15}{said}" for value, said in rows))
+        width = max(15, *(len(str(value)) + 1 for value, _ in rows))
+        print("\n".join(f"  {value!s:{width}}{said}" for value, said in rows))
     return 0
 
 

@@ -3,7 +3,8 @@
 In: one device's graph of a thin step, the device's host; the whole model's parts. Out: of each part the bytes that its
 backward reads and that lie on the host until then (`cost/hosted.py` says which: what is moved in less
 time than it is made again), and the parts as a device has them. What a block's backward reads comes up while the block
-after it runs backward, so two blocks' bytes are there for a moment; a block takes no less than its copies.
+after it runs backward, and what went down last may not be there yet: beside its own a block has what the two before it
+moved. It takes no less than its copies.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def aloft(parts: Parts, moved: Sequence[int], link_bytes_per_s: float) -> Parts:
     made: dict[tuple[int, int, int], Part] = {}
 
     def part(at: int) -> Part:
-        one, own, before = parts.parts[at], moved[at], moved[at - 1] if at else 0
+        one, own, before = parts.parts[at], moved[at], sum(moved[max(0, at - 2) : at])
         key = (id(one), own, before)
         if key not in made:
             copy = own / link_bytes_per_s

@@ -56,7 +56,8 @@ def test_a_plan_is_what_it_was_said_to_be(model: str, devices: int, batch: int, 
     *_, last = found.search(pins)
     best = last.best[0]
     spec, recipe, _ = opened(model, batch)
-    written = load_recipe(spec, recipe.name, [f"plan.{key}={value}" for key, value in keys(best, recipe)])
+    within = [] if mib is None else [f"plan.budget={mib} MiB"]  # what is compiled is held to it
+    written = load_recipe(spec, recipe.name, [*(f"plan.{key}={value}" for key, value in keys(best, recipe)), *within])
     build = pipeline.compile_recipe(spec, written, None, device="cuda", cluster=found.cluster)
     assert UNDER <= best.peak_bytes / build.predictions["peak_bytes"] <= OVER
     if best.choice.sliced:
