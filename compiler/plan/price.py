@@ -26,7 +26,7 @@ from ..schedule.simulate import Price, by_chunk, makespan
 from .aloft import aloft
 from .host import Hosting, offloaded, waiting_s
 from .parts import Part, Parts
-from .slices import LEAST_SHARE, Around, Slicing, in_slices
+from .slices import LEAST_SHARE, Around, Slicing, in_slices, least_s
 from .space import ACTIVATIONS, OPTIMIZER, Choice
 from .stages import Flights, Load, Stage, cut, flights, stage_of
 from .zero import Known, Shared, shared
@@ -206,8 +206,7 @@ class Pricing:
         if self._on_host(choice) is not self:
             return self._on_host(choice).placed_bound_s(choice)
         if choice.sliced:
-            priced = self._in_slices(choice, ())
-            return None if priced is None else priced.seconds
+            return self._sliced_bound_s(choice)
         cuts = self._placed_cuts(choice, ())
         if cuts is None or choice.pipe == 1:
             return None if cuts is None else self.bound_s(choice)
@@ -389,14 +388,24 @@ class Pricing:
             self._sliced[key] = self._find_slices(choice, balance)
         return self._sliced[key]
 
+    def _sliced_bound_s(self, choice: Choice) -> float | None:
+        """No more than the plan takes, whatever its slices: the best ones are looked for when this comes up."""
+        plain, slicing = replace(choice, schedule="1f1b"), self.slicing()
+        cuts = self._sliced_cuts(plain, ())
+        if slicing is None or cuts is None:
+            return None
+        return least_s(slicing, choice.schedule, self._around(plain, cuts)) + self.parts.common_s
+
+    def _sliced_cuts(self, plain: Choice, balance: tuple[int, ...]) -> list[tuple[int, int]] | None:
+        """Where stages begin and end."""
+        ends = self._placed_cuts(plain, balance) or (None if balance else cut(self.load(plain), plain.pipe))
+        return None if ends is None else list(pairwise((0, *ends)))
+
     def _find_slices(self, choice: Choice, balance: tuple[int, ...]) -> Priced | None:
         plain, slicing = replace(choice, schedule="1f1b"), self.slicing()
-        if slicing is None:
+        cuts = self._sliced_cuts(plain, balance)
+        if slicing is None or cuts is None:
             return None
-        ends = self._placed_cuts(plain, balance) or (None if balance else cut(self.load(plain), choice.pipe))
-        if ends is None:
-            return None
-        cuts = list(pairwise((0, *ends)))
         found = in_slices(slicing, choice.schedule, self._around(plain, cuts))
         if found is None or max(found.stage_bytes) > self.limit:
             return None

@@ -9,13 +9,14 @@ pipeline. What is tried is finite: 2, 4, 8 or 16 equal slices, and those of the 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
 from ..cost.cluster import Link
 from ..schedule.actions import Action, Kind
-from ..schedule.advice import EQUAL, Pipe, candidates, equal_lengths
+from ..schedule.advice import EQUAL, Pipe, candidates, equal_lengths, unit_of
 from ..schedule.forms import TOKEN_SLICES, Form, computing, parse_form
 from ..schedule.simulate import Price
 from ..schedule.sliced import SlicedBlocks
@@ -53,9 +54,23 @@ class Slicing:
             )  # fmt: skip
         return self._chunks[key]
 
+    def least_s(self, begin: int, end: int) -> float:
+        """No slices of a row take less in blocks one after the other."""
+        return sum(
+            often * self.blocks.least_s(at, self.rows, self.tokens, LEAST_SHARE)
+            for at, often in Counter(self.blocks.alike[at] for at in self.at[begin:end]).items()
+        )
+
     def kept(self, begin: int, end: int, length: int, context: int) -> list[int]:
         """Of each block the bytes that its backward reads of the forward."""
         return [self.blocks.price(at, self.rows, length, context).kept_bytes for at in self.at[begin:end]]
+
+    def first(self, schedule: str) -> int:
+        """The least tokens of a row's first slice."""
+        if schedule == ADVISED:
+            return unit_of(self.tokens, self.shortest)
+        lengths = parse_form(schedule).lengths(self.tokens)
+        return lengths[0] if lengths else 0
 
     def lengths(self, schedule: str, pipe: Pipe) -> tuple[int, ...] | None:
         """The slices that a schedule has; None where the best ones are others that are tried already."""
@@ -102,6 +117,21 @@ class InSlices:
     stage_bytes: tuple[int, ...]
 
 
+def least_s(slicing: Slicing, schedule: str, around: Around) -> float:
+    """No slices of a schedule take less: some stage is busy for so long, after the stages before it have sent it the
+    first slice and before they go backward through it, which comes last."""
+    length, whole = slicing.first(schedule), slicing.tokens
+    found = down = up = 0.0
+    for cut, more, once in zip(around.cuts, around.added, around.once_s, strict=True):
+        added = float(more.forward), float(more.input) + float(more.weight)
+        busy = around.microbatches * (slicing.least_s(*cut) + sum(added))
+        found = max(found, down + busy + max(once, up))
+        one = slicing.chunk(*cut, length, 0)
+        down += float(one.forward) + length / whole * added[0]
+        up += float(one.input) + float(one.weight) + length / whole * added[1]
+    return found
+
+
 def in_slices(slicing: Slicing, schedule: str, around: Around) -> InSlices | None:
     """The price of a plan's slices; None where its schedule has none of its own."""
     link = around.link
@@ -115,7 +145,9 @@ def in_slices(slicing: Slicing, schedule: str, around: Around) -> InSlices | Non
         )  # fmt: skip
 
     whole = slicing.tokens
-    pipe = Pipe(len(around.cuts), around.microbatches, whole, price, around.abreast)
+    kinds = {(tuple(slicing.blocks.alike[at] for at in slicing.at[begin:end]), added): chunk
+             for chunk, ((begin, end), added) in enumerate(zip(around.cuts, around.added, strict=True))}  # fmt: skip
+    pipe = Pipe(len(around.cuts), around.microbatches, whole, price, around.abreast, tuple(kinds.values()))
     lengths = slicing.lengths(schedule, pipe)
     if lengths is None:
         return None

@@ -31,6 +31,7 @@ class Pipe:
     """A pipeline with a chunk on each device. tokens: of a row. price: of a slice of a microbatch.
 
     abreast: so many devices work at once at the pace that they are priced at; None: all of them
+    distinct: chunks that every other one takes as long as one of, where that is known
     """
 
     stages: int
@@ -38,6 +39,7 @@ class Pipe:
     tokens: int
     price: SlicePrice
     abreast: float | None = None
+    distinct: Sequence[int] = ()
 
     def seconds(self, lengths: Sequence[int]) -> float:
         """Of a step with these slices; a single one is the whole row."""
@@ -74,14 +76,19 @@ def equal_lengths(tokens: int, most: int | None = None) -> list[tuple[int, ...]]
     return [(tokens // n,) * n for n in EQUAL if tokens % n == 0 and tokens // n > 0 and n <= (most or n)]
 
 
+def unit_of(tokens: int, shortest: int = 1) -> int:
+    """No slice of the dynamic program has fewer tokens."""
+    unit = max(1, tokens // UNITS)
+    return unit * -(-max(shortest, 1) // unit)
+
+
 def candidates(pipe: Pipe, shortest: int = 1) -> list[tuple[int, ...]]:
     """Whole, in equal slices, and as the dynamic program cuts for pipelines of 2, 4, … and all of its stages."""
     least = max(shortest, 1)
-    unit = max(1, pipe.tokens // UNITS)
-    unit *= -(-least // unit)
+    unit = unit_of(pipe.tokens, shortest)
 
     def slowest(_: int, length: int, context: int) -> float:
-        found = [pipe.price(chunk, length, context) for chunk in range(pipe.stages)]
+        found = [pipe.price(chunk, length, context) for chunk in pipe.distinct or range(pipe.stages)]
         return max(compute_s(one) + 2 * float(one.transfer) for one in found)
 
     found = [(pipe.tokens,), *equal_lengths(pipe.tokens, pipe.tokens // least)]

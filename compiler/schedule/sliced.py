@@ -123,6 +123,16 @@ class SlicedBlocks:
             parts[-1].transfer, parts[-1].latency, sum(p.kept_bytes for p in parts), sum(p.held_bytes for p in parts),
         )  # fmt: skip
 
+    def least_s(self, block: int, rows: int, tokens: int, share: float) -> float:
+        """No slices of a whole row take less in sum: what reads earlier ones so large a share, all else what it takes
+        whole, as nothing that it takes grows faster than the tokens. Of timed kernels nothing is known: 0."""
+        if self.ladder is not None:
+            return 0.0
+        counts = sum((self.work[block][half] for half in HALVES), Counter[int]())
+        earlier = Counter({kind: n for kind, n in counts.items() if self.kinds[kind].needs[2]})
+        sizes = (rows, tokens, 0)
+        return self._seconds(counts - earlier, sizes) + share * self._seconds(earlier, sizes)
+
     def _half_s(self, block: int, half: str, sizes: Sizes) -> float:
         if self.ladder is not None:
             return self.ladder.seconds(block, half, sizes[1], sizes[2])
