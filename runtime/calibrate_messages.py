@@ -1,12 +1,15 @@
 """Times collectives among processes of this host, by kind and size: what prices of layouts are made of.
 
 In: how many of the processes that there are (the first ones), a device, the most bytes. Out: kind, processes, bytes,
-seconds. What is timed is what a program's instruction does, staging and waiting included; the slowest process counts,
-and the median run: a step meets neither the best nor the worst.
+seconds. What is timed is what a program's instruction does, staging and waiting included, as a step meets it: rounds of
+one message of each kind and size in ever another order, each process having computed something since the last one, so
+that caches hold other things, its threads sleep, and nobody comes at the same time. Of a message the mean over the
+processes counts, which has half of what two wait for each other; of its runs the median.
 """
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Iterator
@@ -22,8 +25,10 @@ from .program import Collective, CollectiveKind
 AXIS = "here"
 KINDS: tuple[CollectiveKind, ...] = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
 LEAST_BYTES = 256
-RUNS = 31
-BUDGET_S = 0.3  # of a kind and size, after its first run
+PROBES = 1  # raised whenever what is sent, or how it is met, changes
+LEAST_ROUNDS, MOST_ROUNDS = 5, 31
+BUDGET_S = 6.0  # of all kinds and sizes among so many processes
+BETWEEN_BYTES = 4 << 20  # that a process writes between two messages: of its core's own caches nothing is left
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +58,17 @@ def timed_among(count: int, device: torch.device, most_bytes: int) -> list[Timed
     return found
 
 
-def _timed(processes: Processes, device: torch.device, most_bytes: int) -> Iterator[Timed]:
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """A message, what this process gives to it, and bytes as `Timed` has them."""
+
+    sent: Collective
+    x: torch.Tensor
+    bytes_: int
+
+
+def _probes(count: int, device: torch.device, most_bytes: int) -> Iterator[_Probe]:
     """Sizes four times one another."""
-    count = processes.mesh.size
     sizes = [LEAST_BYTES << n for n in range(0, 64, 2) if LEAST_BYTES << n <= most_bytes]
     for kind in KINDS:
         for size in sizes:
@@ -66,24 +79,40 @@ def _timed(processes: Processes, device: torch.device, most_bytes: int) -> Itera
                 kind, AXIS, ("x",), ("y",), (made,), "f32", dims=(0,), sizes=(side,), join=1, join_size=count
             )
             cut = {"all_gather": (side // count, count), "all_to_all": (side, 1)}.get(kind, whole)
-            x = torch.zeros(cut, device=device)
-            bytes_ = 4 * side * (1 if kind == "all_to_all" else count)
-            yield Timed(kind, count, bytes_, _median(processes, sent, x))
+            yield _Probe(sent, torch.zeros(cut, device=device), 4 * side * (1 if kind == "all_to_all" else count))
 
 
-def _median(processes: Processes, sent: Collective, x: torch.Tensor) -> float:
-    """Of several runs, each as long as the slowest process takes. All processes run equally often."""
-    group, runs = processes.groups[AXIS], list[float]()
-    for run in range(RUNS):
-        dist.barrier(group)
-        begin = time.perf_counter()
-        processes.begin(sent, [x]).results()
-        if x.device.type == "cuda":
-            torch.cuda.synchronize(x.device)
-        slowest = torch.tensor(time.perf_counter() - begin, dtype=torch.float64)
-        dist.all_reduce(slowest, dist.ReduceOp.MAX, group)
-        if run:  # the first opens connections
-            runs.append(float(slowest))
-        if sum(runs) > BUDGET_S:
+def _timed(processes: Processes, device: torch.device, most_bytes: int) -> Iterator[Timed]:
+    """All processes run equally often: they know the same seconds."""
+    count = processes.mesh.size
+    probes = [*_probes(count, device, most_bytes)]
+    seconds: list[list[float]] = [[] for _ in probes]
+    between, mixed, spent = torch.zeros(BETWEEN_BYTES // 4, device=device), random.Random(0), 0.0
+    for turn in range(1 + MOST_ROUNDS):  # the first opens connections
+        for place in mixed.sample(range(len(probes)), len(probes)):
+            between.add_(1)
+            found = _once(processes, probes[place])
+            if turn:
+                seconds[place].append(found)
+                spent += found
+        if turn >= LEAST_ROUNDS and spent > BUDGET_S:
             break
-    return statistics.median(runs)
+    for probe, runs in zip(probes, seconds, strict=True):
+        yield Timed(probe.sent.kind, count, probe.bytes_, statistics.median(runs))
+
+
+def _once(processes: Processes, probe: _Probe) -> float:
+    """The mean over the processes, which have just made what they send."""
+    x, group = probe.x.mul_(1), processes.groups[AXIS]
+    _synchronize(x.device)
+    begin = time.perf_counter()
+    processes.begin(probe.sent, [x]).results()
+    _synchronize(x.device)
+    taken = torch.tensor(time.perf_counter() - begin, dtype=torch.float64, device=x.device)
+    dist.all_reduce(taken, dist.ReduceOp.SUM, group)
+    return float(taken) / processes.mesh.size
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -19,6 +19,7 @@ from ..runtime.fault import RuntimeFault
 from ..runtime.launch import launch_module
 from ..runtime.machine import measure
 from .arguments import write_text
+from .busy import DISTURBED, Watch
 from .calibrate_process import Task
 from .calibration import bare_table, cached, write_table
 from .fault import CommandFault
@@ -52,8 +53,9 @@ def run(options: argparse.Namespace) -> int:
     dtypes = tuple(dict.fromkeys(("f32", *(options.dtype or DTYPES))))
     if not 1 <= options.processes <= MOST_PROCESSES:
         raise CommandFault(f"--processes {options.processes}: from 1 to {MOST_PROCESSES}")
-    count = options.processes
+    count, watch = options.processes, Watch()
     table = measured(options.device, dtypes) if count == 1 else measured_together(options.device, dtypes, count)
+    others = watch.others()
     paths = [cached(options.device, processes=count)]
     try:
         if options.out is not None:
@@ -69,6 +71,8 @@ def run(options: argparse.Namespace) -> int:
         link = link_of(table.messages)
         said = f"{link.bandwidth_bytes_per_s / 1e9:.3g} GB/s a process, {link.latency_s * 1e6:.3g} us a message"
         print(f"{len(table.messages)} collectives among {count} processes: about {said}")
+    if others > DISTURBED:
+        print(f"others took {others:.0%} of the cores meanwhile: kernels seem slower than they are")
     print("\n".join(str(path) for path in ([Path(options.out)] if options.out else []) + paths))
     return 0
 

@@ -23,7 +23,7 @@ from ..runtime.calibrate_messages import sizes_of_groups, timed_among
 from ..runtime.machine import measure
 from ..runtime.mesh import leads
 from ..runtime.process import own_device, process_group
-from .calibration import bare_table, cores, threads_of, write_table
+from .calibration import bare_table, cores, probes_of, threads_of, write_table
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def table_of_processes(task: Task, device: torch.device) -> Table:
     found = [one for size in sizes_of_groups(count) for one in timed_among(size, device, task.most_bytes)]
     messages = tuple(Message(one.kind, one.processes, one.bytes_, one.seconds) for one in found)
     shared = cores() if device.type == "cpu" else 0
-    return replace(bare, points=tuple(points), messages=messages, processes=count, cores=shared)
+    probes = probes_of(count)
+    return replace(bare, points=tuple(points), messages=messages, processes=count, cores=shared, probes=probes)
 
 
 def main() -> int:

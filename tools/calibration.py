@@ -20,6 +20,7 @@ from ..compiler.cost.roofline import Machine
 from ..compiler.cost.table import Table, TableError, read_table, to_json
 from ..compiler.ir.types import DType
 from ..compiler.language.tables import cache_folder
+from ..runtime import calibrate_messages
 from ..runtime.calibrate import PROBES, QUICK, calibrate
 from ..runtime.machine import Rates, measure
 from .arguments import write_text
@@ -46,9 +47,14 @@ def threads_of(processes: int) -> int:
     return torch.get_num_threads() if processes == 1 else max(1, cores() // processes)
 
 
+def probes_of(processes: int) -> int:
+    """Which set of probes is in use: of kernels, and where there are several processes of messages too."""
+    return PROBES if processes == 1 else 1000 * calibrate_messages.PROBES + PROBES
+
+
 def cached(device: str, quick: tuple[str, ...] = (), processes: int = 1) -> Path:
     """Where the table of a device under this PyTorch, in so many processes, is kept; a `quick` one has these types."""
-    key = f"{device_name(device)}|{torch.__version__}|{threads_of(processes)}|{processes}|{PROBES}"
+    key = f"{device_name(device)}|{torch.__version__}|{threads_of(processes)}|{processes}|{probes_of(processes)}"
     return cache_folder() / f"{''.join(f'{dtype}-' for dtype in quick)}kernels-{zlib.crc32(key.encode()):08x}.json"
 
 
@@ -60,7 +66,7 @@ def write_table(table: Table, path: Path) -> None:
 
 def fits(table: Table, device: str, processes: int = 1) -> bool:
     """Whether a table was made on this device, with this PyTorch, in so many processes, by these probes."""
-    here = (device_name(device), torch.__version__, threads_of(processes), processes, PROBES)
+    here = (device_name(device), torch.__version__, threads_of(processes), processes, probes_of(processes))
     return (table.device, table.torch, table.threads, table.processes, table.probes) == here
 
 

@@ -59,6 +59,8 @@ class Part:
 
     momentary  bytes while it runs, beyond what lasts and is kept
     own        of its weights those that no block before it has too: what two blocks read, one device has once
+    messages   how many values are what is passed on
+    tied       gradients of weights that a block before it has too: which one is the first, and bytes
     """
 
     name: str
@@ -71,6 +73,8 @@ class Part:
     momentary: int
     weights: Weights
     own: Weights
+    messages: int = 0
+    tied: tuple[tuple[str, int], ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -173,6 +177,7 @@ def rough(local: Graph, prices: Prices, timed: Timed | None = None) -> Rough:
     chain = Chain(local)
     terms = tuple(_term(node, chain, prices, timed) for node in local if node.id in chain.block)
     kept, held, crossing = chain.kept(), chain.held(), chain.crossing()
+    messages = [len(values) for values in chain.crossing_values()]
     homes = homes_of(local, chain)
     seconds = {n.id: seconds_of(n, prices, timed) for n in local if n.phase not in COMPUTED}
     weights = _weights(local, chain, homes, prices, seconds)
@@ -180,10 +185,14 @@ def rough(local: Graph, prices: Prices, timed: Timed | None = None) -> Rough:
     once = _weights(local, chain, firsts, prices, seconds)
     owned = [once[name] for name in chain.names]
     momentary, updating = _momentary(local, chain, kept, owned)
+    tied = _tied(local, chain, homes)
     parts = tuple(
-        Part(name, 0.0, 0.0, 0.0, kept[at], held[at], crossing[at], momentary[at], weights[name], once[name])
+        Part(
+            name, 0.0, 0.0, 0.0, kept[at], held[at], crossing[at], momentary[at], weights[name], once[name],
+            messages[at], tuple(tied[name]),
+        )
         for at, name in enumerate(chain.names)
-    )
+    )  # fmt: skip
     common = sum(seconds[n.id] for n in local if n.phase not in COMPUTED and homes[n.id] == (SCALARS,))
     return Rough(terms, parts, common, updating)
 
@@ -289,6 +298,18 @@ def _weights(
         )
         for name in chain.names
     }  # fmt: skip
+
+
+def _tied(local: Graph, chain: Chain, homes: Mapping[str, Sequence[str]]) -> Mapping[str, list[tuple[str, int]]]:
+    """For each block the gradients of parameters that another block before it reads too: that block, and bytes."""
+    found: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
+    trained = {str(node.attrs["target"]) for node in local.nodes("assign")}
+    for node in local.nodes("parameter"):
+        if node.id in trained:
+            first, *others = sorted(homes[node.id], key=lambda name: chain.number.get(name, -1))
+            for name in others:
+                found[name].append((first, _bytes(node.outs[0])))
+    return found
 
 
 def _readers(node: Node, chain: Chain) -> Iterable[Node]:

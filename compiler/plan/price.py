@@ -1,8 +1,9 @@
 """The price of one plan: seconds of a step and bytes of each device.
 
 In: a choice, the parts of its unit, the cluster, what a device may hold. Out: `Priced`, or None where it does not fit.
-What `data` and ZeRO add is `zero.py`'s. Stages are placed by `stages.py`, their time is the simulated schedule's. A
-long schedule is simulated until it is steady: each further microbatch takes what the slowest stage takes for it.
+What `data` and ZeRO add is `zero.py`'s, what stages tell one another once a step `ends.py`'s. Stages are placed by
+`stages.py`, their time is the simulated schedule's. A long schedule is simulated until it is steady: each further
+microbatch takes what the slowest stage takes for it.
 Nothing overlaps but stages: that is how layouts are priced too. Where devices share cores everything takes as much
 longer as more of them work at once (`schedule/shared.py`).
 """
@@ -24,6 +25,7 @@ from ..schedule.place import Block, PlaceFault, by_hand
 from ..schedule.shared import shared_seconds
 from ..schedule.simulate import Price, by_chunk, makespan
 from .aloft import aloft
+from .ends import tied_s, told_s
 from .host import Hosting, offloaded, waiting_s
 from .parts import Part, Parts
 from .slices import LEAST_SHARE, Around, Slicing, in_slices, least_s
@@ -151,7 +153,7 @@ class Pricing:
         return Block(
             "", part.forward_s + more.forward_s, part.input_s + more.input_s, part.weight_s + more.weight_s,
             part.crossing / link.bandwidth_bytes_per_s if link else 0.0,
-            link.latency_s if link and part.crossing else 0.0,
+            link.latency_s * part.messages if link and part.crossing else 0.0,
             more.static + (more.gradients if choice.microbatches > 1 else 0), part.kept, part.held,
         )  # fmt: skip
 
@@ -262,7 +264,8 @@ class Pricing:
         once = sum(s.reduce_s + s.update_s for s in (self.shared(part, choice) for part in self.parts.parts))
         once += self.parts.common_s + self._waiting_s(choice, 0, len(blocks))
         seconds = choice.microbatches * sum(b.compute_s for b in blocks) + once
-        return Priced(choice, seconds * self.cluster.share(choice.devices), (self._single_bytes(choice),))
+        seconds = seconds * self.cluster.share(choice.devices) + told_s(choice, self.cluster)
+        return Priced(choice, seconds, (self._single_bytes(choice),))
 
     def _single_bytes(self, choice: Choice) -> int:
         return stage_of(self.load(choice), 0, len(self.parts.parts)).peak(1, self.parts.updating)
@@ -377,7 +380,8 @@ class Pricing:
             seconds += (choice.microbatches - few) * max(*busy, share * sum(busy) / choice.pipe)
         held = tuple(self._stage_bytes(choice, ends, form.placement(choice.pipe), self.flights(choice)))
         balance = tuple(end - begin for begin, end in cuts)
-        return Priced(choice, seconds + self.parts.common_s, held, balance)
+        seconds += self.parts.common_s + told_s(choice, self.cluster)
+        return Priced(choice, seconds, held, balance)
 
     # ---- token slices
 
@@ -430,16 +434,25 @@ class Pricing:
         )  # fmt: skip
 
     def _chunk_prices(self, choice: Choice, cuts: Sequence[tuple[int, int]]) -> list[Price]:
-        """What chunks take; an update is of a device: it is reckoned with its chunks. Schedules have them in common."""
-        key = (choice.data, choice.zero, choice.pipe, choice.microbatches > 1, tuple(cuts))
+        """What chunks take; an update is of a device: it is reckoned with its chunks. Schedules have them in common,
+        but for what devices tell one another."""
+        schedule = choice.schedule if self._is_tied else ""
+        key = (choice.data, choice.zero, choice.pipe, choice.microbatches > 1, tuple(cuts), schedule)
         if key not in self._chunks:
             once = [self.shared(part, choice) for part, _ in self.kinds]
             ends = [once[kind].reduce_s + once[kind].update_s for kind in self._kind_of]
+            tied = tied_s(choice, self.parts.parts, cuts, self.cluster)
+            prices = chunk_prices(self.blocks(choice), cuts)
             self._chunks[key] = [
-                replace(price, reduce=sum(ends[begin:end]) + self._waiting_s(choice, begin, end))
-                for price, (begin, end) in zip(chunk_prices(self.blocks(choice), cuts), cuts, strict=True)
+                replace(price, reduce=sum(ends[begin:end]) + self._waiting_s(choice, begin, end) + told)
+                for price, (begin, end), told in zip(prices, cuts, tied, strict=True)
             ]
         return self._chunks[key]
+
+    @cached_property
+    def _is_tied(self) -> bool:
+        """Whether blocks read parameters of others."""
+        return any(part.tied for part, _ in self.kinds)
 
 
 def _compute_s(price: Price) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import zlib
 from collections.abc import Mapping
@@ -25,7 +24,7 @@ from partita.compiler.plan.plan import planner
 from partita.compiler.steps import Steps
 from partita.tools.bench import others
 from partita.tools.bench import plan as bench
-from partita.tools.bench.others import Taken, busy_seconds, undisturbed
+from partita.tools.bench.others import Taken, undisturbed
 from partita.tools.bench.plan import Prepared, as_json, every, held, prepared, ranking, sampled, text
 from partita.tools.bench.plan_contest import PlanContest, PlanOutcome, paced, ratio
 from samples.spec_texts import ROOT
@@ -80,13 +79,6 @@ def test_a_step_that_others_disturbed_is_run_again(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(others, "_taken", lambda step: next(found))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     assert undisturbed(lambda: 0.0) == Taken(2.0, 0.2)  # it is tried so often
     assert undisturbed(lambda: 0.0) == Taken(5.0, 0.05)
-
-
-def test_the_machine_says_how_long_it_was_busy(tmp_path: Path) -> None:
-    stat = tmp_path / "stat"
-    stat.write_text("cpu  100 20 30 999 999 1 2 7 50 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n")
-    assert busy_seconds(stat) == pytest.approx(160 / os.sysconf("SC_CLK_TCK"))
-    assert busy_seconds(tmp_path / "none") == 0.0
 
 
 def test_what_slows_a_round_slows_no_plan_against_another() -> None:

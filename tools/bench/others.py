@@ -1,25 +1,21 @@
 """Steps of several processes on a machine that is not theirs alone: what others took meanwhile, and steps run again.
 
 In: steps, each run by all processes together. Out: the seconds of the slowest process, and the share of the cores that
-was not the processes' own. `/proc/stat` says how long all cores were busy (proc(5); a hypervisor's steal among it), in
-hundredths of a second; where there is none, nobody else is seen.
+was not the processes' own.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
-STAT = Path("/proc/stat")
-IDLE, GUESTS = (3, 4), 8  # places of idle and iowait; from `guest` on everything is counted among what is before
+from ..busy import DISTURBED, busy_seconds, share
+
 TRIES = 3
-DISTURBED = 0.1  # of the cores' time: more than what the clock's hundredths and the system itself come to
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +47,4 @@ def _taken(step: Callable[[], float]) -> Taken:
     dist.all_reduce(slowest, dist.ReduceOp.MAX)
     dist.all_reduce(ours)
     most, wall, busy = slowest.tolist()
-    return Taken(most, max(0.0, busy - ours.item()) / (wall * (os.cpu_count() or 1)))
-
-
-def busy_seconds(stat: Path = STAT) -> float:
-    """What all cores together were busy since the machine was started; 0 where nothing says so."""
-    try:
-        first = stat.read_text(encoding="ascii", errors="replace").partition("\n")[0].split()[1 : 1 + GUESTS]
-        return sum(int(ticks) for at, ticks in enumerate(first) if at not in IDLE) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError):
-        return 0.0
+    return Taken(most, share(busy, ours.item(), wall))
