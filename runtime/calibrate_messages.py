@@ -3,8 +3,8 @@
 In: how many of the processes that there are (the first ones), a device, the most bytes. Out: kind, processes, bytes,
 seconds. What is timed is what a program's instruction does, staging and waiting included, as a step meets it: rounds of
 one message of each kind and size in ever another order, each process having computed something since the last one, so
-that caches hold other things, its threads sleep, and nobody comes at the same time. Of a message the mean over the
-processes counts, which has half of what two wait for each other; of its runs the median.
+that caches hold other things and its threads sleep. A message takes from when the last process comes to it until they
+all go on; of its runs the median counts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .program import Collective, CollectiveKind
 AXIS = "here"
 KINDS: tuple[CollectiveKind, ...] = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
 LEAST_BYTES = 256
-PROBES = 1  # raised whenever what is sent, or how it is met, changes
+PROBES = 2  # raised whenever what is sent, or how it is met, changes
 LEAST_ROUNDS, MOST_ROUNDS = 5, 31
 BUDGET_S = 6.0  # of all kinds and sizes among so many processes
 BETWEEN_BYTES = 4 << 20  # that a process writes between two messages: of its core's own caches nothing is left
@@ -102,15 +102,15 @@ def _timed(processes: Processes, device: torch.device, most_bytes: int) -> Itera
 
 
 def _once(processes: Processes, probe: _Probe) -> float:
-    """The mean over the processes, which have just made what they send."""
+    """From the last process's begin to the last one's end: all have one clock. They have just made what they send."""
     x, group = probe.x.mul_(1), processes.groups[AXIS]
     _synchronize(x.device)
     begin = time.perf_counter()
     processes.begin(probe.sent, [x]).results()
     _synchronize(x.device)
-    taken = torch.tensor(time.perf_counter() - begin, dtype=torch.float64, device=x.device)
-    dist.all_reduce(taken, dist.ReduceOp.SUM, group)
-    return float(taken) / processes.mesh.size
+    last = torch.tensor([begin, time.perf_counter()], dtype=torch.float64, device=x.device)
+    dist.all_reduce(last, dist.ReduceOp.MAX, group)
+    return float(last[1] - last[0])
 
 
 def _synchronize(device: torch.device) -> None:

@@ -85,9 +85,10 @@ def test_what_slows_a_round_slows_no_plan_against_another() -> None:
     assert paced([[1.0, 2.0, 4.0], [2.0, 4.0, 8.0]]) == pytest.approx([2.0, 4.0])
 
 
-def test_a_sample_has_the_best_and_the_last() -> None:
-    assert sampled(5, 4, 3) == [0, 1, 2, 3, 4]
-    assert sampled(100, 3, 3) == [0, 1, 2, 3, 51, 99]
+def test_a_sample_has_the_best_of_all_and_of_each_kind_and_the_last() -> None:
+    assert sampled("aaaaa", 4, 3) == [0, 1, 2, 3, 4]
+    assert sampled("a" * 100, 3, 3) == [0, 1, 2, 3, 51, 99]
+    assert sampled("aaa" + "a" * 40 + "b" * 50 + "c" * 7, 3, 4) == [0, 1, 2, 3, 43, 93, 99]
 
 
 @pytest.mark.parametrize("cores", [1, 2])

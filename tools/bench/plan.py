@@ -2,7 +2,8 @@
 
 In: models, how many processes, what they were timed to do (`partita calibrate --processes N`). Out: of each model the
 plans that are measured, as they were ranked: seconds and bytes of a step, foretold and measured. Of a small space all
-plans are measured, else the best ones and some of all others. A plan on fewer devices leaves processes idle.
+plans are measured, else the best ones, the best on each mesh, lest one kind of plan be priced too high, and some of all
+others. A plan on fewer devices leaves processes idle.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import gc
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -98,7 +99,7 @@ def prepared(name: str, count: int, rounds: int, folder: Path, most: tuple[int, 
     recipe, steps = load_recipe(spec, name), Steps(spec, "cpu")
     ready = planner(spec, recipe, (steps.fused, steps.unfused), table.cluster(), TimedKernels(table))
     ranked = sorted(every(ready), key=lambda one: (one.seconds, one.peak_bytes))
-    chosen = sampled(len(ranked), *most)
+    chosen = sampled([one.choice.mesh.axes for one in ranked], *most)
     builds = [str(folder / str(at)) for at in chosen]
     for at, build in zip(chosen, builds, strict=True):
         compiled(spec, name, ready, ranked[at], Path(build))
@@ -123,12 +124,18 @@ def every(ready: Planner) -> Iterator[Priced]:
                 yield from (one for one in found if one is not None)
 
 
-def sampled(count: int, best: int, others: int) -> list[int]:
-    """The first ones, and of the rest as many as that, evenly up to the last."""
+def sampled(kinds: Sequence[Hashable], best: int, others: int) -> list[int]:
+    """Of plans of these kinds the first ones; then half of the others the first ones of kinds that are not there yet,
+    and the rest evenly up to the last."""
+    count = len(kinds)
     if count <= best + others:
         return list(range(count))
-    step = (count - 1 - best) / max(1, others - 1)
-    return [*range(best), *sorted({round(best + step * at) for at in range(others)})]
+    first = {kind: at for at, kind in reversed([*enumerate(kinds)])}
+    new = sorted(at for at in first.values() if at >= best)[: others // 2]
+    left = others - len(new)
+    step = (count - 1 - best) / max(1, left - 1)
+    even = {count - 1 - round(step * at) for at in range(left)}
+    return sorted({*range(best), *new, *even})
 
 
 def compiled(spec: Spec, name: str, ready: Planner, plan: Priced, folder: Path) -> None:
