@@ -153,7 +153,7 @@ class Pricing:
         return Block(
             "", part.forward_s + more.forward_s, part.input_s + more.input_s, part.weight_s + more.weight_s,
             part.crossing / link.bandwidth_bytes_per_s if link else 0.0,
-            link.latency_s * part.messages if link and part.crossing else 0.0,
+            link.latency_s * part.messages if link else 0.0,
             more.static + (more.gradients if choice.microbatches > 1 else 0), part.kept, part.held,
         )  # fmt: skip
 

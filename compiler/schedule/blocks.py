@@ -43,7 +43,7 @@ def blocks_of(step: Graph, machine: Machine, link: Link, hosted: Hosted = ON_DEV
     chain = Chain(step)
     kept, moved = chain.kept(hosted.values), chain.hosted(hosted.values)
     held, static = chain.held(hosted.values), chain.static(only_hosted(step) if hosted.optimizer else frozenset())
-    crossing = chain.crossing()
+    crossing, values = chain.crossing(), chain.crossing_values()
     seconds: defaultdict[tuple[int, str], float] = defaultdict(float)
     for node in step:
         if node.id in chain.block:
@@ -52,7 +52,7 @@ def blocks_of(step: Graph, machine: Machine, link: Link, hosted: Hosted = ON_DEV
     return [
         Block(
             name, seconds[at, "forward"], seconds[at, "input"], seconds[at, "weight"],
-            crossing[at] / link.bandwidth_bytes_per_s, link.latency_s if crossing[at] else 0.0,
+            crossing[at] / link.bandwidth_bytes_per_s, link.latency_s * len(values[at]),
             static[at], kept[at], held[at], moved[at],
         )
         for at, name in enumerate(chain.names)

@@ -101,7 +101,7 @@ class SlicedBlocks:
             crossing = self.crossing_bytes(block, sizes)
             self.priced[block, sizes] = Price(
                 forward, input_, weight,
-                crossing / self.link.bandwidth_bytes_per_s, self.link.latency_s if crossing else 0.0,
+                crossing / self.link.bandwidth_bytes_per_s, self.link.latency_s * len(self.crossing[block]),
                 self._bytes(self.kept[block], sizes), self._bytes(self.held[block], sizes),
             )  # fmt: skip
         return self.priced[block, sizes]
