@@ -58,3 +58,15 @@ def test_a_device_that_goes_its_own_way_inside_a_stage_is_found(build: Build) ->
     rest = [turn for turn in last(build).order if not turn.part.startswith("forward")]
     (found,) = disagreements(changed(build, order=(*rest[:2], *turns, *rest[2:])), "step")
     assert "begins" in found and "along data" in found
+
+
+def test_what_comes_up_before_it_has_gone_down_is_found() -> None:
+    what = SpreadMLP(Mesh(()), layers=4, microbatches=3)
+    build = PipedMLP(what, 2, "gpipe", offload=("activations",)).built().build
+    assert disagreements(build, "step") == []
+    order = last(build).order
+    turn = next(turn for turn in order if turn.part == "fetch 1")
+    assert order.index(turn) > order.index(replace(turn, part="forward 1"))
+    early = (turn, *(one for one in order if one != turn))
+    (found,) = disagreements(changed(build, order=early), "step")
+    assert "in `fetch 1`" in found and "comes up before it has gone down" in found
