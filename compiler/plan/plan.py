@@ -16,7 +16,7 @@ from .layouts import Kernels, Layouts, Steps
 from .price import Priced
 from .search import Pricer, Progress, Search
 from .slices import LEAST_SHARE
-from .space import CONTEXT, OFFLOADS, POLICIES, Pins, Space, Unit, divisors, pins_of
+from .space import ACTIVATIONS, CONTEXT, OFFLOADS, POLICIES, Pins, Space, Unit, divisors, pins_of
 from .stages import Flights
 from .thin import thin
 from .zero import Known, Shared
@@ -88,6 +88,9 @@ class Planner:
             title = f"{space.pins}: a batch of {space.batch} rows on {space.devices} devices cannot be cut so"
             return NoPlan(title, "the batch divides into `data` × microbatches × rows, the devices into the mesh")
         groups = [group for group in groups if any(space.choices(group))]
+        if not groups and ACTIVATIONS in (space.pins.offload or ()):
+            title = "plans with activations on the host are not priced yet in a pipeline, nor beside a budget"
+            return NoPlan(title, "pipe = 1, and recompute = none or full")
         if not groups:
             title = f"{space.pins}: there is no such schedule of {space.blocks} blocks and so many microbatches"
             return NoPlan(title, "interleaved stages need a multiple of `pipe` microbatches, each chunk a block")

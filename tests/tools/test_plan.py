@@ -99,6 +99,7 @@ def test_figures_as_json(cluster: str, capsys: pytest.CaptureFixture[str]) -> No
         (["--set", "offload=all"], "no such choice"),
         (["--set", "schedule=never"], "no schedule `never`"),
         (["--set", 'plan.recompute=["*"]'], "are not priced yet"),
+        (["--set", "offload=activations", "--set", "pipe=2"], "are not priced yet in a pipeline"),
     ],
 )
 def test_what_cannot_be_is_refused(
