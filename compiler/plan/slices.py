@@ -42,6 +42,7 @@ class Slicing:
     rows: int
     shortest: int = 1
     _chunks: dict[tuple[int, int, int, int], Price] = field(default_factory=dict[tuple[int, int, int, int], Price])
+    _candidates: dict[object, list[tuple[int, ...]]] = field(default_factory=dict[object, list[tuple[int, ...]]])
 
     def chunk(self, begin: int, end: int, length: int, context: int) -> Price:
         """Blocks one after the other. `transfer`: the bytes of what goes over their end."""
@@ -72,12 +73,15 @@ class Slicing:
         lengths = parse_form(schedule).lengths(self.tokens)
         return lengths[0] if lengths else 0
 
-    def lengths(self, schedule: str, pipe: Pipe) -> tuple[int, ...] | None:
-        """The slices that a schedule has; None where the best ones are others that are tried already."""
+    def lengths(self, schedule: str, pipe: Pipe, halves: object) -> tuple[int, ...] | None:
+        """The slices that a schedule has; None where the best ones are others that are tried already. halves: what
+        says how long slices take, but for what follows them."""
         if schedule != ADVISED:
             return parse_form(schedule).lengths(self.tokens)
         known = {(self.tokens,), *equal_lengths(self.tokens)}
-        own = [lengths for lengths in candidates(pipe, self.shortest) if lengths not in known]
+        if halves not in self._candidates:
+            self._candidates[halves] = candidates(pipe, self.shortest)
+        own = [lengths for lengths in self._candidates[halves] if lengths not in known]
         return min(own, key=lambda lengths: (pipe.seconds(lengths), lengths), default=None)
 
 
@@ -148,7 +152,8 @@ def in_slices(slicing: Slicing, schedule: str, around: Around) -> InSlices | Non
     kinds = {(tuple(slicing.blocks.alike[at] for at in slicing.at[begin:end]), added): chunk
              for chunk, ((begin, end), added) in enumerate(zip(around.cuts, around.added, strict=True))}  # fmt: skip
     pipe = Pipe(len(around.cuts), around.microbatches, whole, price, around.abreast, tuple(kinds.values()))
-    lengths = slicing.lengths(schedule, pipe)
+    halves = tuple(around.cuts), around.microbatches, link, tuple(around.added)
+    lengths = slicing.lengths(schedule, pipe, halves)
     if lengths is None:
         return None
     held = peaks([_stays(slicing, around, cut, lengths) for cut in around.cuts], around.microbatches)
