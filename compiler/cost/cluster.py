@@ -66,6 +66,11 @@ class Cluster:
     bucket_bytes: int = BUCKET_BYTES
 
     @property
+    def gloo(self) -> bool:
+        """Whether gloo carries messages, which joins few bytes, rather than NCCL."""
+        return self.bucket_bytes == GLOO_BUCKET_BYTES
+
+    @property
     def devices(self) -> int:
         """How many it has in all."""
         return math.prod(level.members for level in self.levels)

@@ -117,7 +117,7 @@ class _Walk:
         self.gradients |= {use.node for node in self.graph.nodes("accumulate") for use in node.uses}
         self._last = _last_reads(self.order, self.graph)
         self._assigned = {str(node.attrs["target"]) for node in self.order if node.op == "assign"}
-        self._into = _accumulated(self.graph) if self.graph.microbatches > 1 else {}
+        self._into = accumulated(self.graph) if self.graph.microbatches > 1 else {}
         self._joins = _gathered(self.order, self.graph, self._into)
         for total in self._into.values():
             self.root[total], self.birth[total], self.death[total] = total, -1, self._last.get(total, len(self.order))
@@ -256,7 +256,7 @@ def _stage(phase: Phase) -> int:
     return PHASE_ORDER[Phase.FORWARD if phase is Phase.BACKWARD else phase]
 
 
-def _accumulated(graph: Graph) -> dict[Value, Value]:
+def accumulated(graph: Graph) -> dict[Value, Value]:
     """The accumulator of each value that is made in one: itself, and contractions and scatters that only it reads."""
     readers: Counter[Value] = Counter(use.value for node in graph for use in node.uses)
     found: dict[Value, Value] = {}

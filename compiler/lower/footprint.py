@@ -340,7 +340,8 @@ class _Walk:
     def _landed(self, name: str) -> tuple[int, ...]:
         """What a collective has held: all of its bucket has come with the first that is waited for."""
         held = self.flying.pop(name, ())
-        self.flying = {other: memories for other, memories in self.flying.items() if memories is not held}
+        for other in [other for other, memories in self.flying.items() if memories is held]:
+            del self.flying[other]  # in place: a microbatch's own go on in the update
         return held
 
     def _made(self, name: str, shape: tuple[int, ...], dtype: str) -> int:

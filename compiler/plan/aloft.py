@@ -89,6 +89,7 @@ def aloft(parts: Parts, moved: Sequence[int], link_bytes_per_s: float) -> Parts:
                 input_s=max(one.input_s, copy - one.weight_s),
                 kept=max(0, one.kept - own),
                 momentary=one.momentary + own + before,
+                making=one.making + own + before,
             )
         return made[key]
 

@@ -99,7 +99,7 @@ class Fitter:
 
     def least(self) -> Fitting:
         """What needs least memory of all: one row at a time, everything else as far as it goes."""
-        zeros = (0, 3) if self.data > 1 else (0,)
+        zeros = range(4) if self.data > 1 else (0,)
         count = self.batch // self.data
         kinds = product(NAMED, self.layouts, zeros, (False, True))
         found = (self.price(Measures(1, count, *kind)) for kind in kinds)

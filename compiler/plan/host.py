@@ -34,12 +34,11 @@ def offloaded(parts: Parts, hosting: Hosting) -> Parts:
             traffic = 2 * own.states + 2 * (own.master or own.computed) + own.gradient_bytes
             update = max(own.update_s, hosting.host.traffic_s(traffic))
             gradients = () if hosting.alone else own.gradients
-            known[id(own)] = Weights(0, own.computed, 0, gradients, own.read, own.launch_s, update)
+            known[id(own)] = Weights(0, own.computed, own.behind, 0, gradients, own.read, own.launch_s, update)
         return known[id(own)]
 
     def part(one: Part) -> Part:
-        size = one.own.gradient_bytes if hosting.alone else 0
-        return replace(one, weights=moved(one.weights), own=moved(one.own), momentary=one.momentary + size)
+        return replace(one, weights=moved(one.weights), own=moved(one.own))
 
     for one in parts.parts:
         made[id(one)] = made.get(id(one)) or part(one)

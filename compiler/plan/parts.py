@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ..cost.memory import GIVEN, LITERALS, alive_bytes
+from ..cost.memory import GIVEN, LITERALS
 from ..cost.roofline import FREE, VIEWS, bounds_s, node_time
 from ..ir.graph import Graph
 from ..ir.types import Node, Phase, TensorType
@@ -21,6 +21,7 @@ from ..ops.collectives import COLLECTIVES
 from ..ops.shapes import elements
 from ..partition.price import Prices
 from ..schedule.blocks import AGAIN, Chain
+from .courses import courses, gradients, packs
 
 COMPUTED = frozenset({Phase.FORWARD, Phase.BACKWARD})
 Timed = Mapping[str, float]  # seconds of a run of each node
@@ -32,7 +33,7 @@ class Weights:
     """What a block's parameters are on one device of a mesh without `data`, by how ZeRO cuts it (bytes).
 
     master     parameters that are cast before they are computed with: cut from stage 1 on
-    computed   parameters as forward and backward read them: cut at stage 3
+    computed   parameters as forward and backward read them: cut at stage 3; `behind`: those that the backward reads
     states     of the optimizer: cut from stage 1 on
     gradients  summed over the microbatches, one by one: cut from stage 2 on
     read       the computed ones of them that are trained, one by one
@@ -41,6 +42,7 @@ class Weights:
 
     master: int = 0
     computed: int = 0
+    behind: int = 0
     states: int = 0
     gradients: tuple[int, ...] = ()
     read: tuple[int, ...] = ()
@@ -58,9 +60,12 @@ class Part:
     """One block, for one microbatch on one device.
 
     momentary  bytes while it runs, beyond what lasts and is kept
+    making     the same, where the gradients that it has made so far are no part of what lasts
+    waiting    of gradients that a block behind it has made and one before it adds to: a table's that both read
     own        of its weights those that no block before it has too: what two blocks read, one device has once
     messages   how many values are what is passed on
     tied       gradients of weights that a block before it has too: which one is the first, and bytes
+    alive      node by node, what `momentary` is the most of; `made`: the gradients that are there by then
     """
 
     name: str
@@ -71,10 +76,14 @@ class Part:
     held: int
     crossing: int
     momentary: int
+    making: int
+    waiting: int
     weights: Weights
     own: Weights
     messages: int = 0
     tied: tuple[tuple[str, int], ...] = ()
+    alive: tuple[int, ...] = ()
+    made: tuple[int, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -85,12 +94,13 @@ class Part:
 @dataclass(frozen=True, slots=True)
 class Parts:
     """parts: of the whole model, in order; alike layers are one object. common_s: once a step on every device.
-    updating: bytes that the update needs for a moment. core_s: of a microbatch, without what is computed again."""
+    updating: bytes that the update needs for a moment; preparing: what goes before several microbatches. core_s: of a microbatch, without what is computed again."""
 
     parts: tuple[Part, ...]
     common_s: float
     updating: int
     core_s: float
+    preparing: int = 0
 
 
 class Term(NamedTuple):
@@ -135,6 +145,7 @@ class Rough:
     parts: tuple[Part, ...]
     common_s: float
     updating: int
+    preparing: int = 0
 
     def alike(self, other: Rough) -> bool:
         """Whether both are of graphs that differ in sizes alone."""
@@ -169,7 +180,7 @@ class Rough:
             for part, one in zip(self.parts, seconds, strict=True)
         ]
         by_name = {part.name: part for part in parts}
-        return Parts(tuple(by_name[name] for name in names), self.common_s, self.updating, core)
+        return Parts(tuple(by_name[name] for name in names), self.common_s, self.updating, core, self.preparing)
 
 
 def rough(local: Graph, prices: Prices, timed: Timed | None = None) -> Rough:
@@ -184,17 +195,26 @@ def rough(local: Graph, prices: Prices, timed: Timed | None = None) -> Rough:
     firsts = {name: (min(blocks, key=lambda b: chain.number.get(b, -1)),) for name, blocks in homes.items()}
     once = _weights(local, chain, firsts, prices, seconds)
     owned = [once[name] for name in chain.names]
-    momentary, updating = _momentary(local, chain, kept, owned)
+    born, waiting = gradients(local, chain)
+    lasting = sum(w.master + w.computed + w.states + w.gradient_bytes for w in owned)
+    reached, updating = courses(local, chain, kept, lasting, born, prices.cluster)
     tied = _tied(local, chain, homes)
-    parts = tuple(
+    parts = (
         Part(
-            name, 0.0, 0.0, 0.0, kept[at], held[at], crossing[at], momentary[at], weights[name], once[name],
+            name, 0.0, 0.0, 0.0, kept[at], held[at], crossing[at], 0, 0, waiting[at], weights[name], once[name],
             messages[at], tuple(tied[name]),
         )
         for at, name in enumerate(chain.names)
     )  # fmt: skip
     common = sum(seconds[n.id] for n in local if n.phase not in COMPUTED and homes[n.id] == (SCALARS,))
-    return Rough(terms, parts, common, updating)
+    reaching = tuple(_reaching(part, *course) for part, course in zip(parts, reached, strict=True))
+    return Rough(terms, reaching, common, updating, packs(local, Phase.PREPARE, prices.cluster))
+
+
+def _reaching(part: Part, alive: tuple[int, ...], made: tuple[int, ...]) -> Part:
+    """The part whose moments are those."""
+    making = max((a + m for a, m in zip(alive, made, strict=True)), default=0)
+    return replace(part, momentary=max(0, *alive), making=max(0, making), alive=alive, made=made)
 
 
 def _term(node: Node, chain: Chain, prices: Prices, timed: Timed | None) -> Term:
@@ -214,9 +234,10 @@ def _between(part: Part, other: Part, share: float) -> Part:
     """A part's bytes on the line through those of more rows."""
     sizes = {
         name: round(_on_line(getattr(part, name), getattr(other, name), share))
-        for name in ("kept", "held", "crossing", "momentary")
+        for name in ("kept", "held", "crossing", "waiting")
     }
-    return replace(part, **sizes)
+    alive = (round(_on_line(a, b, share)) for a, b in zip(part.alive, other.alive, strict=True))
+    return _reaching(replace(part, **sizes), tuple(alive), part.made)
 
 
 def _on_line(first: float, second: float, share: float) -> float:
@@ -283,7 +304,10 @@ def _weights(
             elif node.op == "state":
                 sums[name]["states"] += size
             elif node.phase is Phase.PREPARE and node.op not in GIVEN | LITERALS | VIEWS:
-                used = any(user.id in chain.block for user in _readers(node, chain))
+                readers = [user for user in _readers(node, chain) if user.id in chain.block]
+                used = bool(readers)
+                here = (user for user in readers if chain.names[chain.block[user.id]] == name)
+                sums[name]["behind"] += size if any(user.phase is Phase.BACKWARD for user in here) else 0
                 sums[name]["computed" if used else "master"] += size
                 if used and _source(node, local) in updated:
                     read[name].append(size)
@@ -293,7 +317,7 @@ def _weights(
                 updates[name] += max(0.0, taken - launch)
     return {
         name: Weights(
-            sums[name]["master"], sums[name]["computed"], sums[name]["states"],
+            sums[name]["master"], sums[name]["computed"], sums[name]["behind"], sums[name]["states"],
             tuple(gradients[name]), tuple(read[name]), launches[name], updates[name],
         )
         for name in chain.names
@@ -325,21 +349,3 @@ def _source(node: Node, local: Graph) -> str:
     while node.op != "parameter" and node.uses:
         node = local[node.uses[0].node]
     return node.id
-
-
-# ---- memory that is needed for a moment
-
-
-def _momentary(local: Graph, chain: Chain, kept: Sequence[int], weights: Sequence[Weights]) -> tuple[list[int], int]:
-    """For each block the most bytes alive while it runs, beyond what lasts and what is kept with it; the update's."""
-    alive = alive_bytes(local)
-    lasting = sum(w.master + w.computed + w.states + w.gradient_bytes for w in weights)
-    found, updating = [0] * len(kept), 0
-    for node in local:
-        more = alive[node.id] - lasting
-        if node.id in chain.block:
-            at = chain.block[node.id]
-            found[at] = max(found[at], more - sum(kept[: at + 1]))
-        elif node.phase is Phase.UPDATE:
-            updating = max(updating, more)
-    return found, updating

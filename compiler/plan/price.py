@@ -27,6 +27,7 @@ from ..schedule.simulate import Price, by_chunk, makespan
 from .aloft import aloft
 from .ends import tied_s, told_s
 from .host import Hosting, offloaded, waiting_s
+from .moments import momentary, updating
 from .parts import Part, Parts
 from .slices import LEAST_SHARE, Around, Slicing, in_slices, least_s
 from .space import ACTIVATIONS, OPTIMIZER, Choice
@@ -268,7 +269,8 @@ class Pricing:
         return Priced(choice, seconds, (self._single_bytes(choice),))
 
     def _single_bytes(self, choice: Choice) -> int:
-        return stage_of(self.load(choice), 0, len(self.parts.parts)).peak(1, self.parts.updating)
+        load = self.load(choice)
+        return stage_of(load, 0, len(self.parts.parts)).peak(1, load.updating)
 
     def _cuts(self, choice: Choice, balance: tuple[int, ...]) -> tuple[int, ...] | None:
         """Where chunks end."""
@@ -316,32 +318,16 @@ class Pricing:
         key = (choice.data, choice.zero, choice.pipe, choice.microbatches > 1)
         if key not in self._loads:
             blocks, parts = self.blocks(choice), self.parts.parts
-            one = choice.microbatches == 1
-            late = [self.shared(p, choice).gradients if one else 0 for p in parts]
-            moment = self._momentary(choice)
+            own = max(self.parts.updating, self.parts.preparing if choice.microbatches > 1 else 0)
             self._loads[key] = Load(
                 [b.compute_s for b in blocks],
                 [b.static_bytes for b in blocks],
                 [p.kept for p in parts],
-                [own + after for own, after in zip(moment, late, strict=True)],
-                late,
-                self.parts.updating,
+                momentary(parts, choice, self.cluster),
+                [self.shared(p, choice).late if choice.microbatches == 1 else 0 for p in parts],
+                updating(own, parts, choice, self.cluster),
             )
         return self._loads[key]
-
-    def _momentary(self, choice: Choice) -> list[int]:
-        """Of each block the bytes beyond what lasts, while it computes or sends its last gradients. With ZeRO it has
-        its parameters whole and the next one's, which are gathered ahead, a gradient before it is scattered, and that
-        of what two blocks read, which waits for the other one."""
-        every = [self.shared(part, choice) for part in self.parts.parts]
-        tied = 0
-        if choice.zero >= 2 and choice.pipe == 1:
-            tied = max(part.weights.computed - part.own.computed for part in self.parts.parts)
-        whole = [0, *(one.gathered for one in every), 0]
-        return [
-            max(part.momentary + one.scattered + one.gathered, one.bucket) + max(whole[at], whole[at + 2]) + tied
-            for at, (part, one) in enumerate(zip(self.parts.parts, every, strict=True))
-        ]
 
     def _stage_bytes(
         self, choice: Choice, ends: Sequence[int], placement: Sequence[int], flights: Flights
@@ -351,10 +337,9 @@ class Pricing:
         own: list[list[Stage]] = [[] for _ in range(choice.pipe)]
         for (begin, end), home in zip(pairwise((0, *ends)), placement, strict=True):
             own[home].append(stage_of(load, begin, end))
-        updating = self.parts.updating
         for stages, device in zip(own, flights, strict=True):
             kept, peak = [stage.kept for stage in stages], 0
-            beyond = [(stage.kept, stage.most - stage.kept, stage.ending + updating) for stage in stages]
+            beyond = [(stage.kept, stage.most - stage.kept, stage.ending + load.updating) for stage in stages]
             for numbers in device:
                 more = [max(most, late - n * size) for n, (size, most, late) in zip(numbers, beyond, strict=True) if n]
                 if more:
@@ -419,7 +404,7 @@ class Pricing:
 
     def _around(self, plain: Choice, cuts: Sequence[tuple[int, int]]) -> Around:
         """What stands around the slices of a plan."""
-        parts, moment = self.parts.parts, self._momentary(plain)
+        parts, moment = self.parts.parts, momentary(self.parts.parts, plain, self.cluster)
         every = [self.shared(part, plain) for part in parts]
         own = [every[begin:end] for begin, end in cuts]
         share = self.cluster.share(plain.devices)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from ..cost.cluster import Cluster
 from ..ir.layout import Mesh
 from ..partition.choices import DATA
+from .courses import together
 from .parts import Weights
 from .space import Choice
 
@@ -30,8 +31,7 @@ Known = tuple[int, int, object, int, int]
 class Shared:
     """What the axis `data` adds to a block: once a step, to each half of a microbatch, and bytes that last.
 
-    gathered: parameters that are whole while the block runs. scattered: a gradient before it is, and its copy; bucket:
-    of those that are sent together
+    late: gradients that are no sums, of one microbatch
     """
 
     reduce_s: float
@@ -41,9 +41,7 @@ class Shared:
     weight_s: float
     static: int
     gradients: int
-    gathered: int
-    scattered: int
-    bucket: int
+    late: int
 
 
 def shared(own: Weights, there: Weights, choice: Choice, cluster: Cluster) -> Shared:
@@ -54,9 +52,9 @@ def shared(own: Weights, there: Weights, choice: Choice, cluster: Cluster) -> Sh
         if data == 1:
             return 0.0
         launch = cluster.machine.launch_s
-        together = buckets(sizes, cluster.bucket_bytes)
-        each = {size: cluster.collective_s(op, size, mesh, DATA) + launch for size in set(together)}
-        return sum(each[size] for size in together)
+        messages = list(map(sum, together(sizes, cluster.bucket_bytes)))
+        each = {size: cluster.collective_s(op, size, mesh, DATA) + launch for size in set(messages)}
+        return sum(each[size] for size in messages)
 
     def part(size: int, stage: int) -> int:
         return -(-size // data) if zero >= stage else size
@@ -66,25 +64,12 @@ def shared(own: Weights, there: Weights, choice: Choice, cluster: Cluster) -> Sh
     once = sent("all_reduce", own.gradients) if zero == 0 else scattered if zero == 1 else 0.0
     each = scattered if zero >= 2 else 0.0
     update = own.launch_s + own.update_s / (data if zero else 1)
-    largest = max(own.gradients, default=0) if zero >= 2 else 0
-    bucket = max(largest, min(own.gradient_bytes, cluster.bucket_bytes)) if zero >= 2 else 0
     return Shared(
         once + (gathered if zero in (1, 2) else 0.0), update, gathered if zero == 3 else 0.0,
         gathered if zero == 3 else 0.0, each,
         part(own.master, 1) + part(own.computed, 3) + part(own.states, 1), part(own.gradient_bytes, 2),
-        there.computed if zero == 3 else 0, 2 * largest, 2 * bucket,
+        part(own.gradient_bytes, 1),
     )  # fmt: skip
-
-
-def buckets(sizes: Sequence[int], limit: int) -> list[int]:
-    """What goes together, in order: neighbours up to so many bytes."""
-    found: list[int] = []
-    for size in sizes:
-        if found and found[-1] + size <= limit:
-            found[-1] += size
-        else:
-            found.append(size)
-    return found
 
 
 def _on_data(choice: Choice) -> Mesh:
