@@ -94,7 +94,8 @@ class Part:
 @dataclass(frozen=True, slots=True)
 class Parts:
     """parts: of the whole model, in order; alike layers are one object. common_s: once a step on every device.
-    updating: bytes that the update needs for a moment; preparing: what goes before several microbatches. core_s: of a microbatch, without what is computed again."""
+    updating: bytes that the update needs for a moment; preparing: what goes before several microbatches. core_s: of a
+    microbatch, without what is computed again."""
 
     parts: tuple[Part, ...]
     common_s: float
