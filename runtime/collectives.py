@@ -212,8 +212,8 @@ class _Bucket:
         return math.prod(self.operands[at].shape[: self.sent.dims[at]]) == 1
 
     def _front(self, at: int) -> torch.Tensor:
-        """The operand in one piece, its cut axis in front."""
-        return self.operands[at].movedim(self.sent.dims[at], 0).reshape(-1)
+        """The operand in one piece, its cut axis in front. A line through other memory is one that `reshape` leaves."""
+        return self.operands[at].movedim(self.sent.dims[at], 0).reshape(-1).contiguous()
 
     def _back(self, at: int, flat: torch.Tensor, rows: int) -> torch.Tensor:
         """The cut axis, of so many rows, where it was."""

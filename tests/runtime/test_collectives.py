@@ -55,6 +55,17 @@ def test_terms_come_back_as_they_lay(
         assert len({result.untyped_storage().data_ptr() for result in results}) == 1, "nothing is copied back"
 
 
+@pytest.mark.parametrize("kind", ["all_gather", "reduce_scatter"])
+def test_a_line_through_other_memory_is_sent_in_one_piece(alone: Processes, kind: CollectiveKind) -> None:
+    """gloo and NCCL refuse what `reshape` leaves as it lies: every second element, a column, one element for all."""
+    lines = [torch.arange(8.0)[::2], torch.arange(8.0).view(4, 2)[:, 1:], torch.ones(1).expand(4)]
+    for line in lines:
+        sent = Collective(kind, "data", ("x",), ("y",), (tuple(line.shape),), "f32", dims=(0,), sizes=(4,))
+        begun = alone.begin(sent, [line])
+        assert all(one.is_contiguous() for _, message, _ in begun.messages for one in message.kept)
+        assert torch.equal(begun.results()[0], line)
+
+
 def test_large_terms_are_summed_where_they_lie(alone: Processes) -> None:
     small, large = torch.ones(3), torch.ones(SMALL_SUM_BYTES // 4 + 1)
     sent = summed([(3,), tuple(large.shape)])
