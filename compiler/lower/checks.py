@@ -40,7 +40,7 @@ def needed(found: Listing, keys: tuple[Key, ...]) -> frozenset[str]:
         name = pending.pop()
         if name not in seen:
             seen.add(name)
-            pending.extend(use.node for use in index[name].uses)
+            pending.extend(use.node for use in index[name].uses if use.node in index)  # others are accumulators
     return frozenset(seen)
 
 

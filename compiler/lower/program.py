@@ -345,11 +345,11 @@ class _Walk:
             return False
         if not self._all_before(self.seen_by[key], self.parts_at[position]):
             return False
+        if key in self.listing.accumulators:
+            return phase is Phase.UPDATE
         node = self.nodes[key[0]]
         if node.op in ARGUMENTS:
             return node.op == "input" and phase is not Phase.PREPARE
-        if key in self.listing.accumulators:
-            return phase is Phase.UPDATE
         early = node.phase is Phase.PREPARE and phase in (Phase.FORWARD, Phase.BACKWARD)
         return not early or self.listing.microbatches == 1
 
@@ -358,11 +358,11 @@ class _Walk:
         return part == NO_PART or all(self.listing.always_before(other, part) for other in parts - {part, NO_PART})
 
     def buffer(self, key: Key) -> str:
-        """The name of the buffer that holds a value."""
-        node = self.nodes[key[0]]
-        if node.op in ARGUMENTS:
+        """The name of the buffer that holds a value. An accumulator has the name of a node, which others may stand for."""
+        node = self.nodes.get(key[0])
+        if node is not None and node.op in ARGUMENTS:
             return argument_name(node)
-        return node.id if key[1] == 0 else f"{node.id}:{key[1]}"
+        return key[0] if key[1] == 0 else f"{key[0]}:{key[1]}"
 
 
 def _written(segment: Segment) -> list[Key]:

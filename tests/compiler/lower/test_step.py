@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from oracles.lowered import doubled
+from partita.compiler import pipeline
 from partita.compiler.base.span import Source
 from partita.compiler.elaborate.load import load
 from partita.compiler.elaborate.recipes import load_recipe
@@ -135,6 +136,26 @@ def test_three_steps_are_those_of_torch(microbatches: int) -> None:
     # A key's bias has no gradient but rounding, which Adam blows up to whole steps.
     for name in (n for n in theirs if not n.endswith("attn.k.b")):
         torch.testing.assert_close(store[name], theirs[name].detach(), rtol=1e-7, atol=1e-8)
+
+
+def test_a_head_of_its_own_adds_into_the_sum_of_its_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing but the update reads that sum: two microbatches leave what one leaves."""
+    own = GPT.replace("  x = wte(tokens)", "  head : Linear[D, V](bias = false)\n  x = wte(tokens)")
+    own = own.replace("dot[D](ln_f(blocks(x)), wte.table)", "head(ln_f(blocks(x)))")
+    own = own.replace("  clip         = 0.5\n", "  log { grad_norm = false }\n")
+    monkeypatch.setattr(pipeline, "ROWS_AT_ONCE", {"cpu": 4})
+    left: list[Tensors] = []
+    for microbatches in (1, 2):
+        spec, found = load(Source("own.partita", own.replace("MICROBATCHES", str(microbatches))))
+        assert spec is not None, found
+        graph = doubled(step_graph(spec, load_recipe(spec, "tiny")))
+        assert graph.nodes("linear_cross_entropy")
+        build, sources = compile_graphs({"step": graph}, {}, {})
+        store = stored(build)
+        executable(build, sources).run("step", store, parts(batch(), microbatches))
+        left.append(store)
+    for name in left[0]:
+        torch.testing.assert_close(left[1][name], left[0][name], rtol=1e-9, atol=1e-9)
 
 
 def test_gradients_are_those_of_autograd() -> None:
