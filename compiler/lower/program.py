@@ -358,7 +358,7 @@ class _Walk:
         return part == NO_PART or all(self.listing.always_before(other, part) for other in parts - {part, NO_PART})
 
     def buffer(self, key: Key) -> str:
-        """The name of the buffer that holds a value. An accumulator has the name of a node, which others may stand for."""
+        """The name of the buffer that holds a value. An accumulator may outlive the node whose name it has."""
         node = self.nodes.get(key[0])
         if node is not None and node.op in ARGUMENTS:
             return argument_name(node)

@@ -16,7 +16,7 @@ from .layouts import Kernels, Layouts, Steps
 from .price import Priced
 from .search import Pricer, Progress, Search
 from .slices import LEAST_SHARE
-from .space import ACTIVATIONS, CONTEXT, OFFLOADS, POLICIES, Pins, Space, Unit, divisors, pins_of
+from .space import ACTIVATIONS, OFFLOADS, POLICIES, Pins, Space, Unit, divisors, pins_of
 from .stages import Flights
 from .thin import thin
 from .zero import Known, Shared
@@ -56,7 +56,7 @@ class Planner:
         space = replace(self.space, pins=pinned(self.space.pins, pins or {}))
         peak = self.cluster.machine.matmul(self.recipe.precision.compute) * space.devices
         least = self.flops / peak if self.layouts.kernels is None else 0.0  # timed kernels know no peak
-        least *= LEAST_SHARE if space.dims.row else 1.0  # slices skip what a causal model masks
+        least *= LEAST_SHARE if space.slices else 1.0  # slices skip what a causal model masks
         for tried in self._spaces(space):
             found = Search(
                 tried, self.layouts, self.limit, least, space.pins.balance, self.pricings, self.flown, self.known
@@ -123,10 +123,8 @@ def planner(spec: Spec, recipe: Recipe, steps: Steps, cluster: Cluster, kernels:
         limit = min(limit, recipe.plan.budget_bytes)
     if recipe.plan is not None and recipe.plan.recompute.budget_bytes is not None:
         limit = min(limit, recipe.plan.recompute.budget_bytes)
-    dims = layouts.dims()
-    if cluster.devices > WIDE and recipe.batch >= cluster.devices and CONTEXT not in pins.axes:
-        dims = replace(dims, tokens=None)  # there are rows enough for all devices
-    space = Space(cluster.devices, recipe.batch, len(known.parts), widest, pins, dims)
+    roomy = cluster.devices > WIDE and recipe.batch * widest >= cluster.devices
+    space = Space(cluster.devices, recipe.batch, len(known.parts), widest, pins, layouts.dims(), roomy=roomy)
     flops = layouts.model_flops() * recipe.batch
     return Planner(recipe, cluster, layouts, space, limit, flops)
 

@@ -156,6 +156,7 @@ class Space:
     An axis `expert` cuts experts, and rows beside them. An axis `context` cuts the tokens of a row beside a tensor's
     axis, which alone may cut them too, and only where a microbatch has one row: several are better cut themselves.
     budgets: whether a budget of recomputation is a choice where nothing is said of it.
+    roomy: rows fill the devices, so that tokens are cut, by an axis or into slices, only where that is pinned.
     """
 
     devices: int
@@ -165,6 +166,7 @@ class Space:
     pins: Pins = Pins()
     dims: Dims = Dims()
     budgets: bool = True
+    roomy: bool = False
 
     def inners(self) -> Iterator[Axes]:
         """What may cut tensors, the smallest first."""
@@ -180,8 +182,9 @@ class Space:
     def _own(self) -> dict[str, int]:
         """The longest that an axis of its own can be."""
         experts = [size for _, size in self.dims.experts]
+        spared = self.roomy and CONTEXT not in self.pins.axes
         return {
-            **({CONTEXT: self.dims.tokens[1]} if self.dims.tokens is not None else {}),
+            **({CONTEXT: self.dims.tokens[1]} if self.dims.tokens is not None and not spared else {}),
             **({EXPERT: min(experts)} if experts else {}),
         }
 
@@ -239,10 +242,15 @@ class Space:
 
     def _may_be_sliced(self, unit: Unit, pipe: int, microbatches: int) -> bool:
         """Whether token slices are tried: see `slices.py`. What is pinned is tried wherever it can be."""
-        if not self.dims.row or pipe == 1 or unit.recompute == BUDGET or CONTEXT in dict(unit.inner):
+        if pipe == 1 or unit.recompute == BUDGET or CONTEXT in dict(unit.inner):
             return False
         free = self.pins.schedule is None and unit.rows == 1 and microbatches <= pipe
-        return (free or self._pins_slices()) and not self.pins.offload
+        return self.slices and (free or self._pins_slices()) and not self.pins.offload
+
+    @property
+    def slices(self) -> bool:
+        """Whether there may be plans with token slices."""
+        return self.dims.row > 0 and (not self.roomy or self._pins_slices())
 
     def _pins_slices(self) -> bool:
         return self.pins.schedule is not None and parse_form(self.pins.schedule).name == TOKEN_SLICES
