@@ -94,9 +94,12 @@ def kept_for_backward(graph: Graph) -> dict[str, int]:
     return dict(kept)
 
 
-def alive_bytes(graph: Graph, rounding_bytes: int = CPU_ROUNDING_BYTES) -> dict[str, int]:
-    """For each node the bytes that are alive while it runs, its workspace among them."""
-    return _Walk(graph, rounding_bytes).course()
+def alive_bytes(
+    graph: Graph, rounding_bytes: int = CPU_ROUNDING_BYTES, order: Sequence[Node] | None = None
+) -> dict[str, int]:
+    """For each node the bytes that are alive while it runs, its workspace among them. order: of the nodes, where it is
+    not the graph's own; each stands behind what it reads."""
+    return _Walk(graph, rounding_bytes, wanted=order).course()
 
 
 @dataclass
@@ -106,13 +109,15 @@ class _Walk:
     graph: Graph
     rounding_bytes: int
     threads: int = 1
+    wanted: Sequence[Node] | None = None
     order: Sequence[Node] = field(init=False)
     root: dict[Value, Value] = field(init=False, default_factory=dict[Value, Value])
     birth: dict[Value, int] = field(init=False, default_factory=dict[Value, int])
     death: dict[Value, int] = field(init=False, default_factory=dict[Value, int])
 
     def __post_init__(self) -> None:
-        self.order = sorted(self.graph, key=lambda node: _stage(node.phase))
+        given = self.graph if self.wanted is None else self.wanted
+        self.order = sorted(given, key=lambda node: _stage(node.phase))
         self.gradients = {use.node for name, use in self.graph.outputs.items() if name.startswith("grad/")}
         self.gradients |= {use.node for node in self.graph.nodes("accumulate") for use in node.uses}
         self._last = _last_reads(self.order, self.graph)

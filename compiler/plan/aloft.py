@@ -90,6 +90,7 @@ def aloft(parts: Parts, moved: Sequence[int], link_bytes_per_s: float) -> Parts:
                 kept=max(0, one.kept - own),
                 momentary=one.momentary + own + before,
                 making=one.making + own + before,
+                first=one.first + own + before,
             )
         return made[key]
 

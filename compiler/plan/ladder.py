@@ -124,6 +124,7 @@ def _with(part: Part, point: Point) -> Part:
         input_s=part.input_s + point.seconds,
         kept=max(0, part.kept - point.saved),
         momentary=max(0, part.momentary + point.momentary),
+        first=max(0, part.first + point.momentary),
     )
 
 

@@ -21,7 +21,7 @@ from ..ops.collectives import COLLECTIVES
 from ..ops.shapes import elements
 from ..partition.price import Prices
 from ..schedule.blocks import AGAIN, Chain
-from .courses import courses, gradients, packs
+from .courses import NO_HALVES, Halves, courses, gradients, halves, packs
 
 COMPUTED = frozenset({Phase.FORWARD, Phase.BACKWARD})
 Timed = Mapping[str, float]  # seconds of a run of each node
@@ -66,6 +66,9 @@ class Part:
     messages   how many values are what is passed on
     tied       gradients of weights that a block before it has too: which one is the first, and bytes
     alive      node by node, what `momentary` is the most of; `made`: the gradients that are there by then
+    first      as `momentary`, of forward and input's half where the backward is in halves; `late`: of the weights' half
+               beyond `held`; `late_making`: as `making`
+    halves     node by node, what those are the most of
     """
 
     name: str
@@ -84,6 +87,10 @@ class Part:
     tied: tuple[tuple[str, int], ...] = ()
     alive: tuple[int, ...] = ()
     made: tuple[int, ...] = ()
+    first: int = 0
+    late: int = 0
+    late_making: int = 0
+    halves: Halves = NO_HALVES
 
     @property
     def seconds(self) -> float:
@@ -199,6 +206,7 @@ def rough(local: Graph, prices: Prices, timed: Timed | None = None) -> Rough:
     born, waiting = gradients(local, chain)
     lasting = sum(w.master + w.computed + w.states + w.gradient_bytes for w in owned)
     reached, updating = courses(local, chain, kept, lasting, born, prices.cluster)
+    apart = halves(local, chain, kept, held, crossing, lasting, born)
     tied = _tied(local, chain, homes)
     parts = (
         Part(
@@ -208,14 +216,18 @@ def rough(local: Graph, prices: Prices, timed: Timed | None = None) -> Rough:
         for at, name in enumerate(chain.names)
     )  # fmt: skip
     common = sum(seconds[n.id] for n in local if n.phase not in COMPUTED and homes[n.id] == (SCALARS,))
-    reaching = tuple(_reaching(part, *course) for part, course in zip(parts, reached, strict=True))
+    reaching = tuple(_reaching(part, *course, half) for part, course, half in zip(parts, reached, apart, strict=True))
     return Rough(terms, reaching, common, updating, packs(local, Phase.PREPARE, prices.cluster))
 
 
-def _reaching(part: Part, alive: tuple[int, ...], made: tuple[int, ...]) -> Part:
+def _reaching(part: Part, alive: tuple[int, ...], made: tuple[int, ...], halves: Halves) -> Part:
     """The part whose moments are those."""
     making = max((a + m for a, m in zip(alive, made, strict=True)), default=0)
-    return replace(part, momentary=max(0, *alive), making=max(0, making), alive=alive, made=made)
+    first, late, late_making = halves.most
+    return replace(
+        part, momentary=max(0, *alive), making=max(0, making), alive=alive, made=made,
+        first=first, late=late, late_making=late_making, halves=halves,
+    )  # fmt: skip
 
 
 def _term(node: Node, chain: Chain, prices: Prices, timed: Timed | None) -> Term:
@@ -237,8 +249,13 @@ def _between(part: Part, other: Part, share: float) -> Part:
         name: round(_on_line(getattr(part, name), getattr(other, name), share))
         for name in ("kept", "held", "crossing", "waiting")
     }
-    alive = (round(_on_line(a, b, share)) for a, b in zip(part.alive, other.alive, strict=True))
-    return _reaching(replace(part, **sizes), tuple(alive), part.made)
+
+    def line(mine: Sequence[int], theirs: Sequence[int]) -> tuple[int, ...]:
+        return tuple(round(_on_line(a, b, share)) for a, b in zip(mine, theirs, strict=True))
+
+    own, more = part.halves, other.halves
+    apart = Halves(line(own.first, more.first), line(own.weights, more.weights), own.made)
+    return _reaching(replace(part, **sizes), line(part.alive, other.alive), part.made, apart)
 
 
 def _on_line(first: float, second: float, share: float) -> float:

@@ -11,11 +11,10 @@ longer as more of them work at once (`schedule/shared.py`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
-from operator import mul
 
 from ..cost.cluster import Cluster
 from ..ir.layout import PIPE
@@ -26,16 +25,17 @@ from ..schedule.shared import shared_seconds
 from ..schedule.simulate import Price, by_chunk, makespan
 from .aloft import aloft
 from .ends import tied_s, told_s
+from .flights import ALONE, Flights, flights
 from .host import Hosting, offloaded, waiting_s
-from .moments import momentary, updating
+from .memory import WHOLE, device_bytes, in_halves, load_of
+from .moments import momentary
 from .parts import Part, Parts
 from .slices import LEAST_SHARE, Around, Slicing, in_slices, least_s
 from .space import ACTIVATIONS, OPTIMIZER, Choice
-from .stages import Flights, Load, Stage, cut, flights, stage_of
+from .stages import Load, cut, peak, stage_of
 from .zero import Known, Shared, shared
 
 STEADY = 2  # times the stages: after so many microbatches a schedule repeats itself
-WHOLE = frozenset({"1f1b", "gpipe", "interleaved"})  # whose backward is not in halves
 ONE_CHUNK = frozenset({"1f1b", "gpipe", "zero_bubble"})
 _Key = tuple[int, int, int, bool]  # data, ZeRO, stages, whether there are several microbatches
 
@@ -68,7 +68,7 @@ class Pricing:
     known: dict[Known, Shared] = field(default_factory=dict["Known", "Shared"])
     slicing: Callable[[], Slicing | None] = lambda: None  # the unit's token slices, where rows can be cut
     _blocks: dict[_Key, list[Block]] = field(default_factory=dict["_Key", list[Block]])
-    _loads: dict[_Key, Load] = field(default_factory=dict["_Key", Load])
+    _loads: dict[object, Load] = field(default_factory=dict[object, Load])
     _even: dict[object, tuple[int, ...] | None] = field(default_factory=dict[object, "tuple[int, ...] | None"])
     _chunks: dict[object, list[Price]] = field(default_factory=dict[object, list[Price]])
     _placed: dict[object, tuple[int, ...] | None] = field(default_factory=dict[object, "tuple[int, ...] | None"])
@@ -270,7 +270,7 @@ class Pricing:
 
     def _single_bytes(self, choice: Choice) -> int:
         load = self.load(choice)
-        return stage_of(load, 0, len(self.parts.parts)).peak(1, load.updating)
+        return peak([stage_of(load, 0, len(self.parts.parts))], [ALONE], load.updating)
 
     def _cuts(self, choice: Choice, balance: tuple[int, ...]) -> tuple[int, ...] | None:
         """Where chunks end."""
@@ -283,13 +283,11 @@ class Pricing:
     def _find_cuts(self, choice: Choice, balance: tuple[int, ...]) -> tuple[int, ...] | None:
         form = parse_form(choice.schedule)
         placement, load = form.placement(choice.pipe), self.load(choice)
-        flights = self.flights(choice)
         if balance:
             by_hand(self.blocks(choice), placement, balance)
             ends = tuple(accumulate(balance))
         elif len(placement) == choice.pipe:
-            flying = [max((one[0] for one in device), default=1) for device in flights]
-            found = cut(load, choice.pipe, flying, self.limit, self._evenly(load, choice.pipe))
+            found = cut(load, choice.pipe, self.flights(choice), self.limit, self._evenly(load, choice.pipe))
             if found is None:
                 return None
             return found
@@ -297,7 +295,7 @@ class Pricing:
             found = self._evenly(load, len(placement))
             assert found is not None, "the space has no more chunks than blocks"
             ends = found
-        return ends if all(size <= self.limit for size in self._stage_bytes(choice, ends, placement, flights)) else None
+        return ends if all(size <= self.limit for size in self._stage_bytes(choice, ends)) else None
 
     def _evenly(self, load: Load, chunks: int) -> tuple[int, ...] | None:
         """Where so many chunks end that are as alike as can be: most plans differ in nothing that they depend on."""
@@ -315,36 +313,15 @@ class Pricing:
 
     def load(self, choice: Choice) -> Load:
         """The chain that stages are cut from."""
-        key = (choice.data, choice.zero, choice.pipe, choice.microbatches > 1)
+        key = (choice.data, choice.zero, choice.pipe, choice.microbatches > 1, in_halves(choice))
         if key not in self._loads:
-            blocks, parts = self.blocks(choice), self.parts.parts
-            own = max(self.parts.updating, self.parts.preparing if choice.microbatches > 1 else 0)
-            self._loads[key] = Load(
-                [b.compute_s for b in blocks],
-                [b.static_bytes for b in blocks],
-                [p.kept for p in parts],
-                momentary(parts, choice, self.cluster),
-                [self.shared(p, choice).late if choice.microbatches == 1 else 0 for p in parts],
-                updating(own, parts, choice, self.cluster),
-            )
+            self._loads[key] = load_of(self.parts, self.blocks(choice), self.shared, choice, self.cluster)
         return self._loads[key]
 
-    def _stage_bytes(
-        self, choice: Choice, ends: Sequence[int], placement: Sequence[int], flights: Flights
-    ) -> Iterator[int]:
-        """The peak of each device. Of a device with several chunks: each alone, and what the others keep beside it."""
-        load = self.load(choice)
-        own: list[list[Stage]] = [[] for _ in range(choice.pipe)]
-        for (begin, end), home in zip(pairwise((0, *ends)), placement, strict=True):
-            own[home].append(stage_of(load, begin, end))
-        for stages, device in zip(own, flights, strict=True):
-            kept, peak = [stage.kept for stage in stages], 0
-            beyond = [(stage.kept, stage.most - stage.kept, stage.ending + load.updating) for stage in stages]
-            for numbers in device:
-                more = [max(most, late - n * size) for n, (size, most, late) in zip(numbers, beyond, strict=True) if n]
-                if more:
-                    peak = max(peak, sum(map(mul, numbers, kept)) + max(more))
-            yield sum(stage.static for stage in stages) + peak
+    def _stage_bytes(self, choice: Choice, ends: Sequence[int]) -> tuple[int, ...]:
+        """The peak of each device."""
+        placement = parse_form(choice.schedule).placement(choice.pipe)
+        return tuple(device_bytes(self.load(choice), ends, placement, self.flights(choice)))
 
     def _piped(self, choice: Choice, ends: Sequence[int]) -> Priced:
         """The schedule's time, simulated; of many microbatches, the first ones, and so much for each further one."""
@@ -363,7 +340,7 @@ class Pricing:
             for price, device in zip(prices, form.placement(choice.pipe), strict=True):
                 busy[device] += _compute_s(price)
             seconds += (choice.microbatches - few) * max(*busy, share * sum(busy) / choice.pipe)
-        held = tuple(self._stage_bytes(choice, ends, form.placement(choice.pipe), self.flights(choice)))
+        held = self._stage_bytes(choice, ends)
         balance = tuple(end - begin for begin, end in cuts)
         seconds += self.parts.common_s + told_s(choice, self.cluster)
         return Priced(choice, seconds, held, balance)

@@ -1,10 +1,10 @@
 """Where a chain of blocks is cut into stages: the slowest stage as fast as can be, every stage within its memory.
 
-In: seconds and bytes of the blocks in order, how many microbatches each stage has in flight. Out: the ends of the
-stages. From the last stage on, each takes as many blocks as a bound on its seconds and its memory let it: if the first
-one then has blocks left, the bound is too low, because a part of a stage that fits, fits; so is every bound that lets
-no stage take a block more. So bisection over the bound is exact, as is `schedule.place`'s dynamic program, in a
-hundredth of its time; messages are no device's time.
+In: seconds and bytes of the blocks in order, what each stage has in flight. Out: the ends of the stages. From the last
+stage on, each takes as many blocks as a bound on its seconds and its memory let it: if the first one then has blocks
+left, the bound is too low, because a part of a stage that fits, fits; so is every bound that lets no stage take a block
+more. So bisection over the bound is exact, as is `schedule.place`'s dynamic program, in a hundredth of its time;
+messages are no device's time.
 """
 
 from __future__ import annotations
@@ -14,66 +14,90 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import accumulate
+from operator import mul
 
-from ..schedule.forms import computing, parse_form
-from ..schedule.place import in_flight
+from .flights import ALONE, Flights, Moment
 
-Flights = Sequence[Sequence[Sequence[int]]]  # device -> what is in flight at one time: so many of each of its chunks
 NEAR = 1e-7  # of the slowest stage: bisection ends there
 
 
 @dataclass(frozen=True)
 class Load:
     """Blocks in order. seconds: of a microbatch. static: bytes that last. kept: a microbatch's. momentary: beyond.
-    ending: bytes that are there from the block's backward on (gradients that are no sums). updating: beyond, in the
-    update."""
+    ending: bytes that are there from the block's backward on (gradients that are no sums). held: a microbatch's between
+    the halves of its backward. late: beyond, in the weights' half. updating: beyond, in the update."""
 
     seconds: Sequence[float]
     static: Sequence[int]
     kept: Sequence[int]
     momentary: Sequence[int]
     ending: Sequence[int]
+    held: Sequence[int]
+    late: Sequence[int]
     updating: int = 0
 
     @cached_property
-    def sums(self) -> tuple[list[int], list[int], list[int]]:
-        """Of the blocks before each place: static, kept and ending bytes."""
-        static, kept, ending = (list(accumulate(column, initial=0)) for column in (self.static, self.kept, self.ending))
-        return static, kept, ending
+    def sums(self) -> tuple[list[int], list[int], list[int], list[int]]:
+        """Of the blocks before each place: static, kept, ending and held bytes."""
+        columns = self.static, self.kept, self.ending, self.held
+        static, kept, ending, held = (list(accumulate(column, initial=0)) for column in columns)
+        return static, kept, ending, held
 
     @cached_property
-    def heights(self) -> list[int]:
-        """Of each block what its stage holds in its backward, but for what is the same in all blocks of the stage."""
-        _, kept, ending = self.sums
-        return [kept[at + 1] - ending[at + 1] + more for at, more in enumerate(self.momentary)]
+    def heights(self) -> tuple[list[int], list[int]]:
+        """Of each block what its stage holds in its backward, but for what is the same in all blocks of the stage; and
+        in the weights' half."""
+        _, kept, ending, held = self.sums
+        after = range(1, len(kept))
+        backward = [kept[at] - ending[at] - held[at] + more for at, more in zip(after, self.momentary, strict=True)]
+        return backward, [held[at] - ending[at] + more for at, more in zip(after, self.late, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A device's blocks, added up. most: bytes of one microbatch at their highest, with what is beyond it."""
+    """A chunk's blocks, added up. most: bytes of one microbatch at their highest, with what is beyond it; `late`: the
+    same in the weights' half. held: between the halves."""
 
     static: int
     kept: int
     most: int
     ending: int
-
-    def peak(self, flying: int, updating: int) -> int:
-        """Of a device with these blocks, so many microbatches in flight."""
-        return self.static + max(self.most + max(0, flying - 1) * self.kept, self.ending + updating)
+    held: int = 0
+    late: int = 0
 
 
 def stage_of(load: Load, begin: int, end: int) -> Stage:
     """The blocks from one to before another.
 
-    In the backward of block i, Σ kept[begin..i] + Σ ending[i+1..end-1] + momentary[i] bytes are there.
+    In the backward of block i, Σ kept[begin..i] + Σ (ending + held)[i+1..end-1] + momentary[i] bytes are there; in the
+    weights' half, Σ held[begin..i] + Σ ending[i+1..end-1] + late[i].
     """
-    static, kept, ending = load.sums
-    most = max(0, ending[end] - kept[begin] + max(load.heights[begin:end], default=0))
-    return Stage(static[end] - static[begin], kept[end] - kept[begin], most, ending[end] - ending[begin])
+    static, kept, ending, held = load.sums
+    backward, weights = load.heights
+    most = max(0, ending[end] + held[end] - kept[begin] + max(backward[begin:end], default=0))
+    late = max(0, ending[end] - held[begin] + max(weights[begin:end], default=0))
+    return Stage(
+        static[end] - static[begin], kept[end] - kept[begin], most, ending[end] - ending[begin],
+        held[end] - held[begin], late,
+    )  # fmt: skip
+
+
+def peak(chunks: Sequence[Stage], moments: Sequence[Moment], updating: int) -> int:
+    """Of a device with these chunks, which comes to these moments of its schedule."""
+    most = max(
+        (
+            sum(map(mul, moment.kept, (chunk.kept for chunk in chunks)))
+            + sum(map(mul, moment.held, (chunk.held for chunk in chunks)))
+            + (chunks[moment.chunk].late if moment.late else chunks[moment.chunk].most)
+            for moment in moments
+        ),
+        default=0,
+    )
+    return sum(chunk.static for chunk in chunks) + max(most, sum(chunk.ending for chunk in chunks) + updating)
 
 
 def cut(
-    load: Load, stages: int, flights: Sequence[int] | None = None, limit: int | None = None,
+    load: Load, stages: int, flights: Flights | None = None, limit: int | None = None,
     evenly: tuple[int, ...] | None = None,
 ) -> tuple[int, ...] | None:  # fmt: skip
     """The ends of the stages; None where no way fits into `limit` bytes a device. evenly: the ends without a limit,
@@ -82,16 +106,18 @@ def cut(
     count = len(load.seconds)
     if count < stages:
         return None
-    (static, kept, ending), heights, updating = load.sums, load.heights, load.updating
-    ahead = [flying - 1 for flying in flights or ()] or [0] * stages
+    (static, kept, ending, held), (backward, weights), updating = load.sums, load.heights, load.updating
+    ahead = flights or [[ALONE]] * stages
 
     def fits(stage: int, begin: int, end: int) -> bool:
-        """As `stage_of` and `Stage.peak` have it."""
+        """As `stage_of` and `peak` have it."""
         if limit is None:
             return True
-        late, own = ending[end], kept[begin]
-        most = max(0, late - own + max(heights[begin:end])) + max(0, ahead[stage]) * (kept[end] - own)
-        return static[end] - static[begin] + max(most, late - ending[begin] + updating) <= limit
+        own, there = kept[end] - kept[begin], held[end] - held[begin]
+        most = max(0, ending[end] + held[end] - kept[begin] + max(backward[begin:end]))
+        late = max(0, ending[end] - held[begin] + max(weights[begin:end])) if there else 0
+        high = max(n * own + h * there + (late if last else most) for _, (n,), (h,), last in ahead[stage])
+        return static[end] - static[begin] + max(high, ending[end] - ending[begin] + updating) <= limit
 
     if evenly is not None and all(map(fits, range(stages), (0, *evenly[:-1]), evenly)):
         return evenly
@@ -130,15 +156,3 @@ def cut(
 
 def _slowest(seconds: Sequence[float], ends: Sequence[int]) -> float:
     return max(seconds[end] - seconds[begin] for begin, end in zip((0, *ends[:-1]), ends, strict=True))
-
-
-def flights(schedule: str, stages: int, microbatches: int) -> Flights:
-    """Of 1F1B as many microbatches as stages follow, of GPipe all, of ZB-H1 as many as there are stages; of others what
-    their schedule says."""
-    if schedule == "1f1b":
-        return [[(min(microbatches, stages - device),)] for device in range(stages)]
-    if schedule == "gpipe":
-        return [[(microbatches,)]] * stages
-    if schedule == "zero_bubble":
-        return [[(min(microbatches, stages),)]] * stages
-    return in_flight(computing(parse_form(schedule), stages, microbatches))

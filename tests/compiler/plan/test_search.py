@@ -22,8 +22,9 @@ from partita.compiler.elaborate.recipe import Recipe
 from partita.compiler.elaborate.recipes import load_recipe
 from partita.compiler.ir.graph import Graph
 from partita.compiler.ir.types import DType
+from partita.compiler.plan.flights import Moment
 from partita.compiler.plan.plan import Planner, planner
-from partita.compiler.plan.stages import Load, cut, stage_of
+from partita.compiler.plan.stages import Load, cut, peak, stage_of
 
 LONG = settings().max_examples > 1000  # of `make fuzz`
 RATES = {DType.F32: 2e13, DType.BF16: 3e14}
@@ -112,21 +113,26 @@ def test_nor_for_small_models_on_real_machines(case: tuple[str, str, int, int, i
 LOADS = st.integers(1, 7).flatmap(
     lambda n: st.tuples(
         st.lists(st.integers(1, 20).map(float), min_size=n, max_size=n),
-        *(st.lists(st.integers(0, 9), min_size=n, max_size=n) for _ in range(4)),
+        *(st.lists(st.integers(0, 9), min_size=n, max_size=n) for _ in range(6)),
     )
 )
+COUNTS = st.tuples(st.integers(0, 2))
+FLIGHTS = st.lists(st.builds(Moment, st.just(0), COUNTS, COUNTS, st.booleans()), min_size=1, max_size=3)
 
 
-@given(LOADS, st.integers(1, 4), st.lists(st.integers(1, 3), min_size=4, max_size=4), st.integers(5, 60))
+@given(LOADS, st.integers(1, 4), st.lists(FLIGHTS, min_size=4, max_size=4), st.integers(5, 60))
 def test_stages_are_cut_as_well_as_they_can_be(
-    columns: tuple[list[float], list[int], list[int], list[int], list[int]], stages: int, flights: list[int], limit: int
+    columns: tuple[list[float], list[int], list[int], list[int], list[int], list[int], list[int]],
+    stages: int,
+    flights: list[list[Moment]],
+    limit: int,
 ) -> None:
     load, count = Load(*columns), len(columns[0])
 
     def ways(begin: int, stage: int) -> Iterator[float]:
         last = stage == stages - 1
         for end in range(count if last else begin + 1, count + 1):
-            if begin < end and stage_of(load, begin, end).peak(flights[stage], 0) <= limit:
+            if begin < end and peak([stage_of(load, begin, end)], flights[stage], 0) <= limit:
                 here = sum(load.seconds[begin:end])
                 yield from ([here] if last else (max(here, rest) for rest in ways(end, stage + 1)))
 
@@ -135,7 +141,7 @@ def test_stages_are_cut_as_well_as_they_can_be(
     if found is not None and best is not None:
         cuts = list(zip((0, *found[:-1]), found, strict=True))
         assert max(sum(load.seconds[a:b]) for a, b in cuts) == pytest.approx(best, rel=1e-6)
-        assert all(stage_of(load, a, b).peak(f, 0) <= limit for (a, b), f in zip(cuts, flights, strict=False))
+        assert all(peak([stage_of(load, a, b)], f, 0) <= limit for (a, b), f in zip(cuts, flights, strict=False))
 
 
 def test_what_is_pinned_is_kept() -> None:

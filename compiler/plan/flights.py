@@ -1,0 +1,84 @@
+"""What each device of a schedule has in flight, moment by moment: what its memory is counted from.
+
+In: a schedule, stages, microbatches. Out: for each device the moments at which it may hold most: which chunk computes,
+how many other microbatches are between their forward and their backward in each of its chunks, and how many between the
+halves of their backward. Moments that hold no more than another one are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from operator import le
+from typing import NamedTuple
+
+from ..schedule.actions import Action, Kind
+from ..schedule.forms import computing, parse_form
+
+
+class Moment(NamedTuple):
+    """A chunk of a device computes, by its place there. kept, held: chunk by chunk, of the other microbatches those
+    whose forward is done, and those that wait for the weights' half of their backward. late: this is that half."""
+
+    chunk: int
+    kept: tuple[int, ...]
+    held: tuple[int, ...]
+    late: bool = False
+
+
+Flights = Sequence[Sequence[Moment]]  # device -> its moments
+ALONE = Moment(0, (0,), (0,))  # one microbatch on a device with one chunk
+
+
+def flights(schedule: str, stages: int, microbatches: int) -> Flights:
+    """Of 1F1B as many microbatches as stages follow, of GPipe all; of others what their schedule says."""
+    if schedule == "1f1b":
+        return [[_single(min(microbatches, stages - device) - 1)] for device in range(stages)]
+    if schedule == "gpipe":
+        return [[_single(microbatches - 1)]] * stages
+    if schedule == "zero_bubble":
+        return [_largest(_delayed(stages, microbatches, device)) for device in range(stages)]
+    plain = computing(parse_form(schedule), stages, microbatches)
+    return [_largest(_moments(actions, plain.shape.chunks(device))) for device, actions in enumerate(plain.actions)]
+
+
+def _single(kept: int, held: int = 0, late: bool = False) -> Moment:
+    return Moment(0, (kept,), (held,), late)
+
+
+def _delayed(stages: int, microbatches: int, device: int) -> Iterator[Moment]:
+    """Of ZB-H1, whose device d runs the weights' half d microbatches after the other."""
+    for done in range(min(microbatches, device + 1)):
+        kept = min(microbatches - done, stages - device) - 1
+        yield _single(kept, done)
+        yield _single(kept if done == device else 0, done, True)
+
+
+def _moments(actions: Iterable[Action], chunks: Sequence[int]) -> Iterator[Moment]:
+    """All of a device."""
+    place = {chunk: at for at, chunk in enumerate(chunks)}
+    kept, held = [0] * len(place), [0] * len(place)
+    for action in actions:
+        at = place[action.chunk]
+        if action.kind is Kind.WEIGHT:
+            held[at] -= 1
+        elif action.kind is not Kind.FORWARD:
+            kept[at] -= 1
+        yield Moment(at, tuple(kept), tuple(held), action.kind is Kind.WEIGHT)
+        if action.kind is Kind.FORWARD:
+            kept[at] += 1
+        elif action.kind is Kind.INPUT:
+            held[at] += 1
+
+
+def _largest(moments: Iterable[Moment]) -> list[Moment]:
+    """Those that hold more than any other one in which the same is computed."""
+    found: list[Moment] = []
+    for one in sorted(set(moments), key=_size, reverse=True):
+        alike = (other for other in found if (other.chunk, other.late) == (one.chunk, one.late))
+        if not any(all(map(le, (*one.kept, *one.held), (*other.kept, *other.held))) for other in alike):
+            found.append(one)
+    return found
+
+
+def _size(moment: Moment) -> int:
+    return sum(moment.kept) + sum(moment.held)

@@ -1,0 +1,74 @@
+"""What the devices of a plan hold: the chain that stages are cut from, and each device's peak with the stages it has.
+
+In: parts, what `data` and ZeRO make of their parameters, a choice, its schedule's moments. Out: a `Load`, bytes. Where
+the schedule has the backward in halves, what the weights' half reads stays until then; what a block needs for a moment
+is then less in each half than in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from ..cost.cluster import Cluster
+from ..schedule.forms import parse_form
+from ..schedule.place import Block
+from .flights import Flights
+from .moments import momentary, updating
+from .parts import Part, Parts
+from .space import Choice
+from .stages import Load, Stage, peak, stage_of
+from .zero import Shared
+
+WHOLE = frozenset({"1f1b", "gpipe", "interleaved"})  # whose backward is not in halves
+
+
+def in_halves(choice: Choice) -> bool:
+    """Whether the weights' half of a backward runs when it suits."""
+    return choice.pipe > 1 and parse_form(choice.schedule).name not in WHOLE
+
+
+def load_of(
+    parts: Parts, blocks: Sequence[Block], shared: Callable[[Part, Choice], Shared], choice: Choice, cluster: Cluster
+) -> Load:
+    """The chain of a choice."""
+    every, none = parts.parts, [0] * len(parts.parts)
+    own, apart = max(parts.updating, parts.preparing if choice.microbatches > 1 else 0), in_halves(choice)
+    first = _each(every, _first) if apart else every
+    return Load(
+        [block.compute_s for block in blocks],
+        [block.static_bytes for block in blocks],
+        [part.kept for part in every],
+        momentary(first, choice, cluster),
+        [shared(part, choice).late if choice.microbatches == 1 else 0 for part in every],
+        [part.held for part in every] if apart else none,
+        momentary(_each(every, _late), choice, cluster) if apart else none,
+        updating(own, every, choice, cluster),
+    )
+
+
+def _each(parts: Sequence[Part], made: Callable[[Part], Part]) -> list[Part]:
+    """What is made of each; alike ones stay one object."""
+    known = {id(part): part for part in parts}
+    known = {name: made(part) for name, part in known.items()}
+    return [known[id(part)] for part in parts]
+
+
+def _first(part: Part) -> Part:
+    """Its forward and the input's half of its backward."""
+    return replace(part, momentary=part.first, making=part.first)
+
+
+def _late(part: Part) -> Part:
+    """The weights' half of its backward."""
+    return replace(part, kept=part.held, momentary=part.late, making=part.late_making)
+
+
+def device_bytes(load: Load, ends: Sequence[int], placement: Sequence[int], flights: Flights) -> Iterator[int]:
+    """The peak of each device."""
+    own: list[list[Stage]] = [[] for _ in flights]
+    for (begin, end), home in zip(pairwise((0, *ends)), placement, strict=True):
+        own[home].append(stage_of(load, begin, end))
+    for chunks, moments in zip(own, flights, strict=True):
+        yield peak(chunks, moments, load.updating)
