@@ -187,9 +187,9 @@ class Emitter:
         """From here on a memory holds what was assigned to it: nothing else may lie there."""
         self._borrowed.add(storage(meta(target)))
 
-    def displace(self, target: fx.Node) -> None:
-        """Before a memory is written as a whole, whatever lies there and is read later moves out."""
-        for key in sorted(self._holders[storage(meta(target))]):
+    def displace(self, target: Value, but: frozenset[Key] = frozenset()) -> None:
+        """Before a memory is written as a whole, whatever lies there and is read later moves out, `but` some values."""
+        for key in sorted(self._holders[storage(meta(target))] - but):
             if not self.lifetimes.ends(key, self._position - 1):
                 self.bind(key, self.call(aten.clone.default, self.values[key]))
 

@@ -12,6 +12,7 @@ from ..ir.types import Attr, Node, Phase, TensorType, Use
 
 Key = tuple[str, int]
 NO_PART = -1
+COPY = "lower.copy"  # of a value, into memory of its own
 PHASES = (Phase.PREPARE, Phase.FORWARD, Phase.BACKWARD, Phase.UPDATE)
 
 
@@ -66,3 +67,13 @@ def of_stages(node: Node) -> bool:
 def frozen(**attrs: Attr) -> Mapping[str, Attr]:
     """Attributes of a `lower.*` node."""
     return MappingProxyType(attrs)
+
+
+def targets(node: Node) -> tuple[Key, ...]:
+    """What a node writes over: the target of an assignment; parameters and both moments of a fused update."""
+    if node.op == "lower.assign":
+        return (node.uses[0].value,)
+    if node.op == "lower.adamw":
+        tail = 2 + bool(node.attrs["scaled"]) + bool(node.attrs["guarded"])
+        return tuple(use.value for at, use in enumerate(node.uses[:-tail]) if at % 4 != 1)
+    return ()

@@ -30,7 +30,7 @@ def write_own_parts(found: Listing, axes: Sequence[str]) -> Listing:
             continue
         alone = len(users[gather.id, 0]) == 1 and (gather.id, 0) not in asked
         shard = _own_part(target, gather, users) if alone and gather.attrs["axis"] in axes else None
-        if shard is not None and shard.id not in views:
+        if shard is not None and shard.id not in views and (shard.id, 0) not in asked:
             views[shard.id] = replace(shard, attrs={**shard.attrs, "view": True})
             instead[node.id] = replace(node, uses=gather.uses, attrs={**node.attrs, "target": shard.id})
             gone.add(gather.id)

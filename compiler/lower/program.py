@@ -2,7 +2,8 @@
 
 The walk knows of every live buffer its meta tensor: shape, strides, and whose memory it is a view of. From that follows
 which inputs a call owns (its last reader, and nothing else alive lies in the same memory): those the module may write
-over. Parameters, states, data, accumulators and what `prepare` leaves for the microbatches are never owned.
+over. Parameters, states, data, accumulators and what `prepare` leaves for the microbatches are never owned. What is a
+view of a parameter, and is asked for or read once that is written, is copied where it is made.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from ...runtime.program import (
 )
 from ..ir.graph import Graph
 from ..ir.levels import MOVES, RECEIVE, SEND
-from ..ir.types import Node, Phase, TensorType
+from ..ir.types import Node, Phase, TensorType, Use
 from ..schedule.actions import RECEIVES, Kind
 from ..schedule.stages import Part, Stage, part_name
 from .checks import checked_first, states_written_early
@@ -43,7 +44,7 @@ from .emit import TORCH_DTYPES, Key, shape, storage
 from .fuse import listing
 from .kernels import ARGUMENTS
 from .library import Library, results_of
-from .listing import NO_PART, Listing
+from .listing import COPY, NO_PART, Listing, targets
 from .modules import Argument
 from .outside import NO_WHOLES, Wholes, argument_name, inputs_of
 from .overlap import issue_early, overlapped
@@ -122,6 +123,8 @@ class _Walk:
         self.seen_by: dict[Key, set[int]] = {}
         self.memory_seen_by: dict[int, set[int]] = {}  # by any name
         self.parts_at: list[int] = []  # of each segment
+        self.writes: dict[int, int] = {}  # by memory, which segment is the first to assign to it
+        self.copies: dict[Key, str] = {}  # the buffers of values that were copied before what they lay in is written
 
     def program(self) -> Program:
         """The instructions and what they need from outside."""
@@ -135,6 +138,7 @@ class _Walk:
             dtype = kind.dtype.value
             self.here.append(Allocate(self.buffer(key), tuple(shape(kind.dims)), dtype))
         self.parts_at = [segment.part for segment in segments]
+        self.writes = self._writes(segments)
         for segment in segments:
             for key in (*segment.inputs, *segment.outputs):
                 self.seen_by.setdefault(key, set()).add(segment.part)
@@ -179,6 +183,15 @@ class _Walk:
         for key in (key for key in segment.outputs if key in self.live):
             self.memory_seen_by.setdefault(storage(self.live[key]), set()).update(self.seen_by[key])
 
+    def _writes(self, segments: Sequence[Segment]) -> dict[int, int]:
+        found: dict[int, int] = {}
+        for position, segment in enumerate(segments):
+            for target in (key for node in segment.nodes for key in targets(node)):
+                node = self.nodes[target[0]]
+                leaf = target if node.op in ARGUMENTS else node.uses[0].value  # of which the target is the own part
+                found.setdefault(storage(self.live[leaf]), position)
+        return found
+
     def _lasting(self, key: Key, kind: TensorType) -> None:
         tensor = torch.empty(shape(kind.dims), dtype=TORCH_DTYPES[kind.dtype], device="meta")
         self.live[key] = tensor
@@ -217,6 +230,22 @@ class _Walk:
         for key in frees:
             del self.live[key]
         self.live.update(zip(segment.outputs, results, strict=True))
+        for key in segment.outputs:
+            written = self.writes.get(storage(self.live[key]), -1)
+            if position < written and (key in self.asked or self.last[key] > written):
+                self._copy(key, segment)
+
+    def _copy(self, key: Key, segment: Segment) -> None:
+        """A value that a segment has seen somewhere else, in memory of its own."""
+        seen, old = self.nodes[key[0]].outs[key[1]], self.buffer(key)
+        self.copies[key] = name = f"copy/{old}"
+        use = Use(*key, seen.dims, seen.dtype)
+        node = Node(name, COPY, (use,), (seen,), phase=segment.phase, host=segment.host)
+        alone = Segment(segment.phase, None, [node], (key,), ((name, 0),), part=segment.part, host=segment.host)
+        argument = Argument(self.live[key], owned=False)
+        module = self.library.get(alone, [argument])
+        self.here.append(Run(module.name, (old,), (name,), frees=(old,), host=segment.host))
+        (self.live[key],) = results_of(module, [argument])
 
     def _staying(self, frees: Sequence[Key], position: int) -> set[int]:
         """The memories that nobody may write over while these buffers are freed."""
@@ -359,6 +388,8 @@ class _Walk:
 
     def buffer(self, key: Key) -> str:
         """The name of the buffer that holds a value. An accumulator may outlive the node whose name it has."""
+        if key in self.copies:
+            return self.copies[key]
         node = self.nodes.get(key[0])
         if node is not None and node.op in ARGUMENTS:
             return argument_name(node)

@@ -1,7 +1,8 @@
 """Kernels of what changes parameters: assign and AdamW.
 
 `lower.assign` and `lower.adamw` are made by `lower/fuse.py`: all parameters that share an update go into one fused
-multi-tensor call that writes parameters and moments in place.
+multi-tensor call that writes parameters and moments in place. `lower.copy` is `lower/program.py`'s: what is a view of a
+parameter, and is wanted when that is written.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import fx
 
 from ...ir.types import DType, Node
 from ..emit import Emitter, Rule, Value, meta, storage
+from ..listing import COPY, targets
 
 aten = torch.ops.aten
 
@@ -98,6 +100,7 @@ def adamw_group(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Val
     """Many parameters in one call, in place. A clip factor common to all gradients is applied inside it."""
     scaled, guarded = bool(node.attrs["scaled"]), bool(node.attrs["guarded"])
     tail = 2 + scaled + guarded
+    values = _moved_out(e, node)
     tensors = [e.tensor(v, u.dtype) for u, v in zip(node.uses[:-tail], values[:-tail], strict=True)]
     scale: Value | None = None
     skip: Value | None = None
@@ -111,5 +114,22 @@ def adamw_group(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Val
     return []
 
 
+def _moved_out(e: Emitter, node: Node) -> list[Value]:
+    """The operands, when whatever else lies where the call writes, and is read there or later, lies elsewhere."""
+    written = targets(node)
+    for key in written:
+        e.displace(e.values[key], but=frozenset(written))
+    found = [e.values[use.value] for use in node.uses]
+    for at, use in enumerate(node.uses):
+        if at % 4 == 1 and use.value in written:  # a parameter that is another's gradient
+            found[at] = e.call(aten.clone.default, found[at])
+    return found
+
+
+def copy(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
+    """The same in memory of its own."""
+    return [e.call(aten.clone.default, values[0])]
+
+
 RULES: dict[str, Rule] = {"adamw": adamw}
-FUSED: dict[str, Rule] = {"lower.adamw": adamw_group, "lower.assign": assign}
+FUSED: dict[str, Rule] = {"lower.adamw": adamw_group, "lower.assign": assign, COPY: copy}

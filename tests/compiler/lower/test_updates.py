@@ -45,7 +45,7 @@ class Writer:
 
 def check(graph: Graph) -> None:
     """Outputs and what is left in the parameters are the interpreter's."""
-    values = leaf_values(graph, seed=3)
+    values = {name: abs(value) if name.endswith(".v") else value for name, value in leaf_values(graph, seed=3).items()}
     found, store = run_lowered(graph, values)
     wanted = run(graph, values)
     assert_close({**found, **store}, {**{k: np.asarray(values[k]) for k in store}, **wanted}, 1e-12)
@@ -89,6 +89,38 @@ def test_a_new_value_that_is_read_on_is_not_written_over() -> None:
     w.assign("a", new)
     w.assign("b", w.apply("mul", w.apply("neg", new), b))
     check(w.finish(y=x))
+
+
+@pytest.mark.parametrize("phase", [Phase.PREPARE, Phase.FORWARD, Phase.UPDATE])
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_a_view_of_a_parameter_is_as_it_was_before_the_write(phase: Phase, asked: bool, kind: str) -> None:
+    """Whether it is asked for, or read by another parameter's write, which comes later."""
+    w = Writer()
+    a, b, c, x = w.values
+    with w.b.within(phase=phase):
+        view = w.b.one("transpose", a, dims=(E, D))
+    if kind == "sgd":
+        w.assign("a", w.apply("sub", a, x))
+        w.assign("b", w.apply("add", w.apply("mul", b, view), w.apply("exp", c)))
+    else:
+        adam(w)
+    check(w.finish(view=view) if asked else w.finish(y=w.apply("neg", w.apply("add", view, x))))
+
+
+def adam(w: Writer) -> None:
+    """Updates `a` by `b`, which is its gradient, and `b` by `a`."""
+    with w.b.within(phase=Phase.UPDATE):
+        count, rate = (
+            w.b.one("constant", dims=(), dtype=dtype, value=value)
+            for dtype, value in ((DType.F64, 1), (DType.F64, 0.1))
+        )
+        for target, gradient in (("a", w.values[1]), ("b", w.values[0])):
+            moments = [w.b.state(f"{target}.{name}", (D, E), DType.F64) for name in ("m", "v")]
+            place = w.values[TARGETS.index(target)]
+            news = w.b("adamw", place, gradient, *moments, count, rate, beta1=0.9, beta2=0.99, eps=1e-8, decay=0.1)
+            for name, new in zip((target, f"{target}.m", f"{target}.v"), news, strict=True):
+                w.assign(name, new)
 
 
 def momentum(parameters: int, width: int) -> Graph:

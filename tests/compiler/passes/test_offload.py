@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from generators.graphs import graphs
 from generators.meshes import meshes
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracles.lowered import doubled, run_lowered
 from oracles.meshes import laid_at_random
@@ -15,11 +15,13 @@ from oracles.properties import assert_same_values, at_level
 from oracles.values import leaf_values
 from oracles.virtual import Local, assert_same_lowered
 from partita.compiler.cost.hosted import kept_for_later
-from partita.compiler.ir.graph import Graph
+from partita.compiler.ir.graph import Graph, GraphBuilder
 from partita.compiler.ir.layout import Mesh
 from partita.compiler.ir.levels import LOCAL, STEP
 from partita.compiler.ir.parse import parse_graph
 from partita.compiler.ir.text import print_graph
+from partita.compiler.ir.types import Dim, DType
+from partita.compiler.ops.build import Builder
 from partita.compiler.passes import check
 from partita.compiler.passes.microbatch import Microbatch
 from partita.compiler.passes.offload import Offload, settled
@@ -44,8 +46,20 @@ def test_values_stay(graph: Graph, parts: bool) -> None:
         assert_same_values(step, moved, leaf_values(step))
 
 
+def with_a_view() -> Graph:
+    """A loss of a parameter, beside it a view of that one, which is to be seen as it was."""
+    graph, rows, one = GraphBuilder("viewed"), Dim("R", 3), Dim("one", 1)
+    b = Builder(graph)
+    w = b.parameter("w", (rows, one), DType.F32)
+    x = b.input("x", (rows, one), DType.F32)
+    graph.output("loss", b.one("sum", b.one("mul", w, x), over=(rows, one)))
+    graph.output("tap", b.one("transpose", w, dims=(one, rows)))
+    return b.finish()
+
+
 @settings(max_examples=15, deadline=None)
 @given(graphs(batch=4))
+@example(with_a_view())
 def test_lowered_values_stay_to_the_bit(graph: Graph) -> None:
     step = doubled(at_level(graph, STEP))
     moved = Offload(trained(step))(step)
