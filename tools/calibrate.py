@@ -11,8 +11,6 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from ..compiler.cost.table import Table, link_of, read_table
 from ..runtime.calibrate import THOROUGH, calibrate
 from ..runtime.fault import RuntimeFault
@@ -21,7 +19,7 @@ from ..runtime.machine import measure
 from .arguments import write_text
 from .busy import DISTURBED, Watch
 from .calibrate_process import Task
-from .calibration import bare_table, cached, write_table
+from .calibration import bare_table, cached, demand, write_table
 from .fault import CommandFault
 from .machines import MOST_PROCESSES
 
@@ -46,8 +44,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measures for about a minute and writes the table where `train`, `compile` and `show --time` look for it."""
-    if options.device != "cpu" and not torch.cuda.is_available():
-        raise CommandFault(f"there is no device `{options.device}` here", exit_code=1)
+    demand(options.device)
     if options.out is not None and not options.out.endswith(".partita"):
         raise CommandFault(f"`{options.out}` is a spec: end its name in .partita")
     dtypes = tuple(dict.fromkeys(("f32", *(options.dtype or DTYPES))))

@@ -24,6 +24,7 @@ from ..runtime import calibrate_messages
 from ..runtime.calibrate import PROBES, QUICK, calibrate
 from ..runtime.machine import Rates, measure
 from .arguments import write_text
+from .fault import CommandFault
 
 
 def device_name(device: str) -> str:
@@ -75,8 +76,26 @@ def table_here(device: str, processes: int) -> Table | None:
     return _kept(cached(device, processes=processes), device, processes)
 
 
+def has_device(device: str) -> bool:
+    """Whether this machine has the device. Raises CommandFault for what is no device."""
+    if device.partition(":")[0] not in ("cpu", "cuda"):
+        raise CommandFault(f"`--device {device}`: cpu or cuda")
+    return not device.startswith("cuda") or torch.cuda.is_available()
+
+
+def demand(device: str) -> None:
+    """Raises CommandFault where this machine does not have the device."""
+    if not has_device(device):
+        raise CommandFault(
+            f"there is no device `{device}` here",
+            "`partita compile` needs none; `partita show --time --cluster NAME` prices a machine of the catalogue",
+            exit_code=1,
+        )
+
+
 def table_for(device: str) -> Table:
     """The device's table where `partita calibrate` has made one; else its measured roofline (two seconds)."""
+    demand(device)
     return _kept(cached(device), device) or bare_table(device, [measure(device)])
 
 
@@ -85,6 +104,7 @@ def quick_table(device: str, compute: str) -> Table:
 
     The roofline is a bound that small kernels stay far from; a few runs of each come near to what they take.
     """
+    demand(device)
     dtypes = tuple(dict.fromkeys(("f32", compute)))
     path = cached(device, dtypes)
     found = _kept(cached(device), device) or _kept(path, device)

@@ -1,4 +1,7 @@
-"""`partita compile`: writes the build folder that trains a model, and what is foretold of it."""
+"""`partita compile`: writes the build folder that trains a model, and what is foretold of it.
+
+It needs no device: for one that is not here the time alone is not foretold.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from ..compiler.ir.graph import DUMP
 from ..compiler.passes.update import idle_groups
 from ..runtime.program import Build
 from .arguments import add_kernels, add_spec, kernels_of, sets_of
-from .calibration import table_for
+from .calibration import has_device, table_for
 from .fault import CommandFault
 from .mesh import add_mesh, cluster_of, plan_of, warn
 from .numbers import bytes_text, compact, seconds_text
@@ -43,7 +46,8 @@ def run(options: argparse.Namespace) -> int:
     spec, recipe = recipe_for(options)
     folder = Path(options.out or f"out/{recipe.name}/build")
     cluster, dump = cluster_of(options, spec), tuple(options.dump)
-    build = compile_recipe(spec, recipe, folder, options.device, table_for(options.device), dump, cluster)
+    table = table_for(options.device) if has_device(options.device) else None
+    build = compile_recipe(spec, recipe, folder, options.device, table, dump, cluster)
     print(f"{folder}  {foretold(build)}")
     return 0
 
@@ -60,7 +64,7 @@ def recipe_for(options: argparse.Namespace) -> tuple[Spec, Recipe]:
 
 
 def compile_recipe(
-    spec: Spec, recipe: Recipe, folder: Path, device: str, table: Table, dump: tuple[str, ...] = (),
+    spec: Spec, recipe: Recipe, folder: Path, device: str, table: Table | None, dump: tuple[str, ...] = (),
     cluster: Cluster | None = None,
 ) -> Build:  # fmt: skip
     """Writes the build folder. Raises SpecError; then nothing was written."""
@@ -107,8 +111,11 @@ def _check_known(names: tuple[str, ...], spec: Spec, recipe: Recipe) -> None:
 def foretold(build: Build) -> str:
     """The predictions in a line."""
     hopes = build.predictions
-    bound = "about" if hopes["timed_kernels"] else "no less than"
+    time = ""
+    if "step_seconds" in hopes:
+        bound = "about" if hopes["timed_kernels"] else "no less than"
+        time = f" in {bound} {seconds_text(hopes['step_seconds'])}"
     return (
-        f"{hopes['parameters']:,.0f} parameters, {compact(hopes['step_flops'], 'G')}FLOP a step in {bound} "
-        f"{seconds_text(hopes['step_seconds'])}, peak memory {bytes_text(hopes['peak_bytes'])}"
+        f"{hopes['parameters']:,.0f} parameters, {compact(hopes['step_flops'], 'G')}FLOP a step{time}, "
+        f"peak memory {bytes_text(hopes['peak_bytes'])}"
     )

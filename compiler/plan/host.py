@@ -2,7 +2,8 @@
 
 In: a model's parts, a device's host. Out: the parts as a device has them then, and the seconds of copies that nothing
 hides. Gradients go down once a step, beside the backward where each is whole as it is made, which it is in a lone
-microbatch that nobody shares; parameters come up beside the first microbatch's forward.
+microbatch that nobody shares. Parameters come up beside a lone microbatch's forward; where there are several, or
+stages, they are there before the first begins.
 
     update = max(on the device, (2 s + 2 p' + g) / memory)
 """
@@ -18,10 +19,11 @@ from .parts import Part, Parts, Weights
 
 @dataclass(frozen=True, slots=True)
 class Hosting:
-    """alone: whether each gradient goes down where it is made."""
+    """alone: whether each gradient goes down where it is made. beside: whether parameters come up while it computes."""
 
     host: Host
     alone: bool
+    beside: bool
 
 
 def offloaded(parts: Parts, hosting: Hosting) -> Parts:
@@ -52,7 +54,8 @@ def waiting_s(parts: Sequence[Part], hosting: Hosting, share: int) -> float:
     """
     down, up = (sum(p.own.gradient_bytes for p in parts), sum(sum(p.own.read) for p in parts))
     backward = sum(part.input_s + part.weight_s for part in parts) if hosting.alone else 0.0
-    return hosting.host.waiting_s(down / share, up / share, backward, sum(part.forward_s for part in parts))
+    forward = sum(part.forward_s for part in parts) if hosting.beside else 0.0
+    return hosting.host.waiting_s(down / share, up / share, backward, forward)
 
 
 def host_bytes(parts: Sequence[Part], share: int) -> int:

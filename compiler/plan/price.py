@@ -85,7 +85,8 @@ class Pricing:
             return self._lifted._on_host(choice)
         if OPTIMIZER not in choice.offload or self._host is not None:
             return self
-        host = Hosting(self.cluster.host, choice.data * choice.pipe * choice.microbatches == 1)
+        lone = choice.pipe * choice.microbatches == 1
+        host = Hosting(self.cluster.host, lone and choice.data == 1, lone)
         if host not in self._hosted:
             there = offloaded(self.parts, host)
             self._hosted[host] = Pricing(

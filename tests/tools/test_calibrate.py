@@ -21,6 +21,7 @@ from partita.tools.calibration import cached, fits, quick_table, read_table, tab
 from partita.tools.cli import main
 from partita.tools.machines import cluster_from
 from partita.tools.progress import comparison
+from samples.layered import layered
 from samples.spec_texts import ROOT
 
 TOUR = str(ROOT / "specs/recipes/tour.partita")
@@ -155,3 +156,20 @@ def test_the_end_of_a_run_tells_whose_the_peak_was() -> None:
 def test_the_end_of_a_run_tells_what_its_prediction_rests_on(kernels: float, said: str) -> None:
     foretold = {"step_seconds": 1.0, "timed_kernels": kernels}
     assert said in comparison(Summary("m", 1, 10, 0.5, 101, 1.0, 1.0, 1.0, None, foretold)).splitlines()[1]
+
+
+def test_without_a_gpu_a_build_is_made_for_one_and_nothing_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    spec = tmp_path / "small.partita"
+    spec.write_text(layered("steps = 1\n  optimizer = adamw()"), "utf-8")
+    assert main(["compile", str(spec), "--device", "cuda", "-o", str(tmp_path / "build")]) == 0
+    said = capsys.readouterr().out
+    assert "peak memory" in said
+    assert " in about" not in said and "no less than" not in said
+    timed = ["show", str(spec), "--recipe", "t", "--time"], ["calibrate"], ["train", str(spec)]
+    for words in timed:
+        assert main([*words, "--device", "cuda"]) == 1
+        assert "there is no device `cuda` here" in capsys.readouterr().err
+    assert main(["compile", str(spec), "--device", "tpu"]) == 2
