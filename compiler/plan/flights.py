@@ -47,7 +47,8 @@ def _single(kept: int, held: int = 0, late: bool = False) -> Moment:
 
 def _delayed(stages: int, microbatches: int, device: int) -> Iterator[Moment]:
     """Of ZB-H1, whose device d runs the weights' half d microbatches after the other."""
-    for done in range(min(microbatches, device + 1)):
+    same = max(0, min(device, microbatches - stages + device))  # until then no fewer forwards are ahead
+    for done in range(same, min(microbatches, device + 1)):
         kept = min(microbatches - done, stages - device) - 1
         yield _single(kept, done)
         yield _single(kept if done == device else 0, done, True)
@@ -72,12 +73,12 @@ def _moments(actions: Iterable[Action], chunks: Sequence[int]) -> Iterator[Momen
 
 def _largest(moments: Iterable[Moment]) -> list[Moment]:
     """Those that hold more than any other one in which the same is computed."""
-    found: list[Moment] = []
+    found: dict[tuple[int, bool], list[Moment]] = {}
     for one in sorted(set(moments), key=_size, reverse=True):
-        alike = (other for other in found if (other.chunk, other.late) == (one.chunk, one.late))
-        if not any(all(map(le, (*one.kept, *one.held), (*other.kept, *other.held))) for other in alike):
-            found.append(one)
-    return found
+        alike = found.setdefault((one.chunk, one.late), [])
+        if not any(all(map(le, one.kept, other.kept)) and all(map(le, one.held, other.held)) for other in alike):
+            alike.append(one)
+    return [one for alike in found.values() for one in alike]
 
 
 def _size(moment: Moment) -> int:

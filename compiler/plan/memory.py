@@ -32,20 +32,25 @@ def in_halves(choice: Choice) -> bool:
 def load_of(
     parts: Parts, blocks: Sequence[Block], shared: Callable[[Part, Choice], Shared], choice: Choice, cluster: Cluster
 ) -> Load:
-    """The chain of a choice."""
+    """The chain of a choice whose backward is whole."""
     every, none = parts.parts, [0] * len(parts.parts)
-    own, apart = max(parts.updating, parts.preparing if choice.microbatches > 1 else 0), in_halves(choice)
-    first = _each(every, _first) if apart else every
+    own = max(parts.updating, parts.preparing if choice.microbatches > 1 else 0)
     return Load(
         [block.compute_s for block in blocks],
         [block.static_bytes for block in blocks],
         [part.kept for part in every],
-        momentary(first, choice, cluster),
-        [shared(part, choice).late if choice.microbatches == 1 else 0 for part in every],
-        [part.held for part in every] if apart else none,
-        momentary(_each(every, _late), choice, cluster) if apart else none,
+        momentary(every, choice, cluster),
+        [shared(part, choice).late for part in every] if choice.microbatches == 1 else none,
+        none,
+        none,
         updating(own, every, choice, cluster),
     )
+
+
+def apart(load: Load, parts: Sequence[Part], choice: Choice, cluster: Cluster) -> Load:
+    """The same where it is in halves."""
+    first, late = (momentary(_each(parts, half), choice, cluster) for half in (_first, _late))
+    return replace(load, momentary=first, held=[part.held for part in parts], late=late)
 
 
 def _each(parts: Sequence[Part], made: Callable[[Part], Part]) -> list[Part]:

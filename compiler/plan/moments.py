@@ -44,6 +44,8 @@ NOTHING = Segment()
 
 def momentary(parts: Sequence[Part], choice: Choice, cluster: Cluster) -> list[int]:
     """For each block."""
+    if choice.pipe > 1 and choice.zero < 2 and choice.microbatches > 1:  # `data` sends nothing within a microbatch
+        return [part.momentary for part in parts]
     one, data = choice.microbatches == 1, choice.data > 1
     early = one and choice.pipe == 1 and data  # what the update would join goes while the backward goes on
     apart = data and (choice.zero >= 2 or (early and choice.zero == 1))

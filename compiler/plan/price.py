@@ -27,7 +27,7 @@ from .aloft import aloft
 from .ends import tied_s, told_s
 from .flights import ALONE, Flights, flights
 from .host import Hosting, offloaded, waiting_s
-from .memory import WHOLE, device_bytes, in_halves, load_of
+from .memory import WHOLE, apart, device_bytes, in_halves, load_of
 from .moments import momentary
 from .parts import Part, Parts
 from .slices import LEAST_SHARE, Around, Slicing, in_slices, least_s
@@ -316,7 +316,11 @@ class Pricing:
         """The chain that stages are cut from."""
         key = (choice.data, choice.zero, choice.pipe, choice.microbatches > 1, in_halves(choice))
         if key not in self._loads:
-            self._loads[key] = load_of(self.parts, self.blocks(choice), self.shared, choice, self.cluster)
+            if key[-1]:
+                whole = self.load(replace(choice, schedule="1f1b"))
+                self._loads[key] = apart(whole, self.parts.parts, choice, self.cluster)
+            else:
+                self._loads[key] = load_of(self.parts, self.blocks(choice), self.shared, choice, self.cluster)
         return self._loads[key]
 
     def _stage_bytes(self, choice: Choice, ends: Sequence[int]) -> tuple[int, ...]:
