@@ -11,7 +11,7 @@ longer as more of them work at once (`schedule/shared.py`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -323,10 +323,10 @@ class Pricing:
                 self._loads[key] = load_of(self.parts, self.blocks(choice), self.shared, choice, self.cluster)
         return self._loads[key]
 
-    def _stage_bytes(self, choice: Choice, ends: Sequence[int]) -> tuple[int, ...]:
+    def _stage_bytes(self, choice: Choice, ends: Sequence[int]) -> Iterator[int]:
         """The peak of each device."""
         placement = parse_form(choice.schedule).placement(choice.pipe)
-        return tuple(device_bytes(self.load(choice), ends, placement, self.flights(choice)))
+        return device_bytes(self.load(choice), ends, placement, self.flights(choice))
 
     def _piped(self, choice: Choice, ends: Sequence[int]) -> Priced:
         """The schedule's time, simulated; of many microbatches, the first ones, and so much for each further one."""
@@ -345,7 +345,7 @@ class Pricing:
             for price, device in zip(prices, form.placement(choice.pipe), strict=True):
                 busy[device] += _compute_s(price)
             seconds += (choice.microbatches - few) * max(*busy, share * sum(busy) / choice.pipe)
-        held = self._stage_bytes(choice, ends)
+        held = tuple(self._stage_bytes(choice, ends))
         balance = tuple(end - begin for begin, end in cuts)
         seconds += self.parts.common_s + told_s(choice, self.cluster)
         return Priced(choice, seconds, held, balance)

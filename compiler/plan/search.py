@@ -114,7 +114,7 @@ class Search:
                 below = list(self._below(entry, proven))
                 for bound, one, known in below:
                     heapq.heappush(heap, _Entry(max(bound, entry.bound), next(numbers), one, known))
-                if isinstance(item, Family):
+                if isinstance(item, Family) and (item.recompute == first or not best):
                     plan = self._sounding(below, best[0].seconds if best else math.inf)
                     sounded |= {plan} if plan is not None else set()
             if plan is not None:

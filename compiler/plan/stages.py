@@ -84,15 +84,11 @@ def stage_of(load: Load, begin: int, end: int) -> Stage:
 
 def peak(chunks: Sequence[Stage], moments: Sequence[Moment], updating: int) -> int:
     """Of a device with these chunks, which comes to these moments of its schedule."""
-    most = max(
-        (
-            sum(map(mul, moment.kept, (chunk.kept for chunk in chunks)))
-            + sum(map(mul, moment.held, (chunk.held for chunk in chunks)))
-            + (chunks[moment.chunk].late if moment.late else chunks[moment.chunk].most)
-            for moment in moments
-        ),
-        default=0,
-    )
+    kept, held = [chunk.kept for chunk in chunks], [chunk.held for chunk in chunks]
+    most = 0
+    for chunk, there, between, late in moments:
+        more = chunks[chunk].late if late else chunks[chunk].most
+        most = max(most, more + sum(map(mul, there, kept)) + (sum(map(mul, between, held)) if any(between) else 0))
     return sum(chunk.static for chunk in chunks) + max(most, sum(chunk.ending for chunk in chunks) + updating)
 
 

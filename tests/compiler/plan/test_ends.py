@@ -18,7 +18,7 @@ ONE_WAY_S = 1e-3 + 4e-3
 
 def part(name: str, *tied: tuple[str, int]) -> Part:
     """A block that takes nothing."""
-    return Part(name, 0.0, 0.0, 0.0, 0, 0, 0, 0, Weights(), Weights(), 1, tied)
+    return Part(name, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0, 0, Weights(), Weights(), messages=1, tied=tied)
 
 
 def choice(pipe: int, schedule: str = "1f1b", data: int = 1, zero: int = 0) -> Choice:
