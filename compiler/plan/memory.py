@@ -18,9 +18,11 @@ from .flights import Flights
 from .moments import momentary, updating
 from .parts import Part, Parts
 from .space import Choice
-from .stages import Load, Stage, peak, stage_of
+from .stages import Load, Stage, common, peak, stage_of
 from .zero import Shared
 
+Share = Callable[[Part, Choice], Shared]
+Twice = tuple[int, int, int]  # two blocks by number, and what lasts of both
 WHOLE = frozenset({"1f1b", "gpipe", "interleaved"})  # whose backward is not in halves
 
 
@@ -30,20 +32,23 @@ def in_halves(choice: Choice) -> bool:
 
 
 def load_of(
-    parts: Parts, blocks: Sequence[Block], shared: Callable[[Part, Choice], Shared], choice: Choice, cluster: Cluster
+    parts: Parts, blocks: Sequence[Block], shared: tuple[Share, Share], choice: Choice, cluster: Cluster
 ) -> Load:
-    """The chain of a choice whose backward is whole."""
+    """The chain of a choice whose backward is whole. shared: what becomes of a block's parameters, without those that a
+    block before it has too, and with them."""
     every, none = parts.parts, [0] * len(parts.parts)
     own = max(parts.updating, parts.preparing if choice.microbatches > 1 else 0)
+    alone, there = ([of(part, choice) for part in every] for of in shared)
     return Load(
         [block.compute_s for block in blocks],
         [block.static_bytes for block in blocks],
         [part.kept for part in every],
         momentary(every, choice, cluster),
-        [shared(part, choice).late for part in every] if choice.microbatches == 1 else none,
+        [one.late for one in there] if choice.microbatches == 1 else none,
         none,
         none,
         updating(own, every, choice, cluster),
+        _twice(every, alone, there, choice.microbatches > 1) if choice.pipe > 1 else (),
     )
 
 
@@ -73,7 +78,23 @@ def _late(part: Part) -> Part:
 def device_bytes(load: Load, ends: Sequence[int], placement: Sequence[int], flights: Flights) -> Iterator[int]:
     """The peak of each device."""
     own: list[list[Stage]] = [[] for _ in flights]
+    places: list[list[tuple[int, int]]] = [[] for _ in flights]
     for (begin, end), home in zip(pairwise((0, *ends)), placement, strict=True):
         own[home].append(stage_of(load, begin, end))
-    for chunks, moments in zip(own, flights, strict=True):
-        yield peak(chunks, moments, load.updating)
+        places[home].append((begin, end))
+    for chunks, moments, where in zip(own, flights, places, strict=True):
+        yield peak(chunks, moments, load.updating) - (common(load, where) if load.twice else 0)
+
+
+def _twice(every: Sequence[Part], alone: Sequence[Shared], there: Sequence[Shared], sums: bool) -> list[Twice]:
+    """What lasts of weights that a block has, and one before it too. alone: without what those before it have."""
+    number = {part.name: at for at, part in reversed(list(enumerate(every)))}
+
+    def lasts(one: Shared) -> int:
+        return one.static + (one.gradients if sums else 0)
+
+    return [
+        (min(number[name] for name, _ in part.tied), at, lasts(both) - lasts(own))
+        for at, (part, own, both) in enumerate(zip(every, alone, there, strict=True))
+        if part.tied and all(name in number for name, _ in part.tied)
+    ]

@@ -29,7 +29,7 @@ from .flights import ALONE, Flights, flights
 from .host import Hosting, offloaded, waiting_s
 from .memory import WHOLE, apart, device_bytes, in_halves, load_of
 from .moments import momentary
-from .parts import Part, Parts
+from .parts import Part, Parts, Weights
 from .slices import LEAST_SHARE, Around, Slicing, in_slices, least_s
 from .space import ACTIVATIONS, OPTIMIZER, Choice
 from .stages import Load, cut, peak, stage_of
@@ -135,7 +135,13 @@ class Pricing:
 
     def shared(self, part: Part, choice: Choice) -> Shared:
         """What a size of `data` and a stage of ZeRO make of a block's parameters."""
-        own, there = part.own if choice.pipe == 1 else part.weights, part.weights
+        return self._shared(part.own if choice.pipe == 1 else part.weights, part.weights, choice)
+
+    def alone(self, part: Part, choice: Choice) -> Shared:
+        """The same without the parameters that a block before it has too."""
+        return self._shared(part.own, part.own, choice)
+
+    def _shared(self, own: Weights, there: Weights, choice: Choice) -> Shared:
         key = (id(own), id(there), choice.unit.inner, choice.data, choice.zero)  # alike layers share the very objects
         if key not in self.known:
             self.known[key] = shared(own, there, choice, self.cluster)
@@ -192,12 +198,12 @@ class Pricing:
     def least_bytes(self, choice: Choice) -> float:
         """Some device of a plan holds no less: all of them together have everything, once."""
         if choice.sliced:
-            return sum(often * self.shared(part, choice).static for part, often in self.kinds) / choice.pipe
+            return sum(often * self.alone(part, choice).static for part, often in self.kinds) / choice.pipe
         if self._on_host(choice) is not self:
             return self._on_host(choice).least_bytes(choice)
         total = 0
         for part, often in self.kinds:
-            more = self.shared(part, choice)
+            more = self.alone(part, choice)
             total += often * (more.static + part.kept + (more.gradients if choice.microbatches > 1 else 0))
         return total / choice.pipe
 
@@ -320,7 +326,9 @@ class Pricing:
                 whole = self.load(replace(choice, schedule="1f1b"))
                 self._loads[key] = apart(whole, self.parts.parts, choice, self.cluster)
             else:
-                self._loads[key] = load_of(self.parts, self.blocks(choice), self.shared, choice, self.cluster)
+                self._loads[key] = load_of(
+                    self.parts, self.blocks(choice), (self.alone, self.shared), choice, self.cluster
+                )
         return self._loads[key]
 
     def _stage_bytes(self, choice: Choice, ends: Sequence[int]) -> Iterator[int]:

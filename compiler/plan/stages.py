@@ -25,7 +25,8 @@ NEAR = 1e-7  # of the slowest stage: bisection ends there
 class Load:
     """Blocks in order. seconds: of a microbatch. static: bytes that last. kept: a microbatch's. momentary: beyond.
     ending: bytes that are there from the block's backward on (gradients that are no sums). held: a microbatch's between
-    the halves of its backward. late: beyond, in the weights' half. updating: beyond, in the update."""
+    the halves of its backward. late: beyond, in the weights' half. updating: beyond, in the update. twice: bytes that
+    last and are counted for two blocks, by their numbers: a device that has both holds them once."""
 
     seconds: Sequence[float]
     static: Sequence[int]
@@ -35,6 +36,7 @@ class Load:
     held: Sequence[int]
     late: Sequence[int]
     updating: int = 0
+    twice: Sequence[tuple[int, int, int]] = ()
 
     @cached_property
     def sums(self) -> tuple[list[int], list[int], list[int], list[int]]:
@@ -82,6 +84,15 @@ def stage_of(load: Load, begin: int, end: int) -> Stage:
     )  # fmt: skip
 
 
+def common(load: Load, places: Sequence[tuple[int, int]]) -> int:
+    """Bytes that are counted for two blocks of a device, whose chunks are those from one place to before another."""
+
+    def here(block: int) -> bool:
+        return any(begin <= block < end for begin, end in places)
+
+    return sum(size for first, second, size in load.twice if here(first) and here(second))
+
+
 def peak(chunks: Sequence[Stage], moments: Sequence[Moment], updating: int) -> int:
     """Of a device with these chunks, which comes to these moments of its schedule."""
     kept, held = [chunk.kept for chunk in chunks], [chunk.held for chunk in chunks]
@@ -113,7 +124,8 @@ def cut(
         most = max(0, ending[end] + held[end] - kept[begin] + max(backward[begin:end]))
         late = max(0, ending[end] - held[begin] + max(weights[begin:end])) if there else 0
         high = max(n * own + h * there + (late if last else most) for _, (n,), (h,), last in ahead[stage])
-        return static[end] - static[begin] + max(high, ending[end] - ending[begin] + updating) <= limit
+        lasting = static[end] - static[begin] - (common(load, [(begin, end)]) if load.twice else 0)
+        return lasting + max(high, ending[end] - ending[begin] + updating) <= limit
 
     if evenly is not None and all(map(fits, range(stages), (0, *evenly[:-1]), evenly)):
         return evenly
