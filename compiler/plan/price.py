@@ -24,10 +24,11 @@ from ..schedule.place import Block, PlaceFault, by_hand
 from ..schedule.shared import shared_seconds
 from ..schedule.simulate import Price, by_chunk, makespan
 from .aloft import aloft
+from .bounds import compute_s, pipeline_s
 from .ends import tied_s, told_s
 from .flights import ALONE, Flights, flights
 from .host import Hosting, offloaded, waiting_s
-from .memory import WHOLE, apart, device_bytes, in_halves, load_of
+from .memory import apart, device_bytes, in_halves, load_of
 from .moments import momentary
 from .parts import Part, Parts, Weights
 from .slices import LEAST_SHARE, Around, Slicing, in_slices, least_s
@@ -36,7 +37,6 @@ from .stages import Load, cut, peak, stage_of
 from .zero import Known, Shared, shared
 
 STEADY = 2  # times the stages: after so many microbatches a schedule repeats itself
-ONE_CHUNK = frozenset({"1f1b", "gpipe", "zero_bubble"})
 _Key = tuple[int, int, int, bool]  # data, ZeRO, stages, whether there are several microbatches
 
 
@@ -89,16 +89,8 @@ class Pricing:
         host = Hosting(self.cluster.host, lone and choice.data == 1, lone)
         if host not in self._hosted:
             there = offloaded(self.parts, host)
-            self._hosted[host] = Pricing(
-                there,
-                self.cluster,
-                self.limit,
-                self.flown,
-                self.known,
-                _aloft=self._aloft,
-                _whole=self.parts,
-                _host=host,
-            )
+            common = (self.cluster, self.limit, self.flown, self.known)
+            self._hosted[host] = Pricing(there, *common, _aloft=self._aloft, _whole=self.parts, _host=host)
         return self._hosted[host]
 
     @cached_property
@@ -208,11 +200,7 @@ class Pricing:
         return total / choice.pipe
 
     def placed_bound_s(self, choice: Choice) -> float | None:
-        """No more than the plan takes with the stages that it has; None where it does not fit.
-
-        A device waits for its first forward; 1F1B runs at most as many forwards as stages follow before the first
-        gradient comes back; and after a device's last gradient stand the devices before it.
-        """
+        """No more than the plan takes with the stages that it has; None where it does not fit."""
         if self._on_host(choice) is not self:
             return self._on_host(choice).placed_bound_s(choice)
         if choice.sliced:
@@ -220,26 +208,8 @@ class Pricing:
         cuts = self._placed_cuts(choice, ())
         if cuts is None or choice.pipe == 1:
             return None if cuts is None else self.bound_s(choice)
-        form = parse_form(choice.schedule)
-        prices = self._chunk_prices(choice, list(pairwise((0, *cuts))))
-        placement, best = form.placement(choice.pipe), 0.0
-        forward = [float(p.forward) for p in prices]
-        back = [float(p.input) + (float(p.weight) if form.name in WHOLE else 0.0) for p in prices]
-        sent = [float(p.transfer) + float(p.latency) for p in prices]
-        for device in range(choice.pipe):
-            own = [chunk for chunk, home in enumerate(placement) if home == device]
-            first = own[0]
-            work = choice.microbatches * sum(_compute_s(prices[c]) for c in own) + sum(
-                float(prices[c].reduce) for c in own
-            )
-            before = sum(forward[:first]) + sum(sent[:first])
-            wait = 0.0
-            if form.name in ONE_CHUNK:
-                ahead = choice.microbatches if form.name == "gpipe" else min(choice.microbatches, choice.pipe - device)
-                there = sum(forward[first:]) + sum(back[first + 1 :]) + 2 * sum(sent[first:-1])
-                wait = max(0.0, there - ahead * forward[first])
-            best = max(best, before + wait + work)
-        return best + self.parts.common_s
+        prices, form = self._chunk_prices(choice, list(pairwise((0, *cuts)))), parse_form(choice.schedule)
+        return pipeline_s(prices, form, choice.pipe, choice.microbatches) + self.parts.common_s
 
     # ---- the price
 
@@ -294,10 +264,7 @@ class Pricing:
             by_hand(self.blocks(choice), placement, balance)
             ends = tuple(accumulate(balance))
         elif len(placement) == choice.pipe:
-            found = cut(load, choice.pipe, self.flights(choice), self.limit, self._evenly(load, choice.pipe))
-            if found is None:
-                return None
-            return found
+            return cut(load, choice.pipe, self.flights(choice), self.limit, self._evenly(load, choice.pipe))
         else:  # each chunk as if on a device of its own: they are alike, and so are devices
             found = self._evenly(load, len(placement))
             assert found is not None, "the space has no more chunks than blocks"
@@ -351,7 +318,7 @@ class Pricing:
         if choice.microbatches > few:
             busy = [0.0] * choice.pipe
             for price, device in zip(prices, form.placement(choice.pipe), strict=True):
-                busy[device] += _compute_s(price)
+                busy[device] += compute_s(price)
             seconds += (choice.microbatches - few) * max(*busy, share * sum(busy) / choice.pipe)
         held = tuple(self._stage_bytes(choice, ends))
         balance = tuple(end - begin for begin, end in cuts)
@@ -428,7 +395,3 @@ class Pricing:
     def _is_tied(self) -> bool:
         """Whether blocks read parameters of others."""
         return any(part.tied for part, _ in self.kinds)
-
-
-def _compute_s(price: Price) -> float:
-    return float(price.forward) + float(price.input) + float(price.weight)
