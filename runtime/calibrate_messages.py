@@ -2,9 +2,10 @@
 
 In: how many of the processes that there are (the first ones), a device, the most bytes. Out: kind, processes, bytes,
 seconds. What is timed is what a program's instruction does, staging and waiting included, as a step meets it: rounds of
-one message of each kind and size in ever another order, each process having computed something since the last one, so
-that caches hold other things and its threads sleep. A message takes from when the last process comes to it until they
-all go on; of its runs the median counts.
+one message of each kind and size in ever another order, each process having computed for some milliseconds since the
+last one, so that caches hold other things, its threads sleep and the scheduler has others to run. A message takes from
+when the last process comes to it until they all go on. A step has many of them, and their sum goes as their mean: where
+a wake-up now and then waits for a tick of the scheduler, that is twice the median.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,10 +26,12 @@ from .program import Collective, CollectiveKind
 AXIS = "here"
 KINDS: tuple[CollectiveKind, ...] = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
 LEAST_BYTES = 256
-PROBES = 2  # raised whenever what is sent, or how it is met, changes
-LEAST_ROUNDS, MOST_ROUNDS = 5, 31
+PROBES = 3  # raised whenever what is sent, or how it is met, changes
+LEAST_ROUNDS, MOST_ROUNDS = 5, 41
 BUDGET_S = 6.0  # of all kinds and sizes among so many processes
 BETWEEN_BYTES = 4 << 20  # that a process writes between two messages: of its core's own caches nothing is left
+BETWEEN_SIDE = 512  # of the square matrices that it multiplies: 0.3 GFLOP, some milliseconds of a core
+ODD = 0.05  # of a message's runs, at either end: as much as the next of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +90,13 @@ def _timed(processes: Processes, device: torch.device, most_bytes: int) -> Itera
     count = processes.mesh.size
     probes = [*_probes(count, device, most_bytes)]
     seconds: list[list[float]] = [[] for _ in probes]
-    between, mixed, spent = torch.zeros(BETWEEN_BYTES // 4, device=device), random.Random(0), 0.0
+    written = torch.zeros(BETWEEN_BYTES // 4, device=device)
+    side = torch.zeros(BETWEEN_SIDE, BETWEEN_SIDE, device=device)
+    mixed, spent = random.Random(0), 0.0
     for turn in range(1 + MOST_ROUNDS):  # the first opens connections
         for place in mixed.sample(range(len(probes)), len(probes)):
-            between.add_(1)
+            written.add_(1)
+            torch.mm(side, side)
             found = _once(processes, probes[place])
             if turn:
                 seconds[place].append(found)
@@ -98,7 +104,13 @@ def _timed(processes: Processes, device: torch.device, most_bytes: int) -> Itera
         if turn >= LEAST_ROUNDS and spent > BUDGET_S:
             break
     for probe, runs in zip(probes, seconds, strict=True):
-        yield Timed(probe.sent.kind, count, probe.bytes_, statistics.median(runs))
+        yield Timed(probe.sent.kind, count, probe.bytes_, winsorized_mean(runs))
+
+
+def winsorized_mean(runs: Sequence[float]) -> float:
+    """So many times it is what many take together (Dixon 1960: at either end an odd one counts as the next of them)."""
+    found, odd = sorted(runs), round(ODD * len(runs))
+    return statistics.fmean(min(max(one, found[odd]), found[-1 - odd]) for one in found)
 
 
 def _once(processes: Processes, probe: _Probe) -> float:
