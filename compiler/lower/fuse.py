@@ -14,9 +14,10 @@ from types import MappingProxyType
 from typing import cast
 
 from ..ir.graph import DUMP, Graph
-from ..ir.types import Dims, Node, Phase, TensorType, Use
+from ..ir.types import Dims, Node, Phase, Use
 from .listing import PHASES, Key, Listing, frozen, of_stages
 from .own import gather_own_parts, write_own_parts
+from .readers import Readers, readers_of
 from .sums import gather_sums
 from .unroll import unrolled
 from .updates import group_updates
@@ -108,11 +109,11 @@ def drop_trivial_accumulators(found: Listing) -> Listing:
 
 def sums_of_low_values(found: Listing) -> Listing:
     """A sum in float32 of a low value reads the value itself: its kernel widens a few rows at a time."""
-    index = found.index()
+    index, firsts = found.index(), readers_of(found).firsts
 
     def turn(node: Node) -> Node:
         cast_ = index.get(node.uses[0].node) if node.op == "sum" else None
-        if cast_ is None or cast_.op != "cast" or cast_.phase is not node.phase:
+        if cast_ is None or cast_.op != "cast" or firsts[cast_.id].phase is not firsts[node.id].phase:
             return node
         source = cast_.uses[0]
         if not source.dtype.is_float or source.dtype.itemsize_bytes >= node.uses[0].dtype.itemsize_bytes:
@@ -129,12 +130,12 @@ def sum_where_made(found: Listing) -> Listing:
 
     So every layer's backward takes one cotangent and gives one, the first and the last like all others.
     """
-    index = found.index()
+    firsts = readers_of(found).firsts
 
     def turn(node: Node) -> Node:
-        if node.op != "add" or node.phase is not Phase.BACKWARD:
+        if node.op != "add" or node.phase is not Phase.BACKWARD or firsts[node.id] is not node:
             return node
-        layers = {(index[use.node].phase, index[use.node].layer) for use in node.uses}
+        layers = {(firsts[use.node].phase, firsts[use.node].layer) for use in node.uses}
         if len(layers) != 1:
             return node
         phase, layer = layers.pop()
@@ -145,16 +146,17 @@ def sum_where_made(found: Listing) -> Listing:
 
 def squares_as_products(found: Listing) -> Listing:
     """Σ x · x over all dims is one inner product, without the squares as a tensor (global norms)."""
-    index, users, asked = found.index(), found.users(), found.asked()
+    index, readers = found.index(), readers_of(found)
 
     def turn(node: Node) -> Node:
         if node.op != "sum" or node.outs[0].dims:
             return node
         product = index.get(node.uses[0].node)
-        if product is None or product.op != "mul" or len(users[(product.id, 0)]) > 1 or (product.id, 0) in asked:
+        if product is None or product.op != "mul" or not readers.alone((product.id, 0)):
             return node
         a, b = product.uses
-        if set(a.dims) != set(b.dims) or not a.dims or not a.dtype.is_float or product.phase is not node.phase:
+        once = readers.firsts[product.id].phase is readers.firsts[node.id].phase
+        if set(a.dims) != set(b.dims) or not a.dims or not a.dtype.is_float or not once:
             return node
         return replace(node, op="dot", uses=(a, b), attrs=frozen(over=a.dims))
 
@@ -163,20 +165,20 @@ def squares_as_products(found: Listing) -> Listing:
 
 def swap_transposed_products(found: Listing) -> Listing:
     """transpose(dot(a, b)) is dot(b, a) where that gives the order wanted: the product is born in place."""
-    index, users, asked = found.index(), found.users(), found.asked()
+    index, readers = found.index(), readers_of(found)
 
     def turn(node: Node) -> Node:
         if node.op != "transpose":
             return node
         use = node.uses[0]
         product = index.get(use.node)
-        alone = product is not None and len(users[(product.id, 0)]) == 1 and (product.id, 0) not in asked
-        if product is None or product.op != "dot" or not alone or use.dims != product.outs[0].dims:
+        if product is None or product.op != "dot" or not readers.alone(use.value) or use.dims != product.outs[0].dims:
             return node
         a, b = product.uses
         over = cast(Dims, product.attrs["over"])
         swapped = (*(d for d in b.dims if d not in over), *(d for d in a.dims if d not in over and d not in b.dims))
-        if swapped != node.outs[0].dims or (product.phase, product.layer) != (node.phase, node.layer):
+        here, there = readers.firsts[product.id], readers.firsts[node.id]
+        if swapped != node.outs[0].dims or (here.phase, here.layer) != (there.phase, there.layer):
             return node
         return replace(node, op="dot", uses=(b, a), attrs=product.attrs)
 
@@ -184,34 +186,35 @@ def swap_transposed_products(found: Listing) -> Listing:
 
 
 def one_logits_buffer(found: Listing) -> Listing:
-    """Where only a cross-entropy and its backward read the logits, log-probabilities take their place in memory."""
-    users, asked = found.users(), found.asked()
-    losses: dict[str, tuple[Node, Node]] = {}
+    """Where only a cross-entropy and its backward read the logits, log-probabilities take their place in memory.
+
+    Of logits that are made again the backward makes log-probabilities again, so that they round as if they were kept.
+    """
+    index, readers = found.index(), readers_of(found)
+    instead: dict[str, Node] = {}
     for node in found.nodes:
-        if node.uses and node.uses[0].dtype.itemsize_bytes < 4:
-            continue  # log-probabilities are too coarse in a low type; the kernel keeps the logits instead
-        if node.op != "cross_entropy" or (node.id, 1) in asked or node.uses[0].value in asked:
+        loss = index[node.uses[3].node] if node.op == "cross_entropy_backward" else node
+        if loss.op != "cross_entropy" or loss is node or not _feeds_alone(readers, loss, node):
             continue
-        readers = users[node.uses[0].value]
-        backward = next((r for r in readers if r.op == "cross_entropy_backward"), None)
-        if backward is None or {r.id for r in readers} != {node.id, backward.id}:
-            continue
-        if [r.id for r in users.get((node.id, 1), [])] == [backward.id]:
-            losses[node.id] = losses[backward.id] = (node, backward)
+        dloss, logits, target, _ = node.uses
+        kept = loss.uses[0].value == logits.value
+        if kept:
+            outs, attrs = (loss.outs[0], loss.uses[0].type), frozen(V=node.attrs["V"])
+            instead[loss.id] = replace(loss, op="lower.log_softmax_loss", outs=outs, attrs=attrs, body=None)
+            logits = Use(loss.id, 1, logits.dims, logits.dtype)
+        uses, attrs = (dloss, logits, target), frozen(V=node.attrs["V"], again=not kept)
+        instead[node.id] = replace(node, op="lower.log_softmax_loss_backward", uses=uses, attrs=attrs, body=None)
+    return replace(found, nodes=tuple(instead.get(node.id, node) for node in found.nodes))
 
-    def turn(node: Node) -> Node:
-        if node.id not in losses:
-            return node
-        forward, backward = losses[node.id]
-        over = frozen(V=node.attrs["V"])
-        if node is forward:
-            logp = TensorType(node.uses[0].dims, node.uses[0].dtype)
-            return replace(node, op="lower.log_softmax_loss", outs=(node.outs[0], logp), attrs=over, body=None)
-        dloss, logits, target, _ = backward.uses
-        logp = Use(forward.id, 1, logits.dims, logits.dtype)
-        return replace(node, op="lower.log_softmax_loss_backward", uses=(dloss, logp, target), attrs=over, body=None)
 
-    return replace(found, nodes=tuple(turn(n) for n in found.nodes))
+def _feeds_alone(readers: Readers, loss: Node, backward: Node) -> bool:
+    """Whether the two alone read the logits, and the second alone what the first keeps for it."""
+    logits, kept = (readers.values[backward.uses[at].value] for at in (1, 3))
+    if backward.uses[1].dtype.itemsize_bytes < 4:
+        return False  # log-probabilities are too coarse in a low type; the kernel keeps the logits instead
+    both = {(readers.firsts[loss.id].id, 0), (backward.id, 1)}
+    alone = readers.operands[logits] == both and readers.operands[kept] == {(backward.id, 3)}
+    return alone and not {logits, kept} & readers.asked
 
 
 def head_into_accumulator(found: Listing) -> Listing:

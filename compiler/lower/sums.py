@@ -14,6 +14,7 @@ from typing import cast
 
 from ..ir.types import Dims, Node, TensorType, Use
 from .listing import Key, Listing, frozen
+from .readers import Readers, readers_of
 
 KINDS: Mapping[str, str] = MappingProxyType({"dot": "dot", "scatter_add": "scatter", "sum": "rows"})
 
@@ -32,16 +33,15 @@ class _Part:
 class _Sums:
     found: Listing
     index: Mapping[str, Node] = field(init=False)
-    users: Mapping[Key, Sequence[Node]] = field(init=False)
-    asked: frozenset[Key] = field(init=False)
+    readers: Readers = field(init=False)
     stretch: Mapping[str, int] = field(init=False)
     absorbed: set[str] = field(default_factory=set[str])
     made: dict[str, Node] = field(default_factory=dict[str, Node])
     accumulators: dict[Key, TensorType] = field(default_factory=dict[Key, TensorType])
 
     def __post_init__(self) -> None:
-        self.index, self.users, self.asked = self.found.index(), self.found.users(), self.found.asked()
-        self.stretch = _stretches(self.found)
+        self.index, self.readers = self.found.index(), readers_of(self.found)
+        self.stretch = _stretches(self.found, self.readers.firsts)
 
     def gathered(self) -> Listing:
         """The listing with its sums."""
@@ -86,14 +86,15 @@ class _Sums:
     def _lone(self, use: Use, root: Node) -> Node | None:
         """The producer, if only `root`'s sum reads it and it may run where `root` runs."""
         node = self.index.get(use.node)
-        if node is None or len(self.users[use.value]) > 1 or use.value in self.asked or use.dims != node.outs[0].dims:
+        if node is None or not self.readers.alone(use.value) or use.dims != node.outs[0].dims:
             return None
-        same = (node.phase, node.layer) == (root.phase, root.layer)
-        same = same and (root.op == "accumulate" or self.found.part(node) == self.found.part(root))
+        (*here, part), (*there, other) = (_run(self.found, self.readers.firsts[one.id]) for one in (node, root))
+        same = here == there and (root.op == "accumulate" or part == other)
         return node if same and node.outs[0].dtype == root.outs[0].dtype else None
 
     def _far(self, node: Node, root: Node) -> bool:
         """Whether layers lie between the two, or other parts of a stage's work."""
+        node, root = self.readers.firsts[node.id], self.readers.firsts[root.id]
         if self.found.part(node) != self.found.part(root):
             return True
         return node.layer is None and self.stretch[node.id] != self.stretch[root.id]
@@ -122,11 +123,11 @@ def _run(found: Listing, node: Node) -> tuple[object, ...]:
     return (node.phase, node.layer, found.part(node))
 
 
-def _stretches(found: Listing) -> dict[str, int]:
-    """Numbers the runs of nodes of one phase, layer and part."""
+def _stretches(found: Listing, firsts: Mapping[str, Node]) -> dict[str, int]:
+    """Numbers the runs of nodes of one phase, layer and part; what computes the same again stands in none."""
     numbers: dict[str, int] = {}
     number, before = 0, None
-    for node in found.nodes:
+    for node in (node for node in found.nodes if firsts[node.id] is node):
         here = _run(found, node)
         number += here != before
         numbers[node.id], before = number, here

@@ -12,6 +12,7 @@ What a recipe asks for beyond it is named (`recompute/named.py`) or chosen by a 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -35,6 +36,13 @@ POLICIES: Mapping[str, frozenset[str]] = MappingProxyType(
 )
 LAYERS: Mapping[str, Callable[[Graph], frozenset[Value]]] = MappingProxyType(
     {"none": lambda graph: frozenset(), "full": full, "selective": selective}
+)
+_TAKEN_IN: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "add": frozenset({"add", "dot", "scatter_add"}),
+        "sum": frozenset({"mul", "cast"}),
+        "transpose": frozenset({"dot"}),
+    }
 )
 _LONGEST = 4  # clones in a row that one value may take: random, compare, cast, multiply
 
@@ -66,10 +74,28 @@ class Rematerialize:
         again |= LAYERS[self.layers](graph) | self.values
         if self.paths:
             again |= matching(graph, self._fits)
-        return _Cloning(graph, again).rewrite() if again else graph
+        return _Cloning(graph, again | _taken_in(graph, again)).rewrite() if again else graph
 
     def _fits(self, path: str) -> bool:
         return any(matches(pattern, path) for pattern in self.paths)
+
+
+def _taken_in(graph: Graph, again: frozenset[Value]) -> set[Value]:
+    """What nodes that are made again alone read and may take in (`lower/sums.py`, `lower/fuse.py`): made again too.
+    They round once together, and keeping an operand would take them apart, in the forward too."""
+    readers = Counter(use.value for node in graph for use in node.uses)
+    readers.update(use.value for use in graph.outputs.values())
+    found: set[Value] = set()
+    open_ = [graph[name] for name, _ in again]
+    while open_:
+        node = open_.pop()
+        for use in node.uses:
+            maker = graph[use.node]
+            taken = maker.op in _TAKEN_IN.get(node.op, ()) and maker.phase is node.phase and readers[use.value] == 1
+            if taken and use.value not in again | found:
+                found.add(use.value)
+                open_.append(maker)
+    return found
 
 
 def _recomputed(graph: Graph, cheap: frozenset[str]) -> frozenset[Value]:

@@ -115,10 +115,12 @@ def log_softmax_loss(e: Emitter, node: Node, values: Sequence[Value]) -> Sequenc
 
 
 def log_softmax_loss_backward(e: Emitter, node: Node, values: Sequence[Value]) -> Sequence[Value]:
-    """dloss, log-probabilities, target -> dlogits in their memory."""
+    """dloss, log-probabilities (or logits, to be made into such `again`), target -> dlogits in their memory."""
     kept = _kept(node, 1)
     logp = _matrix(e, node, node.uses[1], values[1])
-    if not e.dies(1):
+    if node.attrs["again"]:
+        logp = _log_softmax(e, logp, e.dies(1))
+    elif not e.dies(1):
         logp = e.call(aten.clone.default, logp)
     dloss, target = (_column(e, node.uses[i], values[i], kept) for i in (0, 2))
     return [_gradient(e, node, logp, target, dloss, kept)]
