@@ -7,11 +7,12 @@ halves of their backward. Moments that hold no more than another one are left ou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, partial
 from operator import le
 from typing import NamedTuple
 
-from ..schedule.actions import Action, Kind
+from ..schedule.actions import Kind, Schedule
 from ..schedule.forms import computing, parse_form
 
 
@@ -25,20 +26,23 @@ class Moment(NamedTuple):
     late: bool = False
 
 
-Flights = Sequence[Sequence[Moment]]  # device -> its moments
+Flights = Callable[[int], Sequence[Moment]]  # device -> its moments, read when asked for: the first may say enough
 ALONE = Moment(0, (0,), (0,))  # one microbatch on a device with one chunk
 
 
 def flights(schedule: str, stages: int, microbatches: int) -> Flights:
     """Of 1F1B as many microbatches as stages follow, of GPipe all; of others what their schedule says."""
     if schedule == "1f1b":
-        return [[_single(min(microbatches, stages - device) - 1)] for device in range(stages)]
+        return lambda device: [_single(min(microbatches, stages - device) - 1)]
     if schedule == "gpipe":
-        return [[_single(microbatches - 1)]] * stages
+        return lambda device: [_single(microbatches - 1)]
     if schedule == "zero_bubble":
-        return [_largest(_delayed(stages, microbatches, device)) for device in range(stages)]
-    plain = computing(parse_form(schedule), stages, microbatches)
-    return [_largest(_moments(actions, plain.shape.chunks(device))) for device, actions in enumerate(plain.actions)]
+        return cache(partial(_most, partial(_delayed, stages, microbatches)))
+    return cache(partial(_most, partial(_moments, computing(parse_form(schedule), stages, microbatches))))
+
+
+def _most(moments: Callable[[int], Iterable[Moment]], device: int) -> Sequence[Moment]:
+    return _largest(moments(device))
 
 
 def _single(kept: int, held: int = 0, late: bool = False) -> Moment:
@@ -54,11 +58,11 @@ def _delayed(stages: int, microbatches: int, device: int) -> Iterator[Moment]:
         yield _single(kept if done == device else 0, done, True)
 
 
-def _moments(actions: Iterable[Action], chunks: Sequence[int]) -> Iterator[Moment]:
+def _moments(plain: Schedule, device: int) -> Iterator[Moment]:
     """All of a device."""
-    place = {chunk: at for at, chunk in enumerate(chunks)}
+    place = {chunk: at for at, chunk in enumerate(plain.shape.chunks(device))}
     kept, held = [0] * len(place), [0] * len(place)
-    for action in actions:
+    for action in plain.actions[device]:
         at = place[action.chunk]
         if action.kind is Kind.WEIGHT:
             held[at] -= 1

@@ -7,6 +7,7 @@ is then less in each half than in both.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -18,7 +19,7 @@ from .flights import Flights
 from .moments import momentary, updating
 from .parts import Part, Parts
 from .space import Choice
-from .stages import Load, Stage, common, peak, stage_of
+from .stages import Load, common, peak, stage_of
 from .zero import Shared
 
 Share = Callable[[Part, Choice], Shared]
@@ -77,13 +78,12 @@ def _late(part: Part) -> Part:
 
 def device_bytes(load: Load, ends: Sequence[int], placement: Sequence[int], flights: Flights) -> Iterator[int]:
     """The peak of each device."""
-    own: list[list[Stage]] = [[] for _ in flights]
-    places: list[list[tuple[int, int]]] = [[] for _ in flights]
-    for (begin, end), home in zip(pairwise((0, *ends)), placement, strict=True):
-        own[home].append(stage_of(load, begin, end))
-        places[home].append((begin, end))
-    for chunks, moments, where in zip(own, flights, places, strict=True):
-        yield peak(chunks, moments, load.updating) - (common(load, where) if load.twice else 0)
+    places: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+    for cut, home in zip(pairwise((0, *ends)), placement, strict=True):
+        places[home].append(cut)
+    for device, where in sorted(places.items()):
+        chunks = [stage_of(load, begin, end) for begin, end in where]
+        yield peak(chunks, flights(device), load.updating) - (common(load, where) if load.twice else 0)
 
 
 def _twice(every: Sequence[Part], alone: Sequence[Shared], there: Sequence[Shared], sums: bool) -> list[Twice]:

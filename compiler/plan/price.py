@@ -25,6 +25,7 @@ from ..schedule.shared import shared_seconds
 from ..schedule.simulate import Price, by_chunk, makespan
 from .aloft import aloft
 from .bounds import compute_s, pipeline_s
+from .crowd import Sort, crowded
 from .ends import tied_s, told_s
 from .flights import ALONE, Flights, flights
 from .host import Hosting, offloaded, waiting_s
@@ -121,6 +122,11 @@ class Pricing:
         return [numbers[id(part)] for part in self.parts.parts]
 
     @cached_property
+    def _many(self) -> float:
+        """From so often on a kind is one of those that there are most of."""
+        return max(often for _, often in self.kinds) / 2
+
+    @cached_property
     def microbatch_s(self) -> float:
         """Seconds of a microbatch, all stages after one another, without what `data` and `pipe` add."""
         return sum(part.seconds * often for part, often in self.kinds)
@@ -160,7 +166,8 @@ class Pricing:
     # ---- bounds
 
     def bound_s(self, choice: Choice) -> float:
-        """No more than the plan takes: all devices busy without a pause, the slowest block, one microbatch's way."""
+        """No more than the plan takes: all devices busy without a pause, the slowest block, as many of those that there
+        are most of as some device must have, one microbatch's way."""
         if self._on_host(choice) is not self:
             return self._on_host(choice).bound_s(choice)
         if choice.sliced:
@@ -168,12 +175,16 @@ class Pricing:
             return (work + self.once_s(choice)) / choice.pipe + self.parts.common_s
         once, each = self.once_s(choice), 0.0
         longest = way = 0.0
+        many, least = 0, float("inf")
         for part, often in self.kinds:
             more = self.shared(part, choice)
             added = more.forward_s + more.input_s + more.weight_s
             each += often * added
             longest = max(longest, part.seconds + added)
             way += often * (part.forward_s + part.input_s)
+            if often >= self._many:
+                many, least = many + often, min(least, part.seconds + added)
+        longest = max(longest, -(-many // choice.pipe) * least)  # some device has so many of them
         even = (choice.microbatches * (each + self.microbatch_s) + once) / choice.pipe
         even *= self.cluster.share(choice.devices)  # all cores busy without a pause
         return max(even, choice.microbatches * longest, way) + self.parts.common_s
@@ -259,17 +270,31 @@ class Pricing:
 
     def _find_cuts(self, choice: Choice, balance: tuple[int, ...]) -> tuple[int, ...] | None:
         form = parse_form(choice.schedule)
-        placement, load = form.placement(choice.pipe), self.load(choice)
+        placement = form.placement(choice.pipe)
         if balance:
             by_hand(self.blocks(choice), placement, balance)
             ends = tuple(accumulate(balance))
         elif len(placement) == choice.pipe:
+            if crowded(self._sorts(choice), self.flights(choice), choice.pipe, self.limit):
+                return None
+            load = self.load(choice)
             return cut(load, choice.pipe, self.flights(choice), self.limit, self._evenly(load, choice.pipe))
         else:  # each chunk as if on a device of its own: they are alike, and so are devices
-            found = self._evenly(load, len(placement))
+            found = self._evenly(self.load(choice), len(placement))
             assert found is not None, "the space has no more chunks than blocks"
             ends = found
         return ends if all(size <= self.limit for size in self._stage_bytes(choice, ends)) else None
+
+    def _sorts(self, choice: Choice) -> list[Sort]:
+        """The kinds of blocks that there are most of, as a stage of one chunk has them."""
+        found: list[Sort] = []
+        for part, often in self.kinds:
+            if often >= self._many:
+                own = self.alone(part, choice)
+                lasts = own.static + (own.gradients if choice.microbatches > 1 else 0)
+                apart = (part.held, part.first, part.late) if in_halves(choice) else (0, part.momentary, 0)
+                found.append(Sort(often, lasts, part.kept, *apart))
+        return found
 
     def _evenly(self, load: Load, chunks: int) -> tuple[int, ...] | None:
         """Where so many chunks end that are as alike as can be: most plans differ in nothing that they depend on."""

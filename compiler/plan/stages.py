@@ -114,7 +114,7 @@ def cut(
     if count < stages:
         return None
     (static, kept, ending, held), (backward, weights), updating = load.sums, load.heights, load.updating
-    ahead = flights or [[ALONE]] * stages
+    ahead = flights or _alone
 
     def fits(stage: int, begin: int, end: int) -> bool:
         """As `stage_of` and `peak` have it."""
@@ -123,7 +123,7 @@ def cut(
         own, there = kept[end] - kept[begin], held[end] - held[begin]
         most = max(0, ending[end] + held[end] - kept[begin] + max(backward[begin:end]))
         late = max(0, ending[end] - held[begin] + max(weights[begin:end])) if there else 0
-        high = max(n * own + h * there + (late if last else most) for _, (n,), (h,), last in ahead[stage])
+        high = max(n * own + h * there + (late if last else most) for _, (n,), (h,), last in ahead(stage))
         lasting = static[end] - static[begin] - (common(load, [(begin, end)]) if load.twice else 0)
         return lasting + max(high, ending[end] - ending[begin] + updating) <= limit
 
@@ -160,6 +160,10 @@ def cut(
         else:
             high = min(middle, _slowest(seconds, found))
     return tried(high * (1 + NEAR))[0] or best
+
+
+def _alone(_: int) -> Sequence[Moment]:
+    return (ALONE,)
 
 
 def _slowest(seconds: Sequence[float], ends: Sequence[int]) -> float:

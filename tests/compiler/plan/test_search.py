@@ -22,6 +22,7 @@ from partita.compiler.elaborate.recipe import Recipe
 from partita.compiler.elaborate.recipes import load_recipe
 from partita.compiler.ir.graph import Graph
 from partita.compiler.ir.types import DType
+from partita.compiler.plan.crowd import Sort, crowded
 from partita.compiler.plan.flights import Moment
 from partita.compiler.plan.plan import Planner, planner
 from partita.compiler.plan.stages import Load, cut, peak, stage_of
@@ -136,12 +137,30 @@ def test_stages_are_cut_as_well_as_they_can_be(
                 here = sum(load.seconds[begin:end])
                 yield from ([here] if last else (max(here, rest) for rest in ways(end, stage + 1)))
 
-    found, best = cut(load, stages, flights, limit), min(ways(0, 0), default=None)
+    found, best = cut(load, stages, flights.__getitem__, limit), min(ways(0, 0), default=None)
     assert (found is None) == (best is None)
     if found is not None and best is not None:
         cuts = list(zip((0, *found[:-1]), found, strict=True))
         assert max(sum(load.seconds[a:b]) for a, b in cuts) == pytest.approx(best, rel=1e-6)
         assert all(peak([stage_of(load, a, b)], f, 0) <= limit for (a, b), f in zip(cuts, flights, strict=False))
+
+
+SORTS = st.tuples(st.integers(1, 5), *(st.integers(0, 6) for _ in range(5))).map(lambda one: Sort(*one))
+
+
+@given(
+    st.lists(SORTS, min_size=1, max_size=2), st.lists(FLIGHTS, min_size=4, max_size=4), st.integers(5, 60), st.data()
+)
+def test_what_is_too_crowded_has_no_cut(
+    sorts: list[Sort], flights: list[list[Moment]], limit: int, data: st.DataObject
+) -> None:
+    chain = data.draw(st.permutations([one for one in sorts for _ in range(one.often)]))
+    stages = data.draw(st.integers(1, min(4, len(chain))))
+    columns = [[getattr(one, name) for one in chain] for name in ("static", "kept", "momentary", "held", "late")]
+    static, kept, momentary, held, late = columns
+    load = Load([1.0] * len(chain), static, kept, momentary, [0] * len(chain), held, late)
+    if crowded(sorts, flights.__getitem__, stages, limit):
+        assert cut(load, stages, flights.__getitem__, limit) is None
 
 
 def test_what_is_pinned_is_kept() -> None:
