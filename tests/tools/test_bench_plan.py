@@ -24,7 +24,7 @@ from partita.compiler.plan.plan import planner
 from partita.compiler.steps import Steps
 from partita.tools.bench import others
 from partita.tools.bench import plan as bench
-from partita.tools.bench.others import Taken, undisturbed
+from partita.tools.bench.others import Round, Rounds, Taken, round_of, undisturbed
 from partita.tools.bench.plan import Prepared, as_json, every, held, prepared, ranking, sampled, text
 from partita.tools.bench.plan_contest import PlanContest, PlanOutcome, paced, ratio
 from samples.spec_texts import ROOT
@@ -56,11 +56,11 @@ def test_the_first_is_held_to_the_fastest() -> None:
     seconds = ((1.1, 1.1), (1.0, 1.0), (2.0, 2.0))
     final = ((2.2, 4.4, 2.2), (2.0, 4.0, 2.0))
     ready = Prepared("m", 2, 3, chosen, PlanContest((), 2, 3, 1))
-    found = ranking(ready, PlanOutcome(seconds, (1, 1, 1), (0, 1), final, 0.01))
+    found = ranking(ready, PlanOutcome(seconds, (1, 1, 1), (0, 1), final, 0.01, 2))
     assert found.ratio.median == found.ratio.high == pytest.approx(1.1)
     assert [one.final_seconds for one in found.plans] == [pytest.approx(2.2), pytest.approx(2.0), None]
     assert as_json([found])["worst_ratio"] == found.ratio.median
-    assert "1.100 (1.100 to 1.100, 3 rounds, others took 1%)" in text(found)
+    assert "1.100 (1.100 to 1.100, 3 rounds, 2 disturbed ones left out, others took 1%)" in text(found)
 
 
 @given(st.integers(0, 99))
@@ -79,6 +79,23 @@ def test_a_step_that_others_disturbed_is_run_again(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(others, "_taken", lambda step: next(found))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     assert undisturbed(lambda: 0.0) == Taken(2.0, 0.2)  # it is tried so often
     assert undisturbed(lambda: 0.0) == Taken(5.0, 0.05)
+
+
+def test_a_round_that_others_disturbed_is_left_out_and_run_again() -> None:
+    shares = iter((0.0, 0.3, 0.01, 0.2, 0.0, *[0.4, 0.3] * 9))
+    timed = Rounds(lambda: round_of([Taken(1.0, 0.0), Taken(1.0, 2 * next(shares))]))
+    timed.run(3, 2)
+    assert [one.others for one in timed.counted] == [0.0, 0.01, 0.0] and len(timed.run_so_far) == 5
+    timed = Rounds(timed.once)
+    timed.run(4, 3)  # it is never quiet: all the same it ends, and something counts
+    assert len(timed.run_so_far) == 8 and [one.others for one in timed.counted] == [0.3] * 3
+    assert timed.seconds == ((1.0,) * 3, (1.0,) * 3)
+
+
+def test_rounds_end_when_enough_is_known() -> None:
+    timed = Rounds(lambda: Round((1.0, 1.0), 0.0))
+    timed.run(9, 2, lambda seconds: len(seconds[0]) == 4)
+    assert len(timed.run_so_far) == len(timed.counted) == 4
 
 
 def test_what_slows_a_round_slows_no_plan_against_another() -> None:

@@ -59,7 +59,8 @@ class Ranking:
 
     ranked  how many there are in all
     ratio   seconds of the plan that is ranked first over those of the fastest of all, in the final
-    rounds  of the final; others: share of the cores that was not these processes'
+    rounds  of the final; left_out: those that others disturbed
+    others  share of the cores that was not these processes'
     """
 
     name: str
@@ -69,6 +70,7 @@ class Ranking:
     ratio: Ratio
     rounds: int
     others: float
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,8 @@ def ranking(ready: Prepared, found: PlanOutcome) -> Ranking:
     )
     fastest = min(range(len(found.final)), key=lambda at: final[found.finalists[at]])
     against = ratio(found.final[0], found.final[fastest])
-    return Ranking(ready.name, ready.processes, ready.ranked, plans, against, len(found.final[0]), found.others)
+    rounds = len(found.final[0])
+    return Ranking(ready.name, ready.processes, ready.ranked, plans, against, rounds, found.others, found.left_out)
 
 
 def text(found: Ranking) -> str:
@@ -172,7 +175,8 @@ def text(found: Ranking) -> str:
     lines = [
         f"{found.name} on {found.processes} processes: {len(found.plans)} of {found.ranked} plans; "
         f"ranked first / fastest {found.ratio.median:.3f} "
-        f"({found.ratio.low:.3f} to {found.ratio.high:.3f}, {found.rounds} rounds, others took {found.others:.0%})",
+        f"({found.ratio.low:.3f} to {found.ratio.high:.3f}, {found.rounds} rounds, "
+        f"{found.left_out} disturbed ones left out, others took {found.others:.0%})",
         "",
         "| rank | plan | foretold | measured | error | fastest round | final | memory foretold | measured | error |",
         "|-----:|------|---------:|---------:|------:|--------------:|------:|----------------:|---------:|------:|",

@@ -3,7 +3,8 @@
 In: a JSON file (a `PlanContest`) with the builds, the one that is ranked first in front. Out: a `PlanOutcome` as JSON,
 written by the first process: seconds of each plan in each round, of its slowest process; the same of a final between
 the first and the fastest ones, which goes on until it is told how much slower the first is; bytes, of the process that
-needs most. A plan on fewer devices runs on the first of them, while the others wait.
+needs most. A round that others disturbed is left out and run again, for as long again at most. A plan on fewer devices
+runs on the first of them, while the others wait.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from ...runtime.memory import measure_peak
 from ...runtime.process import process_group
 from ...runtime.program import Program
 from ...runtime.state import initial_store
-from .others import undisturbed
+from .others import Round, Rounds, Seconds, Taken, round_of, undisturbed
 from .outcome import write_outcome
 
 SEED = 0
@@ -57,20 +58,24 @@ class PlanContest:
 @dataclass(frozen=True)
 class PlanOutcome:
     """Of each plan its seconds in each round, and its peak. finalists: which plans; final: their seconds in each round
-    of the final. others: the median share of the cores that others took in what is timed."""
+    of the final. others: the median share of the cores that others took in the rounds that count. left_out: rounds of
+    the final that others disturbed, and that were run again."""
 
-    seconds: tuple[tuple[float, ...], ...]
+    seconds: Seconds
     bytes: tuple[int, ...]
     finalists: tuple[int, ...]
-    final: tuple[tuple[float, ...], ...]
+    final: Seconds
     others: float
+    left_out: int = 0
 
 
 def read_outcome(path: Path) -> PlanOutcome:
     """What the first process wrote."""
     found = json.loads(path.read_text(encoding="utf-8"))
     seconds, final = (tuple(map(tuple, found[key])) for key in ("seconds", "final"))
-    return PlanOutcome(seconds, tuple(found["bytes"]), tuple(found["finalists"]), final, found["others"])
+    return PlanOutcome(
+        seconds, tuple(found["bytes"]), tuple(found["finalists"]), final, found["others"], found["left_out"]
+    )
 
 
 def paced(seconds: Sequence[Sequence[float]]) -> list[float]:
@@ -161,39 +166,37 @@ def hold(contest: PlanContest) -> PlanOutcome:
     groups, mixed = _Groups(), random.Random(SEED)  # the same in all processes
     plans = [_Plan.open(build, groups) for build in contest.builds]
     peaks = torch.tensor([_peak(plan) for plan in plans])
-    timed, others = _Timed(plans, mixed), list[float]()
-    others.extend(share for _ in range(contest.rounds) for share in timed.round())
+    timed = _rounds(plans, mixed)
+    timed.run(contest.rounds, contest.rounds)
     usual = paced(timed.seconds)
     fastest = sorted(range(1, len(plans)), key=lambda at: usual[at])
     finalists = (0, *fastest[: FINALISTS - 1])
-    final = _Timed([plans[at] for at in finalists], mixed)
-    while len(final.seconds[0]) < contest.final and not final.known():
-        others.extend(final.round())
+    final = _rounds([plans[at] for at in finalists], mixed)
+    final.run(contest.final, min(contest.final, LEAST_ROUNDS), known)
     dist.all_reduce(peaks, dist.ReduceOp.MAX)
-    rows = (tuple(map(tuple, one)) for one in (timed.seconds, final.seconds))
-    return PlanOutcome(next(rows), tuple(peaks.tolist()), finalists, next(rows), statistics.median(others))
+    counted = [*timed.counted, *final.counted]
+    others, left_out = statistics.median(one.others for one in counted), len(final.run_so_far) - len(final.counted)
+    return PlanOutcome(timed.seconds, tuple(peaks.tolist()), finalists, final.seconds, others, left_out)
 
 
-class _Timed:
-    """Plans that run in turn, in ever another order. seconds: of each in each round so far."""
+def known(seconds: Seconds) -> bool:
+    """Whether it can be said how the first plan's seconds stand to each of the others'."""
+    first, *rest = seconds
+    return len(first) >= LEAST_ROUNDS and all(ratio(first, other).known for other in rest)
 
-    def __init__(self, plans: Sequence[_Plan], mixed: random.Random) -> None:
-        self.plans, self.mixed = plans, mixed
-        self.seconds: list[list[float]] = [[] for _ in plans]
 
-    def round(self) -> list[float]:
-        """One step of each; the shares of the cores that others took."""
-        shares: list[float] = []
-        for index in self.mixed.sample(range(len(self.plans)), len(self.plans)):
-            found = undisturbed(partial(_seconds, self.plans[index], 2 + len(self.seconds[index])))
-            self.seconds[index].append(found.seconds)
-            shares.append(found.others)
-        return shares
+def _rounds(plans: Sequence[_Plan], mixed: random.Random) -> Rounds:
+    """Plans that run in turn, in ever another order."""
+    steps = [0] * len(plans)
 
-    def known(self) -> bool:
-        """Whether it can be said how the first one's seconds stand to each of the others'."""
-        first, *rest = self.seconds
-        return len(first) >= LEAST_ROUNDS and all(ratio(first, other).known for other in rest)
+    def once() -> Round:
+        found = [Taken(0.0, 0.0)] * len(plans)
+        for index in mixed.sample(range(len(plans)), len(plans)):
+            found[index] = undisturbed(partial(_seconds, plans[index], 2 + steps[index]))
+            steps[index] += 1
+        return round_of(found)
+
+    return Rounds(once)
 
 
 def _seconds(plan: _Plan, number: int) -> float:
