@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from ..cost.cluster import Cluster
 from ..cost.hosted import Parts as Orders
 from ..cost.hosted import cheaper_to_move
+from ..cost.roofline import Machine
 from ..ir.graph import Graph
 from ..ops.shapes import elements
 from ..schedule.blocks import Chain, Value
@@ -32,9 +33,11 @@ class Moved:
     other: int = 0
 
 
-def moved_of(local: Graph, cluster: Cluster) -> dict[str, Moved]:
-    """For each part of a thin step what would go."""
-    values = cheaper_to_move(local, cluster.machine, cluster.host, _NONE_AT_ONCE)
+def moved_of(local: Graph, cluster: Cluster, rows: float = 1.0) -> dict[str, Moved]:
+    """For each part of a thin step what would go of it, if it had so many times the rows."""
+    machine, host = _slower(cluster.machine, rows), cluster.host
+    host = replace(host, link_bytes_per_s=host.link_bytes_per_s / rows)
+    values = cheaper_to_move(local, machine, host, _NONE_AT_ONCE)
     chain, found = Chain(local), dict[str, Moved]()
 
     def size(value: Value) -> int:
@@ -45,6 +48,16 @@ def moved_of(local: Graph, cluster: Cluster) -> dict[str, Moved]:
         sizes = [(size(value), chain.block[value[0]] == at) for value in kept & values]
         found[name] = Moved(sum(n for n, own in sizes if own), sum(n for n, own in sizes if not own))
     return found
+
+
+def _slower(machine: Machine, times: float) -> Machine:
+    """On which a step takes what one of so many times the rows does: launches are as they were."""
+    return Machine(
+        {dtype: rate / times for dtype, rate in machine.flops_per_s.items()},
+        machine.elementwise_per_s / times,
+        machine.bandwidth_bytes_per_s / times,
+        machine.launch_s,
+    )
 
 
 def whole_moved(thin: Thin, names: Sequence[str], moved: Mapping[str, Moved], rows: float) -> list[int]:

@@ -58,6 +58,7 @@ def waiting_s(parts: Sequence[Part], hosting: Hosting, share: int) -> float:
     return hosting.host.waiting_s(down / share, up / share, backward, forward)
 
 
-def host_bytes(parts: Sequence[Part], share: int) -> int:
-    """What lies on the host of one device: states, what they update, and gradients."""
-    return sum(p.own.states + (p.own.master or p.own.computed) + p.own.gradient_bytes for p in parts) // share
+def host_bytes(parts: Sequence[Part], share: int, activations: int = 0) -> int:
+    """What lies on the host of one device: states, what they update, and gradients, which come as activations go."""
+    lasting = sum(p.own.states + (p.own.master or p.own.computed) for p in parts) // share
+    return lasting + max(sum(p.own.gradient_bytes for p in parts) // share, activations)

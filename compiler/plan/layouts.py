@@ -76,6 +76,7 @@ class Layouts:
     _parts: dict[Unit, Parts] = field(default_factory=dict[Unit, Parts])
     _slopes: dict[Unit, list[Slope]] = field(default_factory=dict[Unit, list[Slope]])
     _asked: dict[int, Asked] = field(default_factory=dict[int, "Asked"])  # by the identity of a graph that is kept
+    _locals: dict[Unit, Graph] = field(default_factory=dict[Unit, Graph])
     _moved: dict[Unit, Mapping[str, Moved]] = field(default_factory=dict[Unit, Mapping[str, Moved]])
     _sliced: dict[Unit, Slicing | None] = field(default_factory=dict[Unit, "Slicing | None"])
     _least: dict[Unit, float] = field(default_factory=dict[Unit, float])
@@ -128,7 +129,7 @@ class Layouts:
     def _at(self, unit: Unit) -> Rough:
         """The device's graph, read; where there are many numbers of rows, on the line through the two fewest."""
         first, second = (replace(unit, rows=rows) for rows in (self.rows[0], self.rows[min(1, len(self.rows) - 1)]))
-        if unit.rows <= second.rows or self.each:
+        if unit.rows in (first.rows, second.rows) or self.each:
             return self._rough(unit)
         low, high = self._rough(first), self._rough(second)
         if not low.alike(high):
@@ -147,10 +148,13 @@ class Layouts:
     def moved(self, unit: Unit) -> list[int]:
         """Of each part of the model the bytes that lie on the host, where activations do."""
         base = unit if self.each else replace(unit, rows=self.rows[0])
-        if base not in self._moved:
-            self._moved[base] = moved_of(self._local(base)[0], self.cluster)
+        times = unit.rows / base.rows
+        if base not in self._locals:
+            self._locals[base] = self._local(base)[0]
+        if unit not in self._moved:
+            self._moved[unit] = moved_of(self._locals[base], self.cluster, times)
         names = self.thin.whole([part.name for part in self._rough(base).parts])
-        return whole_moved(self.thin, names, self._moved[base], unit.rows / base.rows)
+        return whole_moved(self.thin, names, self._moved[unit], times)
 
     def sliced(self, unit: Unit) -> Slicing | None:
         """A unit's token slices; None where its rows cannot be cut, as tokens see later ones."""

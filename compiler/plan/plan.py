@@ -21,6 +21,7 @@ from .stages import Flights
 from .thin import thin
 from .zero import Known, Shared
 
+MIB, GIB = 1 << 20, 1 << 30
 WIDE = 64  # devices, from which on a tensor's axis reaches over at most two members of the second level
 AXES = ("data", "pipe", "tensor", "context", "expert")
 CHOSEN = (*AXES, "microbatches", "rows", "zero", "schedule", "recompute", "offload")  # what can be asked for
@@ -96,13 +97,12 @@ class Planner:
             return NoPlan(title, "interleaved stages need a multiple of `pipe` microbatches, each chunk a block")
         fewest = [group for group in groups if group.unit.rows == groups[0].unit.rows]
         least = min(search.pricing(g.unit).least_bytes(c) for g in fewest for c in space.choices(g))
-        gib = 1 << 30
         if least > self.limit:
             title = (
-                f"no plan fits: a device holds {self.limit / gib:.3g} GiB, and needs {least / gib:.3g} GiB at the least"
+                f"no plan fits: a device holds {self.limit / GIB:.3g} GiB, and needs {least / GIB:.3g} GiB at the least"
             )
         else:
-            title = f"no plan fits into {self.limit / gib:.3g} GiB a device"
+            title = f"no plan fits into {self.limit / GIB:.3g} GiB a device"
         return NoPlan(title, "more devices, smaller microbatches, or fewer pins")
 
 
@@ -118,15 +118,20 @@ def planner(spec: Spec, recipe: Recipe, steps: Steps, cluster: Cluster, kernels:
         title = f"balance = {list(pins.balance)} makes {sum(pins.balance)} blocks, the model has {len(known.parts)}"
         raise NoPlan(title, "the blocks of each chunk of a pipeline; they are all blocks together")
     widest = cluster.devices if cluster.devices <= WIDE else 2 * cluster.levels[0].members
-    limit = cluster.memory_bytes
-    if recipe.plan is not None and recipe.plan.budget_bytes is not None:
-        limit = min(limit, recipe.plan.budget_bytes)
-    if recipe.plan is not None and recipe.plan.recompute.budget_bytes is not None:
-        limit = min(limit, recipe.plan.recompute.budget_bytes)
+    limit = limit_of(recipe, cluster)
     roomy = cluster.devices > WIDE and recipe.batch * widest >= cluster.devices
     space = Space(cluster.devices, recipe.batch, len(known.parts), widest, pins, layouts.dims(), roomy=roomy)
     flops = layouts.model_flops() * recipe.batch
     return Planner(recipe, cluster, layouts, space, limit, flops)
+
+
+def limit_of(recipe: Recipe, cluster: Cluster) -> int:
+    """Bytes that a device may hold: what it has, or what the recipe's plan leaves of that; whole MiB of many, so that
+    a record says them exactly."""
+    plan = recipe.plan or Plan()
+    said = (cluster.memory_bytes, plan.budget_bytes, plan.recompute.budget_bytes)
+    least = min(size for size in said if size is not None)
+    return least if least < GIB else least // MIB * MIB
 
 
 def _check_pins(recipe: Recipe) -> None:

@@ -50,7 +50,7 @@ def keys(priced: Priced, recipe: Recipe) -> Iterator[tuple[str, str]]:
     if choice.offload:
         yield "offload", choice.offload[0] if len(choice.offload) == 1 else _listed(choice.offload)
     if plan is not None and plan.budget_bytes is not None:
-        yield "budget", _mib(plan.budget_bytes)
+        yield "budget", budget_text(plan.budget_bytes)
 
 
 def words(priced: Priced) -> str:
@@ -72,10 +72,11 @@ def words(priced: Priced) -> str:
 
 def _recompute(priced: Priced) -> str:
     within = priced.budget_bytes
-    return priced.choice.unit.recompute if within is None else f"budget({_mib(within)})"
+    return priced.choice.unit.recompute if within is None else f"budget({budget_text(within)})"
 
 
-def _mib(size_bytes: int) -> str:
+def budget_text(size_bytes: int) -> str:
+    """Bytes as the language writes them, exactly."""
     return f"{size_bytes / (1 << 20):.10g} MiB"
 
 
