@@ -1,9 +1,8 @@
 """From a graph to a program: segments in order, modules shared, buffers named and freed, instructions listed.
 
-The walk knows of every live buffer its meta tensor: shape, strides, and whose memory it is a view of. From that follows
-which inputs a call owns (its last reader, and nothing else alive lies in the same memory): those the module may write
-over. Parameters, states, data, accumulators and what `prepare` leaves for the microbatches are never owned. What is a
-view of a parameter, and is asked for or read once that is written, is copied where it is made.
+One walk over the segments: a segment that is a call runs a module of the library, one that is alone is an instruction
+of its own. What is begun (collectives, messages, copies) is waited for by whoever reads it first. Which inputs a module
+may write over, and what is freed when, `buffers.py` tells.
 """
 
 from __future__ import annotations
@@ -35,18 +34,18 @@ from ...runtime.program import (
 )
 from ..ir.graph import Graph
 from ..ir.levels import MOVES, RECEIVE, SEND
-from ..ir.types import Node, Phase, TensorType, Use
+from ..ir.types import Node, Phase, Use
 from ..schedule.actions import RECEIVES, Kind
 from ..schedule.stages import Part, Stage, part_name
+from .buffers import Buffers, written
 from .checks import checked_first, states_written_early
 from .cuts import groups_of, position_of
 from .emit import TORCH_DTYPES, Key, shape, storage
 from .fuse import listing
-from .kernels import ARGUMENTS
 from .library import Library, results_of
-from .listing import COPY, NO_PART, Listing, targets
+from .listing import COPY, NO_PART, Listing
 from .modules import Argument
-from .outside import NO_WHOLES, Wholes, argument_name, inputs_of
+from .outside import NO_WHOLES, Wholes, inputs_of
 from .overlap import issue_early, overlapped
 from .own import GATHER
 from .segment import Segment, cut, literals
@@ -109,42 +108,24 @@ class _Walk:
         self.listing = found
         self.library = library
         self.axes, self.wholes = axes, wholes
-        self.nodes = found.index()
-        self.asked = found.asked()
         self.readers = Counter(use.value for node in found.nodes for use in node.uses)
-        self.live: dict[Key, torch.Tensor] = {}
-        self.lasting: set[int] = set()
+        self.segments = cut(found, axes)
+        self.buffers = Buffers(found, self.segments)
+        self.live = self.buffers.live
         self.flying: dict[Key, torch.Tensor] = {}  # what collectives under way will give, and what they read
         self.lists: dict[Phase, list[Instruction]] = {phase: [] for phase in Phase}
         self.parts: list[list[Instruction]] = [[] for _ in range(parts)]
         self.here = self.lists[Phase.PREPARE]  # where instructions go
         self.leaving: list[torch.Tensor] = []  # what is sent: nobody knows when it has left, so nobody writes over it
         self.awaited: set[Key] = set()  # messages and copies: whoever reads one first waits for it
-        self.seen_by: dict[Key, set[int]] = {}
-        self.memory_seen_by: dict[int, set[int]] = {}  # by any name
-        self.parts_at: list[int] = []  # of each segment
-        self.writes: dict[int, int] = {}  # by memory, which segment is the first to assign to it
-        self.copies: dict[Key, str] = {}  # the buffers of values that were copied before what they lay in is written
 
     def program(self) -> Program:
         """The instructions and what they need from outside."""
-        segments = cut(self.listing, self.axes)
-        self.last = {key: i for i, segment in enumerate(segments) for key in segment.inputs}
-        for node in self.listing.nodes:
-            if node.op in ARGUMENTS:
-                self._lasting((node.id, 0), node.outs[0])
         for key, kind in self.listing.accumulators.items():
-            self._lasting(key, kind)
-            dtype = kind.dtype.value
-            self.here.append(Allocate(self.buffer(key), tuple(shape(kind.dims)), dtype))
-        self.parts_at = [segment.part for segment in segments]
-        self.writes = self._writes(segments)
-        for segment in segments:
-            for key in (*segment.inputs, *segment.outputs):
-                self.seen_by.setdefault(key, set()).add(segment.part)
+            self.here.append(Allocate(self.buffers.name(key), tuple(shape(kind.dims)), kind.dtype.value))
         phase, part = Phase.PREPARE, NO_PART
         checked = not self.listing.checks
-        for position, segment in enumerate(segments):
+        for position, segment in enumerate(self.segments):
             if segment.phase is not phase:
                 self._enter(phase, segment.phase)
                 phase = segment.phase
@@ -152,7 +133,7 @@ class _Walk:
                 self._land([key for key in self.flying if key not in self.awaited])
                 part = segment.part
             self.here = self.lists[phase] if part == NO_PART else self.parts[part]
-            if phase is Phase.UPDATE and not checked and _written(segment):
+            if phase is Phase.UPDATE and not checked and written(segment):
                 self._check()
                 checked = True
             self._land(key for key in segment.inputs if key in self.flying)
@@ -160,7 +141,7 @@ class _Walk:
                 self._call(position, segment)
             else:
                 self._instruct(position, segment, segment.alone)
-            self._made(segment)
+            self.buffers.made(segment)
         self._land(list(self.flying))
         if not checked and self.parts:  # a stage without a parameter of its own
             self._check()
@@ -175,42 +156,20 @@ class _Walk:
             prepare=prepare,
             microbatch=microbatch,
             update=update,
-            outputs={name: self.buffer(use.value) for name, use in self.listing.outputs.items()},
+            outputs={name: self.buffers.name(use.value) for name, use in self.listing.outputs.items()},
             microbatches=self.listing.microbatches,
         )
 
-    def _made(self, segment: Segment) -> None:
-        for key in (key for key in segment.outputs if key in self.live):
-            self.memory_seen_by.setdefault(storage(self.live[key]), set()).update(self.seen_by[key])
-
-    def _writes(self, segments: Sequence[Segment]) -> dict[int, int]:
-        found: dict[int, int] = {}
-        for position, segment in enumerate(segments):
-            for target in (key for node in segment.nodes for key in targets(node)):
-                node = self.nodes[target[0]]
-                leaf = target if node.op in ARGUMENTS else node.uses[0].value  # of which the target is the own part
-                found.setdefault(storage(self.live[leaf]), position)
-        return found
-
-    def _lasting(self, key: Key, kind: TensorType) -> None:
-        tensor = torch.empty(shape(kind.dims), dtype=TORCH_DTYPES[kind.dtype], device="meta")
-        self.live[key] = tensor
-        self.lasting.add(storage(tensor))
-
     def _enter(self, old: Phase, new: Phase) -> None:
-        """Microbatches read what `prepare` left again and again; the update is the last to read an accumulator."""
-        if old is Phase.PREPARE:
-            self.lasting.update(storage(tensor) for tensor in self.live.values())
         if self.listing.microbatches > 1 and (old is Phase.PREPARE or new is Phase.UPDATE):
             self._land(list(self.flying))  # once for all microbatches, or in each
-        if new is Phase.UPDATE:
-            self.lasting -= {storage(self.live[key]) for key in self.listing.accumulators}
+        self.buffers.enter(old, new)
 
     def _call(self, position: int, segment: Segment) -> None:
-        frees = [key for key in segment.inputs if self._ends(key, position, segment.phase)]
+        frees = [key for key in segment.inputs if self.buffers.ends(key, position)]
         staying = self._staying(frees, position)
-        written = {storage(self.live[key]) for key in _written(segment)}
-        self._land([key for key, read in self.flying.items() if storage(read) in written])
+        over = {storage(self.live[key]) for key in written(segment)}
+        self._land([key for key, read in self.flying.items() if storage(read) in over])
         arguments = [
             Argument(self.live[k], k in frees and storage(self.live[k]) not in staying) for k in segment.inputs
         ]
@@ -218,9 +177,9 @@ class _Walk:
         self.here.append(
             Run(
                 module=module.name,
-                inputs=tuple(self.buffer(key) for key in segment.inputs),
-                outputs=tuple(self.buffer(key) for key in segment.outputs),
-                frees=tuple(self.buffer(key) for key in frees),
+                inputs=tuple(self.buffers.name(key) for key in segment.inputs),
+                outputs=tuple(self.buffers.name(key) for key in segment.outputs),
+                frees=tuple(self.buffers.name(key) for key in frees),
                 literals=literals(segment),
                 layer="" if segment.layer is None else f"{segment.layer.chain}.{segment.layer.index}",
                 host=segment.host,
@@ -230,15 +189,13 @@ class _Walk:
         for key in frees:
             del self.live[key]
         self.live.update(zip(segment.outputs, results, strict=True))
-        for key in segment.outputs:
-            written = self.writes.get(storage(self.live[key]), -1)
-            if position < written and (key in self.asked or self.last[key] > written):
-                self._copy(key, segment)
+        for key in filter(lambda key: self.buffers.outlives(key, position), segment.outputs):
+            self._copy(key, segment)
 
     def _copy(self, key: Key, segment: Segment) -> None:
         """A value that a segment has seen somewhere else, in memory of its own."""
-        seen, old = self.nodes[key[0]].outs[key[1]], self.buffer(key)
-        self.copies[key] = name = f"copy/{old}"
+        seen, old = self.buffers.nodes[key[0]].outs[key[1]], self.buffers.name(key)
+        name = self.buffers.copied(key)
         use = Use(*key, seen.dims, seen.dtype)
         node = Node(name, COPY, (use,), (seen,), phase=segment.phase, host=segment.host)
         alone = Segment(segment.phase, None, [node], (key,), ((name, 0),), part=segment.part, host=segment.host)
@@ -249,10 +206,8 @@ class _Walk:
 
     def _staying(self, frees: Sequence[Key], position: int) -> set[int]:
         """The memories that nobody may write over while these buffers are freed."""
-        read = {storage(tensor) for tensor in (*self.flying.values(), *self.leaving)}
-        part, freed = self.parts_at[position], {storage(self.live[key]) for key in frees}
-        later = {one for one in freed if not self._all_before(self.memory_seen_by.get(one, set()), part)}
-        return {storage(tensor) for key, tensor in self.live.items() if key not in frees} | self.lasting | read | later
+        under_way = {storage(tensor) for tensor in (*self.flying.values(), *self.leaving)}
+        return self.buffers.staying(frees, position) | under_way
 
     def _instruct(self, position: int, segment: Segment, node: Node) -> None:
         """A node that is an instruction of its own. Collectives are begun here and waited for by `_land`."""
@@ -261,22 +216,22 @@ class _Walk:
             return
         if node.op == SEND:
             (key,) = segment.inputs
-            self._send(node, key, self._ends(key, position, segment.phase))
+            self._send(node, key, self.buffers.ends(key, position))
             return
         if node.op == GATHER:
-            self._gather_own(position, segment.phase, node)
+            self._gather_own(position, node)
             return
         if node.op in MOVES:
-            self._move(node, self._ends(node.uses[0].value, position, segment.phase))
+            self._move(node, self.buffers.ends(node.uses[0].value, position))
             return
         keys, use, out = [use.value for use in node.uses], node.uses[0], node.outs[0]
-        frees = [key for key in dict.fromkeys(keys) if self._ends(key, position, segment.phase)]
+        frees = [key for key in dict.fromkeys(keys) if self.buffers.ends(key, position)]
         key = keys[0]
         tensor, sizes = self.live[key], tuple(shape(out.dims))
         same = node.op == "all_reduce" and dense(tensor)
         in_place = same and bool(frees) and storage(tensor) not in self._staying(frees, position)
-        given, freed = tuple(map(self.buffer, keys)), tuple(map(self.buffer, frees))
-        target, axis, dtype = self.buffer((node.id, 0)), str(node.attrs["axis"]), out.dtype.value
+        given, freed = tuple(map(self.buffers.name, keys)), tuple(map(self.buffers.name, frees))
+        target, axis, dtype = self.buffers.name((node.id, 0)), str(node.attrs["axis"]), out.dtype.value
         at, size = position_of(node, "split" if node.op == "all_to_all" else "dim")
         view = bool(node.attrs.get("view"))
         if len(keys) > 1 and node.op != "all_to_all":
@@ -311,24 +266,25 @@ class _Walk:
     def _move(self, node: Node, frees: bool) -> None:
         """Down to the host or up from it: begun here, waited for by whoever reads it first."""
         key, target = node.uses[0].value, (node.id, 0)
-        tensor, given = self.live[key], self.buffer(key)
+        tensor, given = self.live[key], self.buffers.name(key)
         made = Offload if node.op == "offload" else Fetch
         sizes, dtype = tuple(tensor.shape), node.outs[0].dtype.value
-        self.here.append(made(given, self.buffer(target), sizes, dtype, (given,) if frees else ()))
+        self.here.append(made(given, self.buffers.name(target), sizes, dtype, (given,) if frees else ()))
         self.live[target], self.flying[target] = moved(tensor), tensor
         if self.listing.part(node) != NO_PART and (node.op == "fetch" or self.readers[target] == 1):
             self.awaited.add(target)  # in another part
         if frees:
             del self.live[key]
 
-    def _gather_own(self, position: int, phase: Phase, node: Node) -> None:
+    def _gather_own(self, position: int, node: Node) -> None:
         """A parameter, of which every device has written its own part, is whole again."""
         own, whole = node.uses
+        given, into = (self.buffers.name(own.value),), (self.buffers.name(whole.value),)
         at, size = position_of(node, "dim")
-        frees = (self.buffer(own.value),) if self._ends(own.value, position, phase) else ()
+        frees = given if self.buffers.ends(own.value, position) else ()
         made = Collective(
-            "all_gather", str(node.attrs["axis"]), (self.buffer(own.value),), (node.id,), (tuple(shape(whole.dims)),),
-            whole.dtype.value, dims=(at,), sizes=(size,), frees=frees, into=(self.buffer(whole.value),),
+            "all_gather", str(node.attrs["axis"]), given, (node.id,), (tuple(shape(whole.dims)),), whole.dtype.value,
+            dims=(at,), sizes=(size,), frees=frees, into=into,
         )  # fmt: skip
         self.here.append(made)
         self.flying[node.id, 0] = self.live[own.value]
@@ -339,11 +295,11 @@ class _Walk:
         """From here on parameters and states are written."""
         checks = self.listing.checks
         self._land([key for key in checks if key in self.flying])
-        self.here.append(Check(tuple(self.buffer(key) for key in checks), states_written_early(self.listing)))
+        self.here.append(Check(tuple(self.buffers.name(key) for key in checks), states_written_early(self.listing)))
 
     def _send(self, node: Node, key: Key, frees: bool) -> None:
         axis, to, tag, ahead = (node.attrs[name] for name in ("axis", "peer", "tag", "ahead"))
-        name = self.buffer(key)
+        name = self.buffers.name(key)
         freed = (name,) if frees else ()
         self.here.append(Send(str(axis), cast(int, to), name, cast(int, tag), freed, cast(int, ahead)))
         self.leaving.append(self.live[key])
@@ -354,7 +310,7 @@ class _Walk:
         """Begun here, waited for by whoever reads it first, maybe in another part."""
         axis, source, tag = (node.attrs[name] for name in ("axis", "peer", "tag"))
         key, sizes, kind = (node.id, 0), tuple(shape(node.outs[0].dims)), node.outs[0].dtype
-        made = Receive(str(axis), cast(int, source), self.buffer(key), sizes, kind.value, cast(int, tag))
+        made = Receive(str(axis), cast(int, source), self.buffers.name(key), sizes, kind.value, cast(int, tag))
         self.here.append(made)
         self.live[key] = self.flying[key] = torch.empty(sizes, dtype=TORCH_DTYPES[kind], device="meta")
         self.awaited.add(key)
@@ -363,44 +319,10 @@ class _Walk:
         """Wait for collectives and messages."""
         found = list(keys)
         if found:
-            self.here.append(Wait(tuple(self.buffer(key) for key in found)))
+            self.here.append(Wait(tuple(self.buffers.name(key) for key in found)))
         for key in found:
             del self.flying[key]
             self.awaited.discard(key)
-
-    def _ends(self, key: Key, position: int, phase: Phase) -> bool:
-        """Whether this call is the last that may see the buffer."""
-        if self.last[key] != position or key in self.asked:
-            return False
-        if not self._all_before(self.seen_by[key], self.parts_at[position]):
-            return False
-        if key in self.listing.accumulators:
-            return phase is Phase.UPDATE
-        node = self.nodes[key[0]]
-        if node.op in ARGUMENTS:
-            return node.op == "input" and phase is not Phase.PREPARE
-        early = node.phase is Phase.PREPARE and phase in (Phase.FORWARD, Phase.BACKWARD)
-        return not early or self.listing.microbatches == 1
-
-    def _all_before(self, parts: set[int], part: int) -> bool:
-        """Whether every microbatch has gone through these parts when it comes to a part, which may be one of them."""
-        return part == NO_PART or all(self.listing.always_before(other, part) for other in parts - {part, NO_PART})
-
-    def buffer(self, key: Key) -> str:
-        """The name of the buffer that holds a value. An accumulator may outlive the node whose name it has."""
-        if key in self.copies:
-            return self.copies[key]
-        node = self.nodes.get(key[0])
-        if node is not None and node.op in ARGUMENTS:
-            return argument_name(node)
-        return key[0] if key[1] == 0 else f"{key[0]}:{key[1]}"
-
-
-def _written(segment: Segment) -> list[Key]:
-    """The parameters and states that a segment may write."""
-    nodes = [node for node in segment.nodes if node.op in ("lower.assign", "lower.adamw")]
-    inside = {node.id for node in segment.nodes}
-    return [use.value for node in nodes for use in node.uses if use.node not in inside]
 
 
 def moved(tensor: torch.Tensor) -> torch.Tensor:
