@@ -26,11 +26,6 @@ class Sort:
     momentary: int
     late: int
 
-    def at(self, moment: Moment) -> int:
-        """What one adds to its stage at a moment of a schedule with one chunk a device."""
-        _, (kept,), (held,), late = moment
-        return self.static + (kept + (not late)) * self.kept + (held + late) * self.held
-
 
 def crowded(sorts: Sequence[Sort], flights: Flights, stages: int, limit: int) -> bool:
     """Whether there is no room for all of them.
@@ -40,7 +35,7 @@ def crowded(sorts: Sequence[Sort], flights: Flights, stages: int, limit: int) ->
     These y are what the blocks are in the middle stage.
     """
     middle = flights(stages // 2)
-    sizes = [max(one.at(moment) for moment in middle) for one in sorts]
+    sizes = [max(weights) for weights in zip(*(_weights(sorts, moment) for moment in middle), strict=True)]
     left = float(sum(one.often * size for one, size in zip(sorts, sizes, strict=True)))
     beyond = [min(one.momentary for one in sorts), min(one.late for one in sorts)]  # by whether a moment is late
     for stage in range(stages):
@@ -54,5 +49,12 @@ def _room(sorts: Sequence[Sort], sizes: Sequence[int], moment: Moment, bytes_: i
     """The most of these sizes that have room at a moment."""
     if bytes_ <= 0:
         return 0.0
-    weights = [one.at(moment) for one in sorts]
-    return bytes_ * max(size / weight if weight else inf for size, weight in zip(sizes, weights, strict=True))
+    weights = _weights(sorts, moment)
+    return bytes_ * max([size / weight if weight else inf for size, weight in zip(sizes, weights, strict=True)])
+
+
+def _weights(sorts: Sequence[Sort], moment: Moment) -> list[int]:
+    """What one block of each sort adds to its stage at a moment of a schedule with one chunk a device."""
+    _, (kept,), (held,), late = moment
+    there, between = kept + (not late), held + late
+    return [one.static + there * one.kept + between * one.held for one in sorts]

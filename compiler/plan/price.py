@@ -219,7 +219,18 @@ class Pricing:
         cuts = self._placed_cuts(choice, ())
         if cuts is None or choice.pipe == 1:
             return None if cuts is None else self.bound_s(choice)
-        prices, form = self._chunk_prices(choice, list(pairwise((0, *cuts)))), parse_form(choice.schedule)
+        return self._cut_bound_s(choice, cuts)
+
+    def timed_bound_s(self, choice: Choice) -> float | None:
+        """The same, if it fits: looked at here only where stages depend on it."""
+        if self._on_host(choice) is not self:
+            return self._on_host(choice).timed_bound_s(choice)
+        chunks = len(parse_form(choice.schedule).placement(choice.pipe))
+        ends = self._evenly(self.load(choice), chunks) if chunks > choice.pipe else None
+        return self.placed_bound_s(choice) if ends is None else self._cut_bound_s(choice, ends)
+
+    def _cut_bound_s(self, choice: Choice, ends: Sequence[int]) -> float:
+        prices, form = self._chunk_prices(choice, list(pairwise((0, *ends)))), parse_form(choice.schedule)
         return pipeline_s(prices, form, choice.pipe, choice.microbatches) + self.parts.common_s
 
     # ---- the price

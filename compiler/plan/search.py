@@ -107,8 +107,9 @@ class Search:
             entry = heapq.heappop(heap)
             item, plan = entry.item, None
             if isinstance(item, Choice) and entry.known:
-                plan = None if item in sounded else item
-                told += 1
+                if item in sounded or self._fits(item):
+                    plan = None if item in sounded else item
+                    told += 1
             else:
                 proven = bool(best) and entry.bound >= best[0].seconds
                 below = list(self._below(entry, proven))
@@ -139,9 +140,9 @@ class Search:
             entry = heapq.heappop(heap)
             one = entry.item
             if isinstance(one, Choice):
-                if entry.known:
+                if entry.known and self._fits(one):
                     return one
-                bound = self.pricing(one.unit).placed_bound_s(one)
+                bound = None if entry.known else self._placed_bound_s(one)
                 if bound is not None:
                     heapq.heappush(heap, _Entry(bound, next(numbers), one, True))
             elif isinstance(one, Group) and (one.unit in self.pricings or not self.layouts.each or best_s == math.inf):
@@ -171,11 +172,28 @@ class Search:
                 elif not self._follows(choice):
                     yield from self._smaller(choice, False)
         else:
-            bound = self.pricing(item.unit).placed_bound_s(item)
+            bound = self._placed_bound_s(item)
             if bound is not None:
                 yield bound, item, True
             if bound is None or item.pipe > 1:  # where it fits, a single stage is no faster with less memory
                 yield from self._smaller(item, bound is not None)
+
+    def _placed_bound_s(self, choice: Choice) -> float | None:
+        """The bound with its stages; None where it does not fit, unless `_fits` is asked when it comes up."""
+        pricing = self.pricing(choice.unit)
+        if self._is_last(choice) and isinstance(pricing, Pricing):
+            return pricing.timed_bound_s(choice)
+        return pricing.placed_bound_s(choice)
+
+    def _fits(self, choice: Choice) -> bool:
+        """Whether a plan whose bound has come up fits: of most that has been looked at."""
+        pricing = self.pricing(choice.unit)
+        return not self._is_last(choice) or not isinstance(pricing, Pricing) or pricing.fits(choice)
+
+    def _is_last(self, choice: Choice) -> bool:
+        """Whether no other plan takes a pipeline's place if it does not fit: then its bytes need not be known first."""
+        several = choice.unit.recompute == BUDGET or BUDGET in self.space.policies()
+        return choice.pipe > 1 and not several and not choice.sliced and len([*self.space.offloads(choice)]) == 1
 
     def _follows(self, choice: Choice) -> bool:
         """Whether a plan comes up with the one that differs from it in having more on the device: that one takes no
