@@ -3,9 +3,10 @@
 In: how many of the processes that there are (the first ones), a device, the most bytes. Out: kind, processes, bytes,
 seconds. What is timed is what a program's instruction does, staging and waiting included, as a step meets it: rounds of
 one message of each kind and size in ever another order, each process having computed for some milliseconds since the
-last one, so that caches hold other things, its threads sleep and the scheduler has others to run. A message takes from
-when the last process comes to it until they all go on. A step has many of them, and their sum goes as their mean: where
-a wake-up now and then waits for a tick of the scheduler, that is twice the median.
+last one, so that caches hold other things, its threads sleep and the scheduler has others to run. A message takes what
+a process waits, for the others too, who come now sooner, now later; where they share cores, those that wait leave
+theirs to the others, so that it takes from when the last one comes. A step has many messages, and their sum goes as
+their mean: where a wake-up now and then waits for a tick of the scheduler, that is twice the median.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .program import Collective, CollectiveKind
 AXIS = "here"
 KINDS: tuple[CollectiveKind, ...] = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
 LEAST_BYTES = 256
-PROBES = 3  # raised whenever what is sent, or how it is met, changes
+PROBES = 4  # raised whenever what is sent, or how it is met, changes
 LEAST_ROUNDS, MOST_ROUNDS = 5, 41
 BUDGET_S = 6.0  # of all kinds and sizes among so many processes
 BETWEEN_BYTES = 4 << 20  # that a process writes between two messages: of its core's own caches nothing is left
@@ -49,14 +50,15 @@ def sizes_of_groups(processes: int) -> list[int]:
     return sorted({1 << n for n in range(1, processes.bit_length()) if 1 << n <= processes} | {processes})
 
 
-def timed_among(count: int, device: torch.device, most_bytes: int) -> list[Timed]:
-    """Messages among the first `count` processes, while the others wait. Every process calls it."""
+def timed_among(count: int, device: torch.device, most_bytes: int, crowded: bool = False) -> list[Timed]:
+    """Messages among the first `count` processes, while the others wait. Every process calls it. crowded: whether they
+    are more than have cores of their own."""
     group = dist.new_group(list(range(count)))
     found: list[Timed] = []
     if dist.get_rank() < count:
         assert isinstance(group, dist.ProcessGroup), "a process is in its own group"
         place = Processes(Mesh(((AXIS, count),)), dist.get_rank(), {AXIS: group}, device.type == "cpu")
-        found = [*_timed(place, device, most_bytes)]
+        found = [*_timed(place, device, most_bytes, crowded)]
     dist.barrier()
     return found
 
@@ -85,7 +87,7 @@ def _probes(count: int, device: torch.device, most_bytes: int) -> Iterator[_Prob
             yield _Probe(sent, torch.zeros(cut, device=device), 4 * side * (1 if kind == "all_to_all" else count))
 
 
-def _timed(processes: Processes, device: torch.device, most_bytes: int) -> Iterator[Timed]:
+def _timed(processes: Processes, device: torch.device, most_bytes: int, crowded: bool) -> Iterator[Timed]:
     """All processes run equally often: they know the same seconds."""
     count = processes.mesh.size
     probes = [*_probes(count, device, most_bytes)]
@@ -97,7 +99,7 @@ def _timed(processes: Processes, device: torch.device, most_bytes: int) -> Itera
         for place in mixed.sample(range(len(probes)), len(probes)):
             written.add_(1)
             torch.mm(side, side)
-            found = _once(processes, probes[place])
+            found = _once(processes, probes[place], crowded)
             if turn:
                 seconds[place].append(found)
                 spent += found
@@ -113,16 +115,22 @@ def winsorized_mean(runs: Sequence[float]) -> float:
     return statistics.fmean(min(max(one, found[odd]), found[-1 - odd]) for one in found)
 
 
-def _once(processes: Processes, probe: _Probe) -> float:
-    """From the last process's begin to the last one's end: all have one clock. They have just made what they send."""
+def _once(processes: Processes, probe: _Probe, crowded: bool) -> float:
+    """What all of them wait on average, or from the last one's begin to the last one's end: they have one clock. They
+    have just made what they send."""
     x, group = probe.x.mul_(1), processes.groups[AXIS]
     _synchronize(x.device)
     begin = time.perf_counter()
     processes.begin(probe.sent, [x]).results()
     _synchronize(x.device)
-    last = torch.tensor([begin, time.perf_counter()], dtype=torch.float64, device=x.device)
-    dist.all_reduce(last, dist.ReduceOp.MAX, group)
-    return float(last[1] - last[0])
+    end = time.perf_counter()
+    if crowded:
+        last = torch.tensor([begin, end], dtype=torch.float64, device=x.device)
+        dist.all_reduce(last, dist.ReduceOp.MAX, group)
+        return float(last[1] - last[0])
+    waited = torch.tensor(end - begin, dtype=torch.float64, device=x.device)
+    dist.all_reduce(waited, dist.ReduceOp.SUM, group)
+    return float(waited) / processes.mesh.size
 
 
 def _synchronize(device: torch.device) -> None:

@@ -56,9 +56,11 @@ def table_of_processes(task: Task, device: torch.device) -> Table:
     dist.barrier()
     points = calibrate(str(device), task.dtypes, effort=task.effort)
     dist.barrier()
-    found = [one for size in sizes_of_groups(count) for one in timed_among(size, device, task.most_bytes)]
-    messages = tuple(Message(one.kind, one.processes, one.bytes_, one.seconds) for one in found)
     shared = cores() if device.type == "cpu" else 0
+    room = shared // threads_of(count) or count
+    sizes = sizes_of_groups(count)
+    found = [one for size in sizes for one in timed_among(size, device, task.most_bytes, size > room)]
+    messages = tuple(Message(one.kind, one.processes, one.bytes_, one.seconds) for one in found)
     probes = probes_of(count)
     return replace(bare, points=tuple(points), messages=messages, processes=count, cores=shared, probes=probes)
 
