@@ -226,7 +226,7 @@ class Pricing:
         if self._on_host(choice) is not self:
             return self._on_host(choice).timed_bound_s(choice)
         chunks = len(parse_form(choice.schedule).placement(choice.pipe))
-        ends = self._evenly(self.load(choice), chunks) if chunks > choice.pipe else None
+        ends = self._evenly(choice, chunks) if chunks > choice.pipe else None
         return self.placed_bound_s(choice) if ends is None else self._cut_bound_s(choice, ends)
 
     def _cut_bound_s(self, choice: Choice, ends: Sequence[int]) -> float:
@@ -289,9 +289,9 @@ class Pricing:
             if crowded(self._sorts(choice), self.flights(choice), choice.pipe, self.limit):
                 return None
             load = self.load(choice)
-            return cut(load, choice.pipe, self.flights(choice), self.limit, self._evenly(load, choice.pipe))
+            return cut(load, choice.pipe, self.flights(choice), self.limit, self._evenly(choice, choice.pipe))
         else:  # each chunk as if on a device of its own: they are alike, and so are devices
-            found = self._evenly(self.load(choice), len(placement))
+            found = self._evenly(choice, len(placement))
             assert found is not None, "the space has no more chunks than blocks"
             ends = found
         return ends if all(size <= self.limit for size in self._stage_bytes(choice, ends)) else None
@@ -307,11 +307,11 @@ class Pricing:
                 found.append(Sort(often, lasts, part.kept, *apart))
         return found
 
-    def _evenly(self, load: Load, chunks: int) -> tuple[int, ...] | None:
+    def _evenly(self, choice: Choice, chunks: int) -> tuple[int, ...] | None:
         """Where so many chunks end that are as alike as can be: most plans differ in nothing that they depend on."""
-        key = (tuple(load.seconds), chunks)
+        key = (tuple(block.compute_s for block in self.blocks(choice)), chunks)
         if key not in self._even:
-            self._even[key] = cut(load, chunks)
+            self._even[key] = cut(Load(key[0], (), (), (), (), (), ()), chunks)
         return self._even[key]
 
     def flights(self, choice: Choice) -> Flights:
@@ -417,15 +417,21 @@ class Pricing:
         schedule = choice.schedule if self._is_tied else ""
         key = (choice.data, choice.zero, choice.pipe, choice.microbatches > 1, tuple(cuts), schedule)
         if key not in self._chunks:
-            once = [self.shared(part, choice) for part, _ in self.kinds]
-            ends = [once[kind].reduce_s + once[kind].update_s for kind in self._kind_of]
-            tied = tied_s(choice, self.parts.parts, cuts, self.cluster)
-            prices = chunk_prices(self.blocks(choice), cuts)
-            self._chunks[key] = [
-                replace(price, reduce=sum(ends[begin:end]) + self._waiting_s(choice, begin, end) + told)
-                for price, (begin, end), told in zip(prices, cuts, tied, strict=True)
-            ]
+            alike: dict[tuple[int, ...], Price] = {}
+            found = self._chunks[key] = list[Price]()
+            for (begin, end), told in zip(cuts, tied_s(choice, self.parts.parts, cuts, self.cluster), strict=True):
+                kinds = tuple(self._kind_of[begin:end])
+                if kinds not in alike:
+                    alike[kinds] = self._chunk_price(choice, begin, end)
+                price = alike[kinds]
+                found.append(replace(price, reduce=price.reduce + told) if told else price)
         return self._chunks[key]
+
+    def _chunk_price(self, choice: Choice, begin: int, end: int) -> Price:
+        (price,) = chunk_prices(self.blocks(choice), [(begin, end)])
+        ends = (self.shared(part, choice) for part in self.parts.parts[begin:end])
+        once = sum(one.reduce_s + one.update_s for one in ends)
+        return replace(price, reduce=once + self._waiting_s(choice, begin, end))
 
     @cached_property
     def _is_tied(self) -> bool:

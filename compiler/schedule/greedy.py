@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .actions import Action, Kind, Shape
@@ -41,7 +42,6 @@ class _Greedy:
     shape: Shape
     prices: Prices
     limit: int
-    arrival: dict[Action, Seconds] = field(init=False, default_factory=dict[Action, Seconds])
     looks: list[tuple[Seconds, int]] = field(init=False, default_factory=list[tuple[Seconds, int]])
 
     def __post_init__(self) -> None:
@@ -54,6 +54,11 @@ class _Greedy:
         self.taken = [0] * devices  # (microbatch, chunk, slice) in flight, of begun microbatches all slices
         self.waiting: list[deque[Action]] = [deque() for _ in range(devices)]  # weights' halves
         self.next_forward, self.next_backward = [0] * chunks, [0] * chunks
+        # of each chunk when its forwards and its inputs' halves, in order, are there for whoever reads them
+        self.outputs: list[list[Seconds]] = [[] for _ in range(chunks)]
+        self.gradients: list[list[Seconds]] = [[] for _ in range(chunks)]
+        ends = {microbatch: at for at, (microbatch, _) in enumerate(self.forwards)}
+        self.turns = [ends[microbatch] for microbatch, _ in self.backwards]  # the last forward of a backward's own
 
     def run(self) -> list[list[Action]]:
         """Looks at a device whenever it gets free or something arrives for it."""
@@ -70,31 +75,25 @@ class _Greedy:
     def _choice(self, device: int, now: Seconds) -> Action | None:
         """A backward's input half, else a forward, else a weights' half; the furthest chunk first."""
         for chunk in reversed(self.chunks[device]):
-            if self.next_backward[chunk] < len(self.backwards):
-                microbatch, part = self.backwards[self.next_backward[chunk]]
-                if self._ready(self._before_input(microbatch, chunk, part), now):
+            number = self.next_backward[chunk]
+            if number < len(self.backwards):
+                behind = chunk < self.last
+                there = self.gradients[chunk + 1] if behind else self.outputs[chunk]
+                if _is_there(there, number if behind else self.turns[number], now):
+                    microbatch, part = self.backwards[number]
                     return Action(Kind.INPUT, microbatch, chunk, part)
         for later, chunk in enumerate(reversed(self.chunks[device])):
-            if self.next_forward[chunk] < len(self.forwards):
-                microbatch, part = self.forwards[self.next_forward[chunk]]
-                before = Action(Kind.FORWARD, microbatch, chunk - 1, part) if chunk else None
-                if self._room(device, later, microbatch, part) and self._ready(before, now):
+            number = self.next_forward[chunk]
+            if number < len(self.forwards) and (chunk == 0 or _is_there(self.outputs[chunk - 1], number, now)):
+                microbatch, part = self.forwards[number]
+                if self._room(device, later, microbatch, part):
                     return Action(Kind.FORWARD, microbatch, chunk, part)
         return self.waiting[device][0] if self.waiting[device] else None
-
-    def _before_input(self, microbatch: int, chunk: int, part: int) -> Action:
-        """What must have arrived for a backward: the next chunk's, or on the last chunk its own forward."""
-        if chunk == self.last:
-            return Action(Kind.FORWARD, microbatch, chunk, self.shape.slices[microbatch] - 1)
-        return Action(Kind.INPUT, microbatch, chunk + 1, part)
 
     def _room(self, device: int, later: int, microbatch: int, part: int) -> bool:
         """Whether a microbatch with all its slices may begin on a chunk: one of each later chunk must fit as well."""
         after = self.taken[device] + self.shape.slices[microbatch] + later * self.longest
         return part > 0 or after <= self.limit
-
-    def _ready(self, before: Action | None, now: Seconds) -> bool:
-        return before is None or (before in self.arrival and self.arrival[before] <= now)
 
     def _start(self, device: int, action: Action, now: Seconds) -> None:
         kind, microbatch, chunk, part = action
@@ -113,10 +112,15 @@ class _Greedy:
         else:
             self.next_backward[chunk] += 1
             self.waiting[device].append(Action(Kind.WEIGHT, microbatch, chunk, part))
-        self.arrival[action] = end
+        arrival = end
         if 0 <= chunk + step <= self.last:
             reader = self.shape.placement[chunk + step]
-            boundary = self.prices(min(chunk, chunk + step), microbatch, part)
             if reader != device:
-                self.arrival[action] = end + boundary.transfer + boundary.latency
-            heapq.heappush(self.looks, (self.arrival[action], reader))
+                boundary = self.prices(min(chunk, chunk + step), microbatch, part)
+                arrival = end + boundary.transfer + boundary.latency
+            heapq.heappush(self.looks, (arrival, reader))
+        (self.outputs if kind is Kind.FORWARD else self.gradients)[chunk].append(arrival)
+
+
+def _is_there(arrivals: Sequence[Seconds], number: int, now: Seconds) -> bool:
+    return number < len(arrivals) and arrivals[number] <= now
