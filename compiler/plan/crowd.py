@@ -34,12 +34,12 @@ def crowded(sorts: Sequence[Sort], flights: Flights, stages: int, limit: int) ->
     for any sizes y_k then Σ x_k y_k ≤ (limit - beyond) max_k y_k / w_k, and all stages together hold Σ often_k y_k.
     These y are what the blocks are in the middle stage.
     """
-    middle = flights(stages // 2)
+    middle = flights(stages // 2).moments
     sizes = [max(weights) for weights in zip(*(_weights(sorts, moment) for moment in middle), strict=True)]
     left = float(sum(one.often * size for one, size in zip(sorts, sizes, strict=True)))
     beyond = [min(one.momentary for one in sorts), min(one.late for one in sorts)]  # by whether a moment is late
     for stage in range(stages):
-        left -= min(_room(sorts, sizes, moment, limit - beyond[moment.late]) for moment in flights(stage))
+        left -= min(_room(sorts, sizes, moment, limit - beyond[moment.late]) for moment in flights(stage).moments)
         if left <= limit * NEAR:
             return False
     return True

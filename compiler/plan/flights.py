@@ -2,7 +2,8 @@
 
 In: a schedule, stages, microbatches. Out: for each device the moments at which it may hold most: which chunk computes,
 how many other microbatches are between their forward and their backward in each of its chunks, and how many between the
-halves of their backward. Moments that hold no more than another one are left out.
+halves of their backward; and the most messages that there are beside them. Moments that hold no more than another one
+are left out.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 from ..schedule.actions import Kind, Schedule
 from ..schedule.forms import computing, parse_form
+from ..schedule.verify import BUFFERS
 
 
 class Moment(NamedTuple):
@@ -26,23 +28,60 @@ class Moment(NamedTuple):
     late: bool = False
 
 
-Flights = Callable[[int], Sequence[Moment]]  # device -> its moments, read when asked for: the first may say enough
-ALONE = Moment(0, (0,), (0,))  # one microbatch on a device with one chunk
+class Flight(NamedTuple):
+    """Of a device. before, behind: chunk by chunk, the messages over its beginning and over its end."""
+
+    moments: Sequence[Moment]
+    before: tuple[int, ...] = (0,)
+    behind: tuple[int, ...] = (0,)
+
+
+Flights = Callable[[int], Flight]  # by device, read when asked for: the first may say enough
+ALONE = Flight((Moment(0, (0,), (0,)),))  # one microbatch on a device with one chunk
 
 
 def flights(schedule: str, stages: int, microbatches: int) -> Flights:
     """Of 1F1B as many microbatches as stages follow, of GPipe all; of others what their schedule says."""
-    if schedule == "1f1b":
-        return lambda device: [_single(min(microbatches, stages - device) - 1)]
-    if schedule == "gpipe":
-        return lambda device: [_single(microbatches - 1)]
+    if schedule in ("1f1b", "gpipe", "zero_bubble"):
+        return cache(partial(_closed, schedule, _Sends(tuple(range(stages)), microbatches)))
+    return cache(partial(_read, computing(parse_form(schedule), stages, microbatches)))
+
+
+def _closed(schedule: str, sends: _Sends, device: int) -> Flight:
+    stages, microbatches = len(sends.placement), sends.microbatches
     if schedule == "zero_bubble":
-        return cache(partial(_most, partial(_delayed, stages, microbatches)))
-    return cache(partial(_most, partial(_moments, computing(parse_form(schedule), stages, microbatches))))
+        return sends.steady(_largest(_delayed(stages, microbatches, device)), device)
+    ahead = microbatches if schedule == "gpipe" else min(microbatches, stages - device)
+    return sends.beside([_single(ahead - 1)], device)
 
 
-def _most(moments: Callable[[int], Iterable[Moment]], device: int) -> Sequence[Moment]:
-    return _largest(moments(device))
+def _read(plain: Schedule, device: int) -> Flight:
+    sends = _Sends(plain.shape.placement, plain.shape.microbatches)
+    return sends.steady(_largest(_moments(plain, device)), device)
+
+
+class _Sends(NamedTuple):
+    """Messages of a schedule. Of each way the next one's buffer is there while the last one is computed with
+    (`lower/program.py`, `early`), and so many that were sent may be on their way."""
+
+    placement: tuple[int, ...]
+    microbatches: int
+
+    def steady(self, moments: Sequence[Moment], device: int, before: int = BUFFERS + 1) -> Flight:
+        """At the most."""
+        before, behind = min(before, self.microbatches), min(BUFFERS + 1, 2 * self.microbatches - 1)
+        homes, last = self.placement, len(self.placement) - 1
+        own = [at for at, home in enumerate(homes) if home == device]
+        return Flight(
+            moments,
+            tuple(before if at > 0 and homes[at - 1] != device else 0 for at in own),
+            tuple(behind if at < last and homes[at + 1] != device else 0 for at in own),
+        )
+
+    def beside(self, moments: Sequence[Moment], device: int) -> Flight:
+        """Beside a lone moment that holds most: once all forwards are done none is to come, and no gradient has been
+        sent yet."""
+        return self.steady(moments, device, min(BUFFERS + 1, self.microbatches - moments[0].kept[0] - 1))
 
 
 def _single(kept: int, held: int = 0, late: bool = False) -> Moment:

@@ -50,6 +50,7 @@ def load_of(
         none,
         updating(own, every, choice, cluster),
         _twice(every, alone, there, choice.microbatches > 1) if choice.pipe > 1 else (),
+        [part.crossing for part in every] if choice.pipe > 1 else (),
     )
 
 

@@ -269,7 +269,7 @@ class Pricing:
 
     def _single_bytes(self, choice: Choice) -> int:
         load = self.load(choice)
-        return peak([stage_of(load, 0, len(self.parts.parts))], [ALONE], load.updating)
+        return peak([stage_of(load, 0, len(self.parts.parts))], ALONE, load.updating)
 
     def _cuts(self, choice: Choice, balance: tuple[int, ...]) -> tuple[int, ...] | None:
         """Where chunks end."""

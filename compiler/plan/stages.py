@@ -16,7 +16,7 @@ from functools import cached_property, partial
 from itertools import accumulate
 from operator import mul
 
-from .flights import ALONE, Flights, Moment
+from .flights import ALONE, Flight, Flights
 
 NEAR = 1e-7  # of the slowest stage: bisection ends there
 
@@ -26,7 +26,8 @@ class Load:
     """Blocks in order. seconds: of a microbatch. static: bytes that last. kept: a microbatch's. momentary: beyond.
     ending: bytes that are there from the block's backward on (gradients that are no sums). held: a microbatch's between
     the halves of its backward. late: beyond, in the weights' half. updating: beyond, in the update. twice: bytes that
-    last and are counted for two blocks, by their numbers: a device that has both holds them once."""
+    last and are counted for two blocks, by their numbers: a device that has both holds them once. crossing: of a
+    microbatch, what goes over the end of each block."""
 
     seconds: Sequence[float]
     static: Sequence[int]
@@ -37,6 +38,11 @@ class Load:
     late: Sequence[int]
     updating: int = 0
     twice: Sequence[tuple[int, int, int]] = ()
+    crossing: Sequence[int] = ()
+
+    def over(self, place: int) -> int:
+        """Bytes of a message between the blocks before a place and those from it on."""
+        return self.crossing[place - 1] if 0 < place <= len(self.crossing) else 0
 
     @cached_property
     def sums(self) -> tuple[list[int], list[int], list[int], list[int]]:
@@ -58,7 +64,7 @@ class Load:
 @dataclass(frozen=True, slots=True)
 class Stage:
     """A chunk's blocks, added up. most: bytes of one microbatch at their highest, with what is beyond it; `late`: the
-    same in the weights' half. held: between the halves."""
+    same in the weights' half. held: between the halves. before, behind: of a message over its beginning, its end."""
 
     static: int
     kept: int
@@ -66,6 +72,8 @@ class Stage:
     ending: int
     held: int = 0
     late: int = 0
+    before: int = 0
+    behind: int = 0
 
 
 def stage_of(load: Load, begin: int, end: int) -> Stage:
@@ -80,7 +88,7 @@ def stage_of(load: Load, begin: int, end: int) -> Stage:
     late = max(0, ending[end] - held[begin] + max(weights[begin:end], default=0))
     return Stage(
         static[end] - static[begin], kept[end] - kept[begin], most, ending[end] - ending[begin],
-        held[end] - held[begin], late,
+        held[end] - held[begin], late, load.over(begin), load.over(end),
     )  # fmt: skip
 
 
@@ -93,14 +101,16 @@ def common(load: Load, places: Sequence[tuple[int, int]]) -> int:
     return sum(size for first, second, size in load.twice if here(first) and here(second))
 
 
-def peak(chunks: Sequence[Stage], moments: Sequence[Moment], updating: int) -> int:
+def peak(chunks: Sequence[Stage], flight: Flight, updating: int) -> int:
     """Of a device with these chunks, which comes to these moments of its schedule."""
     kept, held = [chunk.kept for chunk in chunks], [chunk.held for chunk in chunks]
-    most = 0
-    for chunk, there, between, late in moments:
+    sent = zip(chunks, flight.before, flight.behind, strict=True)
+    most, messages = 0, sum(before * one.before + behind * one.behind for one, before, behind in sent)
+    for chunk, there, between, late in flight.moments:
         more = chunks[chunk].late if late else chunks[chunk].most
         most = max(most, more + sum(map(mul, there, kept)) + (sum(map(mul, between, held)) if any(between) else 0))
-    return sum(chunk.static for chunk in chunks) + max(most, sum(chunk.ending for chunk in chunks) + updating)
+    lasting = sum(chunk.static for chunk in chunks)
+    return lasting + max(most + messages, sum(chunk.ending for chunk in chunks) + updating)
 
 
 def cut(
@@ -114,7 +124,7 @@ def cut(
     if count < stages:
         return None
     (static, kept, ending, held), (backward, weights), updating = load.sums, load.heights, load.updating
-    ahead = flights or _alone
+    ahead, apart = flights or _alone, any(load.held) or any(load.late)
 
     def fits(stage: int, begin: int, end: int) -> bool:
         """As `stage_of` and `peak` have it."""
@@ -122,8 +132,10 @@ def cut(
             return True
         own, there = kept[end] - kept[begin], held[end] - held[begin]
         most = max(0, ending[end] + held[end] - kept[begin] + max(backward[begin:end]))
-        late = max(0, ending[end] - held[begin] + max(weights[begin:end])) if there else 0
-        high = max(n * own + h * there + (late if last else most) for _, (n,), (h,), last in ahead(stage))
+        late = max(0, ending[end] - held[begin] + max(weights[begin:end])) if apart else 0
+        moments, (before,), (behind,) = ahead(stage)
+        high = max(n * own + h * there + (late if last else most) for _, (n,), (h,), last in moments)
+        high += before * load.over(begin) + behind * load.over(end)
         lasting = static[end] - static[begin] - (common(load, [(begin, end)]) if load.twice else 0)
         return lasting + max(high, ending[end] - ending[begin] + updating) <= limit
 
@@ -162,8 +174,8 @@ def cut(
     return tried(high * (1 + NEAR))[0] or best
 
 
-def _alone(_: int) -> Sequence[Moment]:
-    return (ALONE,)
+def _alone(_: int) -> Flight:
+    return ALONE
 
 
 def _slowest(seconds: Sequence[float], ends: Sequence[int]) -> float:

@@ -23,7 +23,7 @@ from partita.compiler.elaborate.recipes import load_recipe
 from partita.compiler.ir.graph import Graph
 from partita.compiler.ir.types import DType
 from partita.compiler.plan.crowd import Sort, crowded
-from partita.compiler.plan.flights import Moment
+from partita.compiler.plan.flights import Flight, Moment
 from partita.compiler.plan.plan import Planner, planner
 from partita.compiler.plan.stages import Load, cut, peak, stage_of
 
@@ -118,17 +118,20 @@ LOADS = st.integers(1, 7).flatmap(
     )
 )
 COUNTS = st.tuples(st.integers(0, 2))
-FLIGHTS = st.lists(st.builds(Moment, st.just(0), COUNTS, COUNTS, st.booleans()), min_size=1, max_size=3)
+MOMENTS = st.lists(st.builds(Moment, st.just(0), COUNTS, COUNTS, st.booleans()), min_size=1, max_size=3)
+FLIGHTS = st.builds(Flight, MOMENTS, COUNTS, COUNTS)
 
 
-@given(LOADS, st.integers(1, 4), st.lists(FLIGHTS, min_size=4, max_size=4), st.integers(5, 60))
+@given(LOADS, st.integers(1, 4), st.lists(FLIGHTS, min_size=4, max_size=4), st.integers(5, 60), st.integers(0, 4))
 def test_stages_are_cut_as_well_as_they_can_be(
     columns: tuple[list[float], list[int], list[int], list[int], list[int], list[int], list[int]],
     stages: int,
-    flights: list[list[Moment]],
+    flights: list[Flight],
     limit: int,
+    crossing: int,
 ) -> None:
-    load, count = Load(*columns), len(columns[0])
+    load, count = Load(*columns, crossing=[crossing] * len(columns[0])), len(columns[0])
+    flights[0] = flights[0]._replace(before=(0,))  # nothing is sent to the first
 
     def ways(begin: int, stage: int) -> Iterator[float]:
         last = stage == stages - 1
@@ -152,7 +155,7 @@ SORTS = st.tuples(st.integers(1, 5), *(st.integers(0, 6) for _ in range(5))).map
     st.lists(SORTS, min_size=1, max_size=2), st.lists(FLIGHTS, min_size=4, max_size=4), st.integers(5, 60), st.data()
 )
 def test_what_is_too_crowded_has_no_cut(
-    sorts: list[Sort], flights: list[list[Moment]], limit: int, data: st.DataObject
+    sorts: list[Sort], flights: list[Flight], limit: int, data: st.DataObject
 ) -> None:
     chain = data.draw(st.permutations([one for one in sorts for _ in range(one.often)]))
     stages = data.draw(st.integers(1, min(4, len(chain))))
