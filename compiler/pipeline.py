@@ -133,7 +133,9 @@ def recompute_pass(recipe: Recipe, device: str) -> Rematerialize:
     """The pass that computes again what the recipe's plan says; what a budget leaves to choose is not chosen yet."""
     wanted = Recompute() if recipe.plan is None else recipe.plan.recompute
     policy = "none" if wanted.kind in ("none", "budget") else RECOMPUTE[device]
-    return Rematerialize(policy, wanted.kind if wanted.kind in LAYERS else "none", wanted.paths)
+    return Rematerialize(
+        policy, wanted.kind if wanted.kind in LAYERS else "none", tuple(one.text for one in wanted.paths)
+    )
 
 
 def step_passes(spec: Spec, recipe: Recipe, device: str = "cpu", fuse_loss: bool = True) -> list[Pass]:

@@ -204,4 +204,13 @@ ENTRIES: tuple[Entry, ...] = (
         bad=_recipe("plan { mesh = [pipe = 2], schedule = token_slices(80, 40), balance = [1, 1, 1] }"),
         mended=_recipe("plan { mesh = [pipe = 2], schedule = token_slices(80, 48), balance = [1, 1] }"),
     ),
+    Entry(
+        code="E0421",
+        title="a pattern of `recompute` that no instance falls to",
+        what="A plan's `recompute` names instances whose insides the backward computes again; one of its patterns fits "
+        "none of the model's. `*` stands for any characters: `blocks.*.mlp*` is each layer's MLP with what is in it.",
+        why="A misspelt name would keep everything, and the step would not fit.",
+        bad=_recipe('plan { recompute = ["haed*"] }'),
+        mended=_recipe('plan { recompute = ["head*"] }'),
+    ),
 )

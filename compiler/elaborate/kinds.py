@@ -208,7 +208,7 @@ def describe(kind: Kind) -> str:
         case Forms():
             return f"{kind.noun}: {one_of(tuple(form.name for form in kind.forms))}"
         case Either():
-            return " or ".join(describe(item) for item in kind.kinds)
+            return " or ".join(describe(item) for item in kind.kinds if ListOf(item) not in kind.kinds)
 
 
 def _describe_number(kind: Count | Real | Amount) -> str:

@@ -137,11 +137,16 @@ def _of_turn(graph: Graph, recipe: Recipe) -> Graph:
 
 
 def _check_patterns(graph: Graph, recipe: Recipe) -> None:
-    names = [node.id for node in graph.nodes("parameter")]
+    """Report patterns that fit nothing: of parameters that train, of instances that compute again."""
+    again = () if recipe.plan is None else recipe.plan.recompute.paths
+    names, paths = [node.id for node in graph.nodes("parameter")], sorted({node.path for node in graph if node.path})
     sink = Diagnostics()
-    for pattern in recipe.params:
-        if pattern.text != "*" and not any(matches(pattern.text, name) for name in names):
-            assert pattern.span is not None, "a pattern of a record has a place"
-            hint = did_you_mean(pattern.text, names)
-            sink.error("E0418", f"no parameter falls to `{pattern.text}`", pattern.span, "", hint=hint)
+    for code, noun, patterns, known in (
+        ("E0418", "parameter", recipe.params, names), ("E0421", "instance", again, paths),
+    ):  # fmt: skip
+        for pattern in patterns:
+            if pattern.text != "*" and not any(matches(pattern.text, name) for name in known):
+                assert pattern.span is not None, "a pattern of a record has a place"
+                hint = did_you_mean(pattern.text, known)
+                sink.error(code, f"no {noun} falls to `{pattern.text}`", pattern.span, "", hint=hint)
     sink.raise_if_errors()

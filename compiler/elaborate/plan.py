@@ -11,7 +11,7 @@ from typing import Any, cast
 from ..base.diagnostic import Diagnostics
 from ..language import syntax as s
 from .kinds import Applied, Named, Word
-from .recipe import Plan, Recompute, Rows
+from .recipe import Pattern, Plan, Recompute, Rows
 from .records import Section
 
 PIPE = "pipe"  # the axis whose devices hold the stages of a pipeline
@@ -98,7 +98,10 @@ def _recompute(section: Section) -> Recompute:
     if isinstance(found, Applied):
         memory = found.arguments.get("memory")
         return Recompute(cast(Any, found.name), (), int(memory) if isinstance(memory, int | float) else None)
-    return Recompute("paths", cast("tuple[str, ...]", found)) if isinstance(found, tuple) else Recompute("none")
+    if not isinstance(found, tuple):
+        return Recompute("none")
+    place = section.place("recompute")
+    return Recompute("paths", tuple(Pattern(text, place) for text in cast("tuple[str, ...]", found)))
 
 
 def _offload(section: Section) -> tuple[str, ...]:

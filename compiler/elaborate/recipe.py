@@ -230,7 +230,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A pattern of parameter paths, and where it is written."""
+    """A pattern of paths, of parameters or of instances, and where it is written."""
 
     text: str
     span: Span | None = field(default=None, compare=False, repr=False)
@@ -263,7 +263,7 @@ class Recompute:
     """
 
     kind: Literal["cheap", "none", "full", "selective", "paths", "budget"] = "cheap"
-    paths: tuple[str, ...] = ()
+    paths: tuple[Pattern, ...] = ()
     budget_bytes: int | None = None
 
 

@@ -42,7 +42,7 @@ class Unit:
 
 
 _DECIMAL = MappingProxyType({"k": 3, "M": 6, "G": 9, "T": 12, "P": 15})
-_BINARY = MappingProxyType({"k": 1, "M": 2, "G": 3, "T": 4, "P": 5})
+_BINARY = MappingProxyType({"K": 1, "M": 2, "G": 3, "T": 4, "P": 5})
 
 
 def _all_units() -> dict[str, Unit]:
@@ -52,14 +52,15 @@ def _all_units() -> dict[str, Unit]:
         found[name] = Unit(name, dimension, factor)
 
     for prefix, power in _DECIMAL.items():
-        decimal, binary = Decimal(10) ** power, Decimal(1024) ** _BINARY[prefix]
+        decimal = Decimal(10) ** power
         put(f"{prefix}B", Dimension.BYTES, decimal)
-        put(f"{prefix}iB", Dimension.BYTES, binary)
         put(f"{prefix}B/s", Dimension.BYTES_PER_S, decimal)
-        put(f"{prefix}iB/s", Dimension.BYTES_PER_S, binary)
         put(f"{prefix}bit/s", Dimension.BYTES_PER_S, decimal / 8)
         put(f"{prefix}FLOP/s", Dimension.FLOP_PER_S, decimal)
         put(f"{prefix}tokens", Dimension.TOKENS, decimal)
+    for prefix, power in _BINARY.items():
+        put(f"{prefix}iB", Dimension.BYTES, Decimal(1024) ** power)
+        put(f"{prefix}iB/s", Dimension.BYTES_PER_S, Decimal(1024) ** power)
     put("bit/s", Dimension.BYTES_PER_S, Decimal(1) / 8)
     put("FLOP/s", Dimension.FLOP_PER_S, Decimal(1))
     put("tokens", Dimension.TOKENS, Decimal(1))

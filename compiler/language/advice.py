@@ -10,7 +10,8 @@ from ..base.diagnostic import did_you_mean
 from .lexer import Token
 
 DECLARATIONS = ("use", "fn", "block", "model", "weights", "train", "cluster", "plan")
-_UNITS = ("steps", "epochs", "tokens", "ktokens", "Mtokens", "seconds", "minutes", "hours", "GiB", "GB", "TFLOP/s")
+_SIZES = ("KiB", "MiB", "GiB", "TiB", "MB", "GB", "TB")
+_UNITS = ("steps", "epochs", "tokens", "ktokens", "Mtokens", "seconds", "minutes", "hours", *_SIZES, "TFLOP/s")
 _ALIKE = (
     (("import", "from", "include", "require"), "files are used: use std"),
     (("def", "func", "function", "let"), "a function is fn f(x) = …; what owns parameters is a block"),
@@ -34,6 +35,11 @@ def completion(line: str, wanted: set[str]) -> str | None:
     return None
 
 
+def unit_meant(word: str) -> str | None:
+    """A hint for a word behind a number that is nearly a unit."""
+    return did_you_mean(word, _UNITS)
+
+
 def advice(token: Token, previous: Token, line: str, wanted: set[str]) -> str | None:
     """A hint for a token that does not fit; `line` is what stands before it in its line."""
     if token.text == "/" and previous.text == "/" and previous.end == token.start:
@@ -48,9 +54,7 @@ def advice(token: Token, previous: Token, line: str, wanted: set[str]) -> str | 
     if previous.kind == "NUMBER" and token.kind == "NAME" and line.count("[") > line.count("]"):
         return f"a product of sizes is {previous.text} * {token.text}, a group of axes ({previous.text} {token.text})"
     if previous.kind == "NUMBER" and token.kind == "NAME":
-        return (
-            did_you_mean(token.text, _UNITS) or f"`{token.text}` is no unit; those of counts are steps, epochs, tokens"
-        )
+        return unit_meant(token.text) or f"`{token.text}` is no unit; those of counts are steps, epochs, tokens"
     if _MADE.match(line) and token.kind in ("ADD", "MUL", "MINUS", "POW", "NUMBER"):
         return "`:` makes an instance of a block; a value is computed with `=`"
     if _ALONE.match(line) and "EQUAL" in wanted and token.kind not in ("NAME", "NUMBER", "STRING"):

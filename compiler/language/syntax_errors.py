@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ..base.diagnostic import Diagnostic, Label
 from ..base.span import Source, Span
-from .advice import DECLARATIONS, advice, completion, no_declaration
+from .advice import DECLARATIONS, advice, completion, no_declaration, unit_meant
 from .lexer import Token
 from .tables import END, NEWLINE
 
@@ -55,9 +55,8 @@ def unexpected(source: Source, token: Token, previous: Token, wanted: set[str], 
         return Diagnostic("E0002", f"{what}: expected {expected}", (label,), hint=hint)
     if NEWLINE in wanted and previous.kind != NEWLINE and not _is_symbol(token):
         label = Label(span, "this does not belong to what stands before it")
-        return Diagnostic(
-            "E0003", f"expected the end of the line, found {found}", (label,), hint="one statement a line"
-        )
+        hint = (unit_meant(token.text) if previous.kind == "NUMBER" else None) or "one statement a line"
+        return Diagnostic("E0003", f"expected the end of the line, found {found}", (label,), hint=hint)
     if "NAME" in wanted and token.kind in literals and literals[token.kind].isalpha():
         hint = f"`{token.text}` is a word of the language here; choose another name"
         return Diagnostic("E0001", f"expected {expected}, found {found}", (Label(span),), hint=hint)

@@ -57,6 +57,7 @@ def test_a_record_without_updates_is_a_single_turn() -> None:
         (TWO.replace("second", "first"), DATA, "E0405", "`update` is given twice"),
         (TWO.replace("repeat = 3", "repeat = 0"), DATA, "E0412", "at least 1"),
         (TWO.replace('"f.*"', '"h.*"'), DATA, "E0418", "`h.*`"),
+        (TWO + '  plan { recompute = ["h*"] }\n', DATA, "E0421", "`h*`"),
         (TWO, DATA.replace("noise(Z)", "noise(I)"), "E0419", "the model reads `z` as"),
         (TWO, DATA.replace("noise(Z)", "noise(Q)"), "E0201", "no dim Q"),
         (TWO, DATA.replace("{ ", '{ read = text("a"), rows = chunk(4), '), "E0402", "`x` has rows of its own"),

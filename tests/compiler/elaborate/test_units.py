@@ -26,6 +26,7 @@ def value(text: str) -> RecordSet:
     ("text", "base", "dimension"),
     [
         ("80 GiB", 80 * 2**30, Dimension.BYTES),
+        ("600 KiB", 600 * 2**10, Dimension.BYTES),
         ("80 GB", 80 * 10**9, Dimension.BYTES),
         ("3.35 TB/s", 3_350_000_000_000, Dimension.BYTES_PER_S),
         ("400 Gbit/s", 50 * 10**9, Dimension.BYTES_PER_S),
