@@ -65,7 +65,7 @@ ALLOWED: dict[str, set[str]] = {
     "compiler.recompute": OPS | {"compiler.cost", "compiler.partition", "compiler.integer"},
     "compiler.passes": PASSES,
     "compiler.plan": PASSES | {"compiler.passes"},
-    "compiler.lower": LOWER | {"runtime.kernels", "runtime.random", "runtime.call", "runtime.calls"},
+    "compiler.lower": LOWER | {"runtime.kernels", "runtime.random", "runtime.call", "runtime.calls", "runtime.host"},
     "compiler.clusters": MIDDLE | {"compiler.elaborate", "compiler.cost"},
     "compiler.lasting": BASE,
     "compiler.devices": DEVICES | {"compiler.lasting"},

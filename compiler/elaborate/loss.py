@@ -129,11 +129,7 @@ def _of_turn(graph: Graph, recipe: Recipe) -> Graph:
         if "key" in attrs and recipe.update:
             attrs["key"] = f"{recipe.update}/{attrs['key']}"
         builder.add(replace(node, attrs=attrs))
-    for key, body in graph.bodies.items():
-        builder.body(key, body)
-    for name, use in graph.outputs.items():
-        builder.output(name, use)
-    return builder.finish()
+    return builder.finish(graph.outputs, graph.bodies)
 
 
 def _check_patterns(graph: Graph, recipe: Recipe) -> None:

@@ -282,8 +282,4 @@ def _live(graph: Graph) -> Graph:
             needed |= {use.node for use in node.uses}
     builder = GraphBuilder(graph.name)
     builder.extend(node for node in graph if node.op == "input" or node.id in needed)
-    for key, body in graph.bodies.items():
-        builder.body(key, body)
-    for name, use in graph.outputs.items():
-        builder.output(name, use)
-    return builder.finish()
+    return builder.finish(graph.outputs, graph.bodies)

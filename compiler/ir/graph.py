@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Never, cast
 
 from .types import Dim, Dims, Node, Use
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import networkx as nx
 
 
+NOTHING: Mapping[str, Never] = MappingProxyType({})
 DUMP = "dump/"  # what is in front of the name of an output that is kept for looking at
 
 
@@ -202,6 +203,8 @@ class GraphBuilder:
         """Keep the meaning of a kernel function."""
         self._bodies[key] = graph
 
-    def finish(self) -> Graph:
-        """The graph; the builder must not be used after."""
-        return Graph(self.name, self._nodes, self._outputs, self._bodies, self.microbatches)
+    def finish(self, outputs: Mapping[str, Use] = NOTHING, bodies: Mapping[str, Graph] = NOTHING) -> Graph:
+        """The graph, with these outputs and bodies beside those that it has; the builder must not be used after."""
+        for name, use in outputs.items():
+            self.output(name, use)
+        return Graph(self.name, self._nodes, self._outputs, {**self._bodies, **bodies}, self.microbatches)

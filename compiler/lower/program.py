@@ -14,6 +14,7 @@ from typing import cast
 
 import torch
 
+from ...runtime.host import strides_of
 from ...runtime.program import (
     Allocate,
     Check,
@@ -270,7 +271,8 @@ class _Walk:
         made = Offload if node.op == "offload" else Fetch
         sizes, dtype = tuple(tensor.shape), node.outs[0].dtype.value
         self.here.append(made(given, self.buffers.name(target), sizes, dtype, (given,) if frees else ()))
-        self.live[target], self.flying[target] = moved(tensor), tensor
+        copy = torch.empty_strided(sizes, strides_of(tensor), dtype=tensor.dtype, device="meta")
+        self.live[target], self.flying[target] = copy, tensor
         if self.listing.part(node) != NO_PART and (node.op == "fetch" or self.readers[target] == 1):
             self.awaited.add(target)  # in another part
         if frees:
@@ -323,15 +325,6 @@ class _Walk:
         for key in found:
             del self.flying[key]
             self.awaited.discard(key)
-
-
-def moved(tensor: torch.Tensor) -> torch.Tensor:
-    """What a copy in another memory is: the same strides where they leave no gaps, else in the order of the axes."""
-    strides = tensor.stride() if dense(tensor) else None
-    shape, dtype = tensor.shape, tensor.dtype
-    if strides is None:
-        return torch.empty(shape, dtype=dtype, device="meta")
-    return torch.empty_strided(shape, strides, dtype=dtype, device="meta")
 
 
 def dense(tensor: torch.Tensor) -> bool:

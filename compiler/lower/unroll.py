@@ -30,11 +30,7 @@ def without_scans(graph: Graph) -> Graph:
     nodes, outputs = unrolled(graph, graph.outputs)
     builder = GraphBuilder.rewriting(graph)
     builder.extend(nodes)
-    for name, use in outputs.items():
-        builder.output(name, use)
-    for key, body in graph.bodies.items():
-        builder.body(key, body)
-    return builder.finish()
+    return builder.finish(outputs, graph.bodies)
 
 
 @dataclass

@@ -75,9 +75,7 @@ class _Rewrite:
             has = self._layout(now.value)
             source = self.builder[now.node]
             self.builder.output(name, self._fit(now, Layout(has.shards), replace(source, phase=self._seen(source))))
-        for key, body in self.graph.bodies.items():
-            self.builder.body(key, body)
-        return self.builder.finish()
+        return self.builder.finish(bodies=self.graph.bodies)
 
     def _node(self, node: Node, strategy: Strategy) -> None:
         now, lying = tuple([self._now(use) for use in node.uses]), self._lying(node, strategy)

@@ -46,15 +46,11 @@ class Differentiate:
         reverse.run_from_loss(graph.outputs[self.loss])
         builder = GraphBuilder.rewriting(graph)
         builder.extend(graph)
-        names = reverse.tape.emit(builder)
-        for name, use in graph.outputs.items():
-            builder.output(name, use)
+        names, outputs = reverse.tape.emit(builder), dict(graph.outputs)
         for target in targets:
             use = reverse.gradients[target]
-            builder.output(f"grad/{target}", replace(use, node=names.get(use.node, use.node)))
-        for key, body in {**graph.bodies, **reverse.bodies}.items():
-            builder.body(key, body)
-        return builder.finish()
+            outputs[f"grad/{target}"] = replace(use, node=names.get(use.node, use.node))
+        return builder.finish(outputs, {**graph.bodies, **reverse.bodies})
 
 
 def trained_parameters(graph: Graph) -> tuple[str, ...]:

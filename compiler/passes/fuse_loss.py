@@ -185,11 +185,7 @@ def _fused(graph: Graph, head: _Head, rows: int) -> Graph:
             instead[node.id, 0] = wide[node.uses[0].value]
         else:
             builder.add(replace(node, uses=tuple(_now(use, instead) for use in node.uses)))
-    for name, use in graph.outputs.items():
-        builder.output(name, _now(use, instead))
-    for key, body in graph.bodies.items():
-        builder.body(key, body)
-    return builder.finish()
+    return builder.finish({name: _now(use, instead) for name, use in graph.outputs.items()}, graph.bodies)
 
 
 def _turned(builder: GraphBuilder, node: Node, result: Use) -> Use:

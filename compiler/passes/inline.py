@@ -65,11 +65,7 @@ class _Inlining:
         self.bodies: dict[str, Graph] = {}
         for node in self.graph:
             self._visit(replace(node, uses=tuple(map(self._resolve, node.uses))), self.graph.bodies)
-        for name, use in self.graph.outputs.items():
-            self.builder.output(name, self._resolve(use))
-        for key, body in self.bodies.items():
-            self.builder.body(key, body)
-        return self.builder.finish()
+        return self.builder.finish({name: self._resolve(use) for name, use in self.graph.outputs.items()}, self.bodies)
 
     def _resolve(self, use: Use) -> Use:
         found = self.instead.get(use.value)

@@ -83,11 +83,7 @@ class _Local:
         self.instead: dict[tuple[str, int], Use] = {}
         for node in self.graph:
             self._node(node)
-        for name, use in self.graph.outputs.items():
-            self.builder.output(name, self._use(use))
-        for key, body in self.bodies.items():
-            self.builder.body(key, body)
-        return self.builder.finish()
+        return self.builder.finish({name: self._use(use) for name, use in self.graph.outputs.items()}, self.bodies)
 
     def _node(self, node: Node) -> None:
         if node.op == "partial":

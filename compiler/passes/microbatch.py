@@ -199,11 +199,9 @@ class _Facts:
         for node in self.graph:
             whole = _whole_extent(node, self.divided)
             builder.add(self._scale(builder, _resized(whole, sizes)))
-        for name, use in self.graph.outputs.items():
-            builder.output(name, self._total(builder, name, _relabelled(use, sizes)))
-        for key, body in self.graph.bodies.items():
-            builder.body(key, self._body(key, body, sizes))
-        return builder.finish()
+        asked = {name: _relabelled(use, sizes) for name, use in self.graph.outputs.items()}
+        outputs = {name: self._total(builder, name, use) for name, use in asked.items()}
+        return builder.finish(outputs, {key: self._body(key, body, sizes) for key, body in self.graph.bodies.items()})
 
     def _scale(self, builder: GraphBuilder, node: Node) -> Node:
         """Terms that every microbatch would add again, times 1/count."""

@@ -114,11 +114,7 @@ class _Moving:
                 host = node.id in self.host
                 uses = tuple(self._use(use, node, host) for use in node.uses)
                 self.builder.add(replace(node, uses=uses, host=host))
-        for name, use in self.graph.outputs.items():
-            self.builder.output(name, use)
-        for key, body in self.graph.bodies.items():
-            self.builder.body(key, body)
-        return self.builder.finish()
+        return self.builder.finish(self.graph.outputs, self.graph.bodies)
 
     # ---- what runs there
 

@@ -69,11 +69,7 @@ def moved(graph: Graph, values: frozenset[Value], parts: Parts = WHOLE) -> Moved
             source = builder[value[0]]
             made = builder.add(_move(builder, source, source.out(value[1]), Phase.FORWARD, node.layer))
             down[value], beside[made.id] = made.out(), node.id
-    for name, use in graph.outputs.items():
-        builder.output(name, use)
-    for key, body in graph.bodies.items():
-        builder.body(key, body)
-    return Moved(builder.finish(), beside, frozenset(early))
+    return Moved(builder.finish(graph.outputs, graph.bodies), beside, frozenset(early))
 
 
 def _move(builder: GraphBuilder, source: Node, use: Use, phase: Phase, layer: Layer | None) -> Node:

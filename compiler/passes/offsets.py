@@ -29,11 +29,7 @@ class Offsets:
     def __call__(self, graph: Graph) -> Graph:
         builder = GraphBuilder.rewriting(graph)
         builder.extend(self._known(node) for node in graph)
-        for name, use in graph.outputs.items():
-            builder.output(name, use)
-        for key, body in graph.bodies.items():
-            builder.body(key, body)
-        return builder.finish()
+        return builder.finish(graph.outputs, graph.bodies)
 
     def _known(self, node: Node) -> Node:
         dim = node.attrs.get("dim")

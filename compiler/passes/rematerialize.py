@@ -145,11 +145,7 @@ class _Cloning:
         self.order = {node.id: at for at, node in enumerate(self.graph)}
         for node in self.graph:
             self.builder.add(self._reading(node) if node.phase is Phase.BACKWARD else node)
-        for name, use in self.graph.outputs.items():
-            self.builder.output(name, use)
-        for key, body in self.graph.bodies.items():
-            self.builder.body(key, body)
-        return self.builder.finish()
+        return self.builder.finish(self.graph.outputs, self.graph.bodies)
 
     def _reading(self, node: Node) -> Node:
         """A node of the backward, which reads clones."""

@@ -34,8 +34,4 @@ class ScaleLoss:
         factor = scalar_state(builder, scale_name(self.label), loss.dtype, self.start).out()
         name = builder.fresh(f"{loss.node}.scaled")
         scaled = builder.add(Node(name, "mul", (loss, factor), (loss.type,), origin=graph[loss.node].origin))
-        for key, use in {**graph.outputs, SCALED_LOSS: scaled.out()}.items():
-            builder.output(key, use)
-        for key, body in graph.bodies.items():
-            builder.body(key, body)
-        return builder.finish()
+        return builder.finish({**graph.outputs, SCALED_LOSS: scaled.out()}, graph.bodies)

@@ -108,11 +108,8 @@ class _Slicing:
                     self._one(node, at)
         for node in late:
             self._late(node)
-        for name, use in self.graph.outputs.items():
-            self.builder.output(name, self._whole(use))
-        for key, body in {**self.graph.bodies, **self.bodies}.items():
-            self.builder.body(key, body)
-        return self.builder.finish()
+        outputs = {name: self._whole(use) for name, use in self.graph.outputs.items()}
+        return self.builder.finish(outputs, {**self.graph.bodies, **self.bodies})
 
     def _first(self, node: Node) -> None:
         if node.op == "input":
