@@ -35,13 +35,6 @@ def measure_peak(call: Callable[[], Result], held: Iterable[torch.Tensor], devic
     return result, before + _peak_of(recorded)
 
 
-def cap_memory(device: torch.device, budget_bytes: int | None) -> None:
-    """Let CUDA's allocator give this process no more than a budget."""
-    if budget_bytes is not None and device.type == "cuda":
-        whole = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, budget_bytes / whole), device)
-
-
 def held_bytes(tensors: Iterable[torch.Tensor]) -> int:
     """Bytes of the storages that tensors hold, each once."""
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}

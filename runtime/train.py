@@ -19,13 +19,14 @@ from . import checkpoint, stopwatch, weights
 from .allocator import keep_freed_memory
 from .begin import Options, check_build, checkpoint_folder, inside, open_build, open_metrics, start
 from .blame import first_bad
+from .budget import cap_memory, keep_to, on_device
 from .data import Data
 from .exchange import export_weights
 from .execute import Executable as Interpreter
 from .fault import RuntimeFault
 from .feed import Executable, open_feeds, step_data
 from .judge import Judge
-from .memory import cap_memory, measure_peak, owners_of
+from .memory import measure_peak
 from .mesh import Place, highest, join_mesh, leads, ways_of
 from .metrics import EvalRecord, Metrics, StepRecord, Summary, bits_per_byte, read_summary
 from .process import Leave, leave_on_signals, own_device, process_group
@@ -35,7 +36,6 @@ from .state import Store, parameter_count
 from .trace import Tracer
 
 WARM_UP = 3  # steps of a process that no timing counts
-MIB = 1 << 20
 MEASURED = 1  # the first step of a process, from 0, whose memory is measured (it is slower, so no timing counts it)
 
 
@@ -234,30 +234,13 @@ class _Run:
             stopwatch.write(self.options.folder, self.executable.rank, found)
             return outputs
         if self._measures():
-            own = self._on_device()
-            held = [*own, *(tensor for rows in data for tensor in rows.values())]
+            build = self.executable.build
+            held = [*on_device(build, self.store), *(tensor for rows in data for tensor in rows.values())]
             outputs, peak = measure_peak(call, held, self.executable.device)
             self.peak_bytes = max(self.peak_bytes or 0, int(highest(peak)))
-            self._keep_to(self.training.budget_bytes)
+            keep_to(self.training.budget_bytes, self.peak_bytes, self.done + 1, build)
             return outputs
         return call()
-
-    def _keep_to(self, budget_bytes: int | None) -> None:
-        """Raises `RuntimeFault` E0527 where a step held more on the device than its budget."""
-        if budget_bytes is None or self.peak_bytes is None or self.peak_bytes <= budget_bytes:
-            return
-        sizes = owners_of(self.executable.build.predictions)
-        whose = f"; {sizes[0][0]} were to have {sizes[0][1] / MIB:,.6g} MiB of it" if sizes else ""
-        took = f"step {self.done + 1} took {self.peak_bytes / MIB:,.6g} MiB"
-        raise RuntimeFault(
-            "E0527", f"{took}, but the budget is {budget_bytes / MIB:,.6g} MiB{whose}", "recompute or offload more"
-        )
-
-    def _on_device(self) -> list[torch.Tensor]:
-        """The tensors of the store, but for those that lie on the host."""
-        build = self.executable.build
-        host = {item.name for item in (*build.parameters, *build.states) if item.host}
-        return [tensor for name, tensor in self.store.items() if name not in host]
 
     def _measures(self) -> bool:
         """Whether this step's memory is measured: the first from `MEASURED` on that no profile is taken of."""

@@ -2,28 +2,27 @@
 
 Formals are bound to the maker's dims (one that is bound to a dim already taken by another formal gets a dim of its own,
 relabelled at the boundary), options to values, and the body's declarations are read: dims, checks, parameters,
-instances. What needs a call (tensors, dims of the signature) is kept for later. A parameter's id is its path.
+instances. What needs a call (tensors, dims of the signature) is kept for later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..base.diagnostic import Label, did_you_mean
 from ..base.span import Span
-from ..ir.types import Dim, Dims, Layer, Use
+from ..ir.types import Dim, Dims, Layer
 from ..language import syntax as s
-from . import arithmetic as a
 from . import dims as d
 from . import statements
 from .expressions import arguments
 from .frame import Arguments, Fault, Frame
 from .functions import checked
 from .load import Module, brought_by_std
-from .values import UNKNOWN, Absent, Chain, Initialiser, Instance, Parameter, Primitive, Value, describe, is_free
+from .owned import initialise, parameter, state
+from .values import UNKNOWN, Instance, Value
 
-MAX_ELEMENTS = 2**62
 STEPS_OF_A_BLOCK = 20  # about what it costs to make one, in expressions
 
 
@@ -217,9 +216,9 @@ def declarations(inner: Frame, instance: Instance, body: s.Body, late: set[str])
             elif isinstance(statement, s.DimDef | s.Check):
                 statements.run_statement(inner, statement)
             elif isinstance(statement, s.Param):
-                _parameter(inner, instance, statement)
+                parameter(inner, instance, statement)
             elif isinstance(statement, s.State):
-                _state(inner, instance, statement)
+                state(inner, instance, statement)
             elif isinstance(statement, s.Instance):
                 d.taken(inner, statement.name)
                 made = inner.names[statement.name.text] = inner.context.rules.make(inner, statement)
@@ -246,118 +245,3 @@ def _ready(statement: s.DimDef | s.Check, late: set[str]) -> bool:
 
 def _defines(statement: s.Statement) -> set[str]:
     return {binding.name.text for binding in statement.bindings} if isinstance(statement, s.DimDef) else set()
-
-
-def _parameter(inner: Frame, instance: Instance, statement: s.Param) -> None:
-    d.taken(inner, statement.name)
-    if _wanted(inner, statement):
-        _own(inner, instance.parameters, "parameter", statement, statement.init)
-
-
-def _state(inner: Frame, instance: Instance, statement: s.State) -> None:
-    """`state mu[C] = 0`: like a parameter, but `next` changes it and not an optimizer."""
-    d.taken(inner, statement.name)
-    if _wanted(inner, statement):
-        _own(inner, instance.states, "state", statement, statement.init)
-        inner.context.states.update(state.path for state in instance.states[-1:])
-
-
-def _wanted(inner: Frame, statement: s.Param | s.State) -> bool:
-    """Whether its `when` holds; where not, the name says so to whoever reads it."""
-    if statement.condition is None or a.decided(inner, inner.evaluate(statement.condition), statement.condition.span):
-        return True
-    inner.names[statement.name.text] = Absent(statement.name.text, statement.condition.span)
-    return False
-
-
-def _own(inner: Frame, owned: list[Parameter], kind: str, statement: s.Param | s.State, start: s.Expr) -> None:
-    """Its dims, which must have sizes, and how it begins."""
-    name = statement.name.text
-    dims = inner.bank + tuple(axis for dim in statement.dims for axis in d.axes(inner, dim))
-    twice = [dim for at, dim in enumerate(dims) if dim in dims[:at]]
-    if twice:
-        title = f"the {kind} `{name}` has the axis {twice[0]} twice"
-        hint = f"give one of them another name: dim J = {twice[0]}"
-        raise inner.fault("E0204", title, statement.span, hint=hint)
-    free = [dim for dim in dims if dim.size is None]
-    if free and not inner.context.probing:
-        title = f"the size of {free[0]} must be known, because the {kind} `{name}` is shaped by it"
-        raise inner.fault("E0213", title, statement.span)
-    elements = d.total(dims) or 1
-    if elements > MAX_ELEMENTS:
-        raise inner.fault("E0205", f"the {kind} `{name}` would have {elements:,} elements", statement.span)
-    init = initialiser(inner, start)
-    path = f"{inner.path}.{name}" if inner.path else name
-    owned.append(Parameter(path, dims, init, statement.span))
-    inner.names[name] = Use(path, 0, dims, inner.context.dtype)
-    inner.note(statement.span, inner.names[name])
-
-
-def initialiser(frame: Frame, expr: s.Expr) -> Initialiser:
-    """`zeros`, `normal(0.02)`, `kaiming`, or a number."""
-    value = frame.evaluate(expr)
-    if isinstance(value, Initialiser):
-        return value
-    if frame.context.probing and (value is UNKNOWN or is_free(value)):
-        return Initialiser("zeros")
-    if isinstance(value, Primitive) and value.name in ("zeros", "ones", "kaiming"):
-        return Initialiser(value.name)
-    if isinstance(value, Primitive) and value.name == "normal":
-        return Initialiser("normal", (0.02,))
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return (
-            Initialiser("zeros" if value == 0 else "ones")
-            if value in (0, 1)
-            else Initialiser("constant", (float(value),))
-        )
-    if value is UNKNOWN:
-        raise Fault
-    words = "zeros, ones, normal(…), uniform(…), kaiming or a number"
-    raise frame.fault("E0303", f"this is {describe(value)}, no initialiser", expr.span, expected=words)
-
-
-def initialise(frame: Frame, statement: s.Init) -> None:
-    """`init blocks.*.attn.o.w ~ normal(0.01)`: remembered, and applied when all parameters are known."""
-    value = initialiser(frame, statement.value)
-    prefix = tuple(frame.path.split(".")) if frame.path else ()
-    for path in statement.paths:
-        frame.context.inits.append((path, (*prefix, *(step.text for step in path.steps)), value, frame))
-
-
-# ---- what an instance owns
-
-
-def all_parameters(instance: Instance | Chain) -> Iterator[tuple[str, Parameter, Layer | None]]:
-    """Every parameter by its id, in the order of the text; the layers of a chain one after the other."""
-    return _all(instance, states=False)
-
-
-def all_states(instance: Instance | Chain) -> Iterator[tuple[str, Parameter, Layer | None]]:
-    """Every state of the model's own, likewise."""
-    return _all(instance, states=True)
-
-
-def count_owned(instance: Instance | Chain) -> int:
-    """How many parameters and states there are, without naming them: chains in chains have very many."""
-    if isinstance(instance, Chain):
-        made = [count_owned(template) for template in instance.templates]
-        return sum(made[kind] for kind in instance.kinds)
-    parts = (value for value in instance.names.values() if isinstance(value, Instance | Chain))
-    return len(instance.parameters) + len(instance.states) + sum(map(count_owned, parts))
-
-
-def _all(instance: Instance | Chain, states: bool) -> Iterator[tuple[str, Parameter, Layer | None]]:
-    if isinstance(instance, Chain):
-        made = [list(_all(template, states)) for template in instance.templates]
-        for index, kind in enumerate(instance.kinds):
-            at = len(instance.templates[kind].path)
-            for path, parameter, inside in made[kind]:
-                layer = inside if instance.is_bank else Layer(instance.path, index)
-                yield f"{instance.path}.{index}{path[at:]}", parameter, layer
-        return
-    own = {one.path: one for one in (instance.states if states else instance.parameters)}
-    for value in instance.names.values():
-        if isinstance(value, Use) and value.node in own:
-            yield value.node, own[value.node], None
-        elif isinstance(value, Instance | Chain):
-            yield from _all(value, states)

@@ -16,10 +16,10 @@ from . import arithmetic as a
 from . import dims as d
 from . import submodels
 from .bank import apply_bank
-from .blocks import all_parameters
 from .calls import Given, apply_instance, bind_ports
 from .frame import MAX_NODES, Arguments, Frame
 from .misfit import layer_misfit
+from .owned import all_parameters
 from .structure import arranged
 from .submodels import Choice, choose
 from .values import Absent, Chain, Function, Instance, Primitive, Value, function_text, show_dims

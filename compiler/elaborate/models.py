@@ -17,12 +17,13 @@ from ..ir.types import Dim, DType, Node, Phase, TensorType, Use
 from ..language import syntax as s
 from . import chain, functions, primitives, scan
 from . import dims as d
-from .blocks import all_parameters, all_states, count_owned, declarations
+from .blocks import declarations
 from .calls import Given, apply_instance
 from .derived import Named, extend, named
 from .expressions import EXPRESSIONS
 from .frame import Budget, Context, Fault, Frame, Rules
 from .load import Module, Spec
+from .owned import all_parameters, all_states, count_owned
 from .primitives import PRIMITIVES, gaussian
 from .sizes import BATCH, SizeRow, base_dims, batch_is_carried, bind_model_dims, bind_model_options, size_row, sizes_of
 from .trace import Trace

@@ -17,10 +17,10 @@ from ..ir.types import Dims
 from ..language import syntax as s
 from . import dims as d
 from .arithmetic import decided
-from .blocks import all_parameters, all_states
 from .frame import Budget, Fault, Frame
 from .load import Spec
 from .models import Elaborated, Request, lineage, make_model
+from .owned import all_parameters, all_states
 from .weight_config import configuration
 from .weight_data import Piece, Theirs, Weights
 from .weight_layout import Fit, fit

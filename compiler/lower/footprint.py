@@ -10,7 +10,7 @@ count bytes as they are asked for.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -36,11 +36,12 @@ from ...runtime.program import (
     Shard,
     Wait,
 )
-from ..cost.memory import CPU_ROUNDING_BYTES, CUDA_ROUNDING_BYTES, Memory, Owner, Share
+from ..cost.memory import CPU_ROUNDING_BYTES, CUDA_ROUNDING_BYTES, Memory, Owner
 from .gradients import gradients_of
 from .held import Held, bytes_of
+from .highest import Highest
 from .library import Library
-from .memories import Block, Memories
+from .memories import Memories
 from .outside import dtype_of
 from .profile import Profile, placed
 from .workspace import staging_bytes
@@ -89,11 +90,13 @@ def footprint(
     """
     threads = torch.get_num_threads() if threads is None else threads
     profiles = {name: library.profile(name, threads) for name in _called(program)}
-    first = _Walk(program, profiles, Memories(rounding_bytes), mesh.lengths, gloo)
-    first.run(held)
-    again = _Walk(program, profiles, Memories(rounding_bytes), first.devices, gloo, wanted=first.at)  # now it is known
+    walk = _Walk(program, profiles, Memories(rounding_bytes), mesh.lengths, gloo)
+    walk.run(held)
+    first = walk.highest
+    again = _Walk(program, profiles, Memories(rounding_bytes), mesh.lengths, gloo, wanted=first.at)  # now it is known
     again.run(held)
-    return Footprint(Memory(first.peak, first.place, again.shares()), tuple(first.levels), first.host_peak)
+    memory = Memory(first.peak_bytes, first.place, again.highest.shares())
+    return Footprint(memory, tuple(walk.levels), first.host_bytes)
 
 
 def peak_bytes(
@@ -105,7 +108,7 @@ def peak_bytes(
     profiles = {name: library.profile(name, threads) for name in _called(program)}
     walk = _Walk(program, profiles, Memories(rounding_bytes), mesh.lengths, gloo, brief=True)
     walk.run(held)
-    return walk.peak
+    return walk.highest.peak_bytes
 
 
 def _called(program: Program) -> frozenset[str]:
@@ -114,7 +117,7 @@ def _called(program: Program) -> frozenset[str]:
 
 @dataclass(slots=True)
 class _Walk:
-    """One run. Its moments are counted; at the one that is `wanted` it notes who is alive.
+    """One run. wanted: the moment of which it is noted who is alive.
 
     brief: a microbatch that leaves everything as the one before it did stands for all that follow
     """
@@ -126,19 +129,15 @@ class _Walk:
     gloo: bool
     wanted: int = -1
     brief: bool = False
+    highest: Highest = field(init=False)
     buffers: dict[str, int] = field(default_factory=dict[str, int])
     flying: dict[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     leaving: dict[int, deque[int]] = field(default_factory=dict[int, deque[int]])
-    moments: int = 0
-    peak: int = -1
-    at: int = -1
-    host_peak: int = 0
-    place: str = ""
-    high: int = 0
-    owners: Mapping[Owner, int] = field(default_factory=dict[Owner, int])
-    seen: tuple[Block, ...] = ()
     levels: list[Level] = field(default_factory=list[Level])
     gradients: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        self.highest = Highest(self.memories, self.wanted)
 
     def run(self, held: Mapping[str, Held]) -> None:
         """`Executable.run`, with sizes for tensors."""
@@ -158,7 +157,7 @@ class _Walk:
             batch = {i.name: self.memories.new(bytes_of(i.shape, i.dtype), Owner.DATA, i.name) for i in rows}
             self.memories.named.update(batch.values())
             batches.append(batch)
-        self._mark("")
+        self.highest.mark("")
         self._all("prepare", self.program.prepare)
         self._turns(batches)
         self._all("update", self.program.update)
@@ -192,7 +191,7 @@ class _Walk:
         sizes = [self.memories.alive[memory].bytes for memory in first]
         return names, sizes, sorted(self.flying), self.memories.total, self.memories.host_bytes
 
-    # ---- names and moments
+    # ---- names
 
     def _bind(self, name: str, memory: int) -> None:
         self.memories.named[memory] += 1
@@ -208,36 +207,14 @@ class _Walk:
         self.memories.release((memory,))
         return memory
 
-    def _mark(self, place: str, workspace: int = 0) -> None:
-        """Here the sum stands at its highest for a moment."""
-        workspace = self.memories.rounded(workspace)
-        reached = self.memories.total + workspace
-        self.host_peak = max(self.host_peak, self.memories.host_bytes)
-        if reached > self.high:
-            shared = self.memories.shared
-            self.high, self.owners = reached, {**shared, Owner.WORKSPACE: shared[Owner.WORKSPACE] + workspace}
-        if reached > self.peak:
-            self.peak, self.at, self.place = reached, self.moments, place
-        if self.moments == self.wanted:
-            self.seen = (*self.memories.alive.values(), Block(workspace, Owner.WORKSPACE, place))
-        self.moments += 1
-
-    def shares(self) -> tuple[Share, ...]:
-        """Who had how much at the moment that was wanted, the largest first."""
-        found: Counter[tuple[Owner, str]] = Counter()
-        for block in self.seen:
-            if not block.host:
-                found[block.owner, block.path] += block.bytes
-        shares = (Share(owner, path, size) for (owner, path), size in found.items() if size)
-        return tuple(sorted(shares, key=lambda s: (-s.bytes, s.owner.value, s.path)))
-
     # ---- instructions
 
     def _all(self, phase: str, instructions: Sequence[Instruction]) -> None:
         for instruction in instructions:
-            self.high, self.owners = self.memories.total, dict(self.memories.shared)
+            self.highest.begin()
             what, layer = self._instruction(instruction)
-            self.levels.append(Level(phase, what, self.high, self.memories.total, self.owners, layer))
+            high, owners = self.highest.high_bytes, self.highest.owners
+            self.levels.append(Level(phase, what, high, self.memories.total, owners, layer))
 
     def _instruction(self, instruction: Instruction) -> tuple[str, str]:
         """What one does to memory. Gives what it is called, and the layer that it works on."""
@@ -247,7 +224,7 @@ class _Walk:
                 return instruction.module, instruction.layer
             case Allocate(buffer, shape, dtype):
                 self._bind(buffer, self.memories.new(bytes_of(shape, dtype), Owner.GRADIENT, buffer))
-                self._mark(buffer)
+                self.highest.mark(buffer)
                 return buffer, ""
             case Free(names):
                 for name in names:
@@ -256,7 +233,7 @@ class _Walk:
                 for name in names:
                     self.memories.hold(self._landed(name), -1)
             case Check():
-                self._mark("check", workspace=2 * 8 * len(instruction.buffers))  # in float64, and together
+                self.highest.mark("check", workspace=2 * 8 * len(instruction.buffers))  # in float64, and together
             case Shard() | Rows():
                 self._cut(instruction)
             case Send():
@@ -265,7 +242,7 @@ class _Walk:
                 self._move(instruction)
             case Receive(output=output, shape=shape, dtype=dtype):
                 self._bind(output, self._made(output, shape, dtype))
-                self._mark(output)
+                self.highest.mark(output)
             case Collective():
                 self._send(instruction)
                 return instruction.kind, ""
@@ -281,7 +258,7 @@ class _Walk:
         for name in shard.frees:
             self._unbind(name)
         self._bind(shard.output, self._made(shard.output, shard.shape, shard.dtype))
-        self._mark(shard.output)
+        self.highest.mark(shard.output)
         self.memories.hold(memories, -1)
 
     def _move(self, moved: Offload | Fetch) -> None:
@@ -290,7 +267,7 @@ class _Walk:
         host = isinstance(moved, Offload)
         size = bytes_of(moved.shape, moved.dtype)
         self._bind(moved.output, self.memories.new(size, block.owner, block.path, host))
-        self._mark(moved.output)
+        self.highest.mark(moved.output)
         for name in moved.frees:
             self._unbind(name)
 
@@ -321,7 +298,7 @@ class _Walk:
         ):
             there = packs.get(at, memory if given in sent.in_place else whole)
             self._bind(name, self._made(name, shape, sent.dtype) if there is None else there)
-        self._mark(sent.outputs[0])
+        self.highest.mark(sent.outputs[0])
         self.memories.hold([memory for at, memory in enumerate(memories) if at in packs], -1)
         self.flying.update(dict.fromkeys(sent.outputs, read))
 
@@ -368,7 +345,7 @@ class _Walk:
                 owner = Owner.GRADIENT if number in gradients else Owner.ACTIVATION
                 inside[number] = self.memories.new(size, owner, place, run.host)
                 self.memories.hold((inside[number],), 1)
-            self._mark(place, 0 if run.host else moment.workspace)
+            self.highest.mark(place, 0 if run.host else moment.workspace)
             self.memories.hold([inside.pop(number) for number in moment.died], -1)
         for name, number in zip(run.outputs, body.outputs, strict=True):
             self._bind(name, inside[number])
