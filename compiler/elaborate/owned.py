@@ -25,7 +25,7 @@ def parameter(inner: Frame, instance: Instance, statement: s.Param) -> None:
 
 
 def state(inner: Frame, instance: Instance, statement: s.State) -> None:
-    """`state mu[C] ~ zeros`: like a parameter, but `next` changes it and not an optimizer."""
+    """`state mu[C] = 0`: like a parameter, but `next` changes it and not an optimizer."""
     d.taken(inner, statement.name)
     if _wanted(inner, statement):
         _own(inner, instance.states, "state", statement, statement.init)

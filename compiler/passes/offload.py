@@ -154,9 +154,9 @@ class _Moving:
         use = total.uses[0]
         for square in (node for node in self.readers[total.id] if node.id not in self.host):
             uses = tuple(replace(use, dims=one.dims) for one in square.uses)
-            inner = self._plain(
-                replace(total, id=self.builder.fresh(f"{total.id}.{square.id}"), op=square.op), square, uses
-            )
+            name = self.builder.fresh(f"{total.id}.{square.id}")
+            inner = replace(total, id=name, op=square.op, uses=uses, outs=square.outs, attrs=square.attrs, body=None)
+            self.builder.add(inner)
             summed = Use(inner.id, 0, (), inner.outs[0].dtype)
             again = replace(total, id=self.builder.fresh(f"sum/{square.id}"), uses=(summed,), outs=inner.outs)
             self.instead[square.id] = self.builder.add(again).out()
@@ -172,15 +172,12 @@ class _Moving:
         else:
             self.builder.add(kept)
 
-    def _plain(self, like: Node, square: Node, uses: tuple[Use, ...]) -> Node:
-        return self.builder.add(replace(like, uses=uses, outs=square.outs, attrs=square.attrs, body=None))
-
     def _use(self, use: Use, reader: Node, host: bool) -> Use:
         """The same value on the reader's side."""
         if use.node in self.instead:
             use = replace(self.instead[use.node], dims=use.dims)
         source = self.builder[use.node]
-        if source.host is host or source.op in NUMBERS or (reader.op in NUMBERS):
+        if source.host is host or source.op in NUMBERS or reader.op in NUMBERS:
             return use
         return replace(self._moved(use, reader, host), dims=use.dims)
 
