@@ -29,7 +29,6 @@ _FOLD: Mapping[str, Callable[[Scalar, Scalar], Scalar]] = MappingProxyType(
     {"+": operator.add, "-": operator.sub, "*": operator.mul, "%": operator.mod, "==": operator.eq, "!=": operator.ne,
      "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 )  # fmt: skip
-COMPARISONS = frozenset({"==", "!=", "<", "<=", ">", ">="})
 
 
 # ---- from values to operands

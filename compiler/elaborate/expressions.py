@@ -26,7 +26,6 @@ from .views import view
 
 _NUMBERS = MappingProxyType({"pi": math.pi, "inf": math.inf})
 _WORDS = ("training", "true", "false", "none")
-_INITIALISERS = frozenset({"zeros", "ones", "kaiming", "normal"})
 
 
 # ---- names

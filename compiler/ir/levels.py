@@ -53,9 +53,6 @@ STEP = Level("step", frozenset(Phase), _ONE_SPACE, ("loss",))  # and the optimiz
 PARTITIONED = Level("partitioned", frozenset(Phase), MOVES, (), laid=True)  # one graph for all devices of a mesh
 LOCAL = Level("local", frozenset(Phase), frozenset(), ())  # what one device of the mesh runs, with its own sizes
 
-LEVELS: Mapping[str, Level] = MappingProxyType(
-    {level.name: level for level in (MODEL, LOSS, GRADIENT, STEP, PARTITIONED, LOCAL)}
-)
 
 # The order of phases within a step. A node may read what the same or an earlier phase made.
 PHASE_ORDER: Mapping[Phase, int] = MappingProxyType(

@@ -24,7 +24,6 @@ from ..ops.definition import Role
 from ..ops.registry import REGISTRY
 
 NUMBERS = frozenset({"constant", "extent"})  # written into whatever reads them
-_BACK_AND_FORTH = (Phase.FORWARD, Phase.BACKWARD)
 
 
 def hosted(steps: Iterable[Graph]) -> frozenset[str]:

@@ -27,7 +27,6 @@ from ..ops import scan
 from ..ops.definition import Precision
 from ..ops.registry import REGISTRY
 
-_GRADIENT = "grad/"
 _Value = tuple[str, int]
 
 

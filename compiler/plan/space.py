@@ -27,7 +27,6 @@ POLICIES: tuple[Policy, ...] = (*NAMED, BUDGET)
 PLAIN_FORMS = ("1f1b", "gpipe", "zero_bubble", "zero_bubble_v")
 FEW = 4  # numbers of rows: where there are no more, each has a graph and a layout of its own
 MOST_CHUNKS = 4  # of a device, where nobody says how many
-MOST_IN_A_STAGE = 1 << 12  # devices of a pipeline
 
 OPTIMIZER, ACTIVATIONS = "optimizer", "activations"
 OFFLOADS: tuple[tuple[str, ...], ...] = ((), (OPTIMIZER,), (ACTIVATIONS,), (OPTIMIZER, ACTIVATIONS))
