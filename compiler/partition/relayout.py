@@ -153,8 +153,3 @@ def _back(came: dict[Layout, Move], source: Layout, target: Layout) -> Iterator[
         found.append(came[target])
         target = came[target].before
     yield from reversed(found)
-
-
-def count_messages(move: Move, dims: Dims, itemsize: int) -> float:
-    """A price without a machine: what sends messages costs one, what does not nearly nothing."""
-    return 1e-3 if move.op in ("shard", "partial", "spread") else 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from oracles.lowered import doubled
+from oracles.meshes import count_messages
 from partita.compiler import pipeline
 from partita.compiler.base.span import Source
 from partita.compiler.elaborate.load import load
@@ -12,7 +13,7 @@ from partita.compiler.elaborate.recipes import load_recipe
 from partita.compiler.ir.graph import Graph
 from partita.compiler.ir.layout import Mesh
 from partita.compiler.ir.types import Node
-from partita.compiler.partition.relayout import Paths, count_messages
+from partita.compiler.partition.relayout import Paths
 from partita.compiler.partition.rewrite import rewrite
 from partita.compiler.partition.strategies import Strategy, is_legal, options
 
