@@ -27,13 +27,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("specs", metavar="SPEC", nargs="+", help="files to check; `-` reads standard input")
     add_choices(parser)
     add_which(parser)
-    parser.add_argument("--plan", metavar="FILE", help="with --checkpoint: the plan of FILE, or FILE:NAME")
+    parser.add_argument("--plan", metavar="FILE", help="under the plan of FILE, or FILE:NAME")
     parser.add_argument("--checkpoint", metavar="DIR", help="whether this checkpoint will load, of one recipe")
     parser.add_argument("--json", action="store_true", help="diagnostics as a JSON list")
 
 
 def run(options: argparse.Namespace) -> int:
     """Checks every file; 2 if any has an error."""
+    if options.plan is not None:
+        from .mesh import settings_of  # it knows layouts, which take their time to load
+
+        options.sets = [*settings_of(options.plan), *options.sets]
     sets = sets_of(options)
     if options.checkpoint is not None:
         return check_checkpoint(options)
@@ -50,19 +54,17 @@ def run(options: argparse.Namespace) -> int:
 
 def check_checkpoint(options: argparse.Namespace) -> int:
     """Whether a checkpoint loads; 1 if it does not. Raises SpecError, CommandFault."""
-    from .checkpoints import loads, words
-    from .mesh import settings_of
+    from .checkpoints import loads, plainly, words
     from .specs import open_spec, recipe_of
 
     if len(options.specs) != 1:
         raise CommandFault("--checkpoint is for one spec")
-    options.sets = [*(settings_of(options.plan) if options.plan else []), *options.sets]
     spec = open_spec(options.specs[0])
     recipe = recipe_of(spec, sets_of(options), options.size, options.recipe)
     if recipe is None:
         raise CommandFault(f"{options.specs[0]} has no recipe", "a checkpoint is of a `train` record")
     answer = loads(spec, recipe, Path(options.checkpoint))
-    print(words(answer, recipe.plan))
+    print(json.dumps(plainly(answer), indent=1) if options.json else words(answer, recipe.plan))
     return 1 if answer.faults else 0
 
 
@@ -79,9 +81,12 @@ def check(
         found = list(check_text(source.text, source.path))
         asked = bool(sets) or any(choice is not None for choice in (size, model, recipe))
         if asked and not any(d.severity is Severity.ERROR for d in found):
+            from ..compiler.elaborate.loss import elaborate_loss
             from .specs import bind  # it knows recipes, passes and costs, which take their time to load
 
-            bind(source, sets, size, model, recipe)
+            bound = bind(source, sets, size, model, recipe)
+            if bound.recipe is not None:
+                elaborate_loss(bound.spec, bound.recipe)
     except SpecError as fault:
         return list(fault.diagnostics)
     return found

@@ -17,10 +17,11 @@ from ..compiler.cost.memory import STORED
 from ..compiler.elaborate.load import Spec
 from ..compiler.elaborate.recipe import Plan, Recipe
 from ..compiler.ir.graph import Graph
-from ..compiler.ir.layout import PIPE, Mesh
+from ..compiler.ir.layout import Mesh
 from ..runtime.fault import RuntimeFault
 from ..runtime.program import Initializer, Parameter, State
 from ..runtime.saved import SCALARS, Piece, Scalars, begins, differences, incomplete, latest, pieces, read_scalars
+from .mesh import stages_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +98,29 @@ def _differ(item: Parameter | State, parts: Mapping[str, list[Piece]]) -> bool:
 
 
 def _laid(spec: Spec, recipe: Recipe) -> list[str]:
-    """Why the plan's mesh cannot be laid out."""
+    """Why the plan's mesh cannot be laid out, or the model not be cut into its stages."""
     plan = recipe.plan or Plan()
-    if Mesh(plan.mesh).without(PIPE).devices == 1:
+    if Mesh(plan.mesh).devices == 1:
         return []
     try:
-        pipeline.partitioned_step(spec, recipe, plan)
+        stages_of(spec, recipe, plan, pipeline.partitioned_step(spec, recipe, plan))
     except SpecError as fault:
         return [f"the plan itself cannot be: {one.title}" for one in fault.diagnostics]
     return []
+
+
+def plainly(answer: Answer) -> dict[str, object]:
+    """The answer for JSON."""
+    scalars = answer.scalars
+    return {
+        "loads": not answer.faults,
+        "checkpoint": str(answer.path),
+        "model": None if scalars is None else scalars.model,
+        "step": None if scalars is None else scalars.step,
+        "tensors": answer.tensors,
+        "faults": list(answer.faults),
+        "notes": list(answer.notes),
+    }
 
 
 def words(answer: Answer, plan: Plan | None) -> str:

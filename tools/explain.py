@@ -61,7 +61,7 @@ def decision_for(options: argparse.Namespace) -> Decision:
     cluster, mesh = cluster_of(options, bound.spec), Mesh(plan.mesh)
     decision = decision_of(bound, plan, cluster)
     if only_stages(mesh):
-        stages = told([stage.blocks for stage in stages_of(bound, plan, decision, cluster)])
+        stages = told([stage.blocks for stage in stages_of(bound.spec, bound.recipe, plan, decision, cluster)])
         raise CommandFault(nothing_laid_out(mesh), stages)
     return decision
 

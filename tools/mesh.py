@@ -81,7 +81,7 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
 
 
 def settings_of(word: str) -> list[str]:
-    """The settings that a file's plan stands for. Raises CommandFault, SpecError."""
+    """The settings that a file's plan stands for; `plan.for` names its recipe. Raises CommandFault, SpecError."""
     path, colon, name = word.rpartition(":")
     path, name = (path, name) if colon and not name.endswith(".partita") else (word, "")
     spec = open_spec(path)
@@ -94,7 +94,7 @@ def settings_of(word: str) -> list[str]:
     sink.raise_if_errors()
     entries = [one for one in found[wanted].entries if isinstance(one, RecordSet)]
     pairs = [(one.key.text, one.value.span.text) for one in entries if isinstance(one.key, Name)]
-    return [f"{PLAN}.{key}={value}" for key, value in pairs if key != "for"]
+    return [f"{PLAN}.{key}={value}" for key, value in pairs]
 
 
 def _recompute(choice: str) -> str:
@@ -217,12 +217,14 @@ def warn(found: Sequence[Diagnostic]) -> None:
         print(render_all(found, sys.stderr.isatty() and "NO_COLOR" not in os.environ), file=sys.stderr)
 
 
-def stages_of(bound: Bound, plan: Plan, decision: Decision, cluster: Cluster | None = None) -> list[StageAccount]:
+def stages_of(
+    spec: Spec, recipe: Recipe | None, plan: Plan, decision: Decision, cluster: Cluster | None = None
+) -> list[StageAccount]:
     """What a device of each stage of a pipeline holds and sends; none where there is no pipeline. Raises SpecError."""
     whole, inner = Mesh(plan.mesh), decision.mesh
     if dict(whole.axes).get(PIPE, 1) == 1:
         return []
-    named = cluster or (None if bound.recipe is None else recipe_cluster(bound.spec, bound.recipe))
+    named = cluster or (None if recipe is None else recipe_cluster(spec, recipe))
     wanted = Pipeline(plan.schedule, plan.balance, *machines(whole, plan, named), plan.offload)
     first = next(iter(inner.coordinates()))
     local = localize(decision.graph, inner, first) if inner.devices > 1 else decision.graph

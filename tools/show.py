@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     plan = plan_of(options, bound.recipe)
     cluster = cluster_of(options, bound.spec)
     decision = None if plan is None else decision_of(bound, plan, cluster)
-    stages = [] if plan is None or decision is None else stages_of(bound, plan, decision, cluster)
+    stages = [] if plan is None or decision is None else stages_of(bound.spec, bound.recipe, plan, decision, cluster)
     if options.json:
         laid = {} if decision is None else {"device": mesh_json(decision)}
         laid |= {"stages": [asdict(one) for one in stages]} if stages else {}

@@ -24,6 +24,7 @@ from .arguments import read_text
 from .fault import CommandFault
 from .probe import probe_step
 
+PLANNED = "plan.for"  # the setting that says whose plan it is
 DEFAULT_LENGTH = 1024  # of a free axis, where the model does not say how long it can be
 CONTEXT = "N"  # what the models of specs/ call the longest row that their table of positions allows
 
@@ -117,13 +118,22 @@ def drawn_model(bound: Bound) -> Graph:
 
 
 def recipe_of(spec: Spec, sets: Iterable[tuple[str, str]], size: str | None, name: str | None = None) -> Recipe | None:
-    """The recipe of that name, or the only one of the spec's own file, for a row of sizes; None if it has none."""
+    """The recipe of that name, or the only one of the spec's own file, for a row of sizes; None if it has none.
+
+    Of several it is the one that a plan is for. Raises CommandFault where that is another, or nobody says which.
+    """
+    sets = tuple(sets)
+    planned = next((value for path, value in sets if path == PLANNED), None)
     own = [d.name.text for d in spec.main.file.declarations if isinstance(d, Record) and d.kind.text == "train"]
     if name is None and not own:
         return None
+    name = name or (planned if planned in own else None)
     if name is None and len(own) > 1:
         raise CommandFault(f"{spec.main.source.path} has {len(own)} recipes", f"--recipe {' or --recipe '.join(own)}")
-    recipe = load_recipe(spec, name or own[0], [f"{path}={value}" for path, value in sets])
+    name = name or own[0]
+    if planned not in (None, name):
+        raise CommandFault(f"the plan is for the recipe `{planned}`, not for `{name}`", "without `for` it is for any")
+    recipe = load_recipe(spec, name, [f"{path}={value}" for path, value in sets if path != PLANNED])
     return pipeline.with_size(recipe, size)
 
 

@@ -90,7 +90,37 @@ def test_damage_and_other_formats(run: Path, capsys: pytest.CaptureFixture[str])
     assert "format 99" in capsys.readouterr().out
 
 
-def test_a_plan_that_cannot_be(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (run / "p.partita").write_text("plan p {\n  mesh = [data = 2]\n  pin = [I -> data, I -> none]\n}\n")
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        ("mesh = [data = 2]\n  pin = [I -> data, I -> none]", ""),
+        ("mesh = [pipe = 9]", "cannot be 9 chunks"),
+        ("mesh = [pipe = 2]\n  balance = [5, 5]", "balance [5, 5] does not cut"),
+    ],
+)
+def test_a_plan_that_cannot_be(run: Path, keys: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "p.partita").write_text(f"plan p {{\n  {keys}\n}}\n")
     assert asked(run, "--plan", str(run / "p.partita")) == 1
-    assert "the plan itself cannot be" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "the plan itself cannot be" in said
+    assert why in said
+
+
+def test_a_plan_is_looked_at_without_a_checkpoint_too(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec, plan = str(run / "m.partita"), run / "p.partita"
+    plan.write_text("plan p {\n  for = t\n  mesh = [data = 2]\n}\n")
+    assert main(["check", spec, "--plan", str(plan)]) == 0
+    plan.write_text('plan p {\n  for = t\n  recompute = ["down"]\n}\n')
+    assert main(["check", spec, "--plan", str(plan)]) == 2
+    assert "no instance falls to `down`" in capsys.readouterr().err
+    plan.write_text("plan p {\n  for = other\n  mesh = [data = 2]\n}\n")
+    assert main(["check", spec, "--plan", str(plan)]) == 2
+    assert "the plan is for the recipe `other`, not for `t`" in capsys.readouterr().err
+
+
+def test_the_answer_as_json(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert asked(run, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["loads"], found["model"], found["step"], found["tensors"]) == (True, "M", 7, 6)
+    assert asked(run, "--json", "--set", "optimizer=sgd()") == 1
+    assert json.loads(capsys.readouterr().out)["faults"]

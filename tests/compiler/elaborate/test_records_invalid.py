@@ -1,6 +1,6 @@
 """Every code of records: the catalogue's bad spec has the fault, printed as the snapshot is; the mended one has none.
 
-`specs/invalid/CODE-records.partita` holds the bad spec, the `.txt` beside it what is printed. PARTITA_SNAPSHOTS=write
+`specs/invalid/CODE-records.partita` holds the bad spec, the `.txt` beside it what is printed. PARTITA_ACCEPT=1
 writes both anew.
 """
 
@@ -34,7 +34,7 @@ def test_bad_specs_print_their_snapshots(entry: Entry):
     sink = faults(entry.code, entry.bad)
     assert {item.code for item in sink} == {entry.code}
     spec, text = FOLDER / f"{entry.code}-records.partita", FOLDER / f"{entry.code}-records.txt"
-    if os.environ.get("PARTITA_SNAPSHOTS") == "write":
+    if os.environ.get("PARTITA_ACCEPT"):
         spec.write_text(entry.bad, "utf-8")
         text.write_text(render_all(sink) + "\n", "utf-8")
     assert spec.read_text("utf-8") == entry.bad
