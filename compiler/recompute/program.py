@@ -10,7 +10,8 @@
 
 for L copies, of which all keep and one is in its backward. Checkmate's formulation (Jain et al. 2020,
 arXiv 1910.02653, section 4) with each value made again at most once in a backward, at its first use, so that a block
-has as many decisions as values and not their square. k and r are whole; c and a then are.
+has as many decisions as values and not their square. k and r are whole; c and a then are. A block too large to be
+searched (a U-Net, which is one block of 322 nodes) goes down from a choice to better ones instead (`descent.py`).
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from typing import Any
 
 from ..integer import INFINITE, Answer, Integer, Row
 from .block import Block
+from .descent import fastest_within, latest, must_keep, runs_again, smallest
 
 _WORK = 20e6  # of one search, see `Integer.best`
+_SEARCHED = 250_000  # coefficients; of a larger program a search does not get beyond its first relaxation
 _TIE = 1e-4  # what all memory weighs beside all time: of equally fast choices, the smaller
 
 
@@ -30,7 +33,7 @@ _TIE = 1e-4  # what all memory weighs beside all time: of equally fast choices, 
 class Choice:
     """again: which values are made again. seconds: what that takes, in one block. kept_bytes: what one block keeps from
     its forward on. working_bytes: the most that the one in its backward has, what it keeps among it. bytes: both, of
-    all copies. gap: of the bound, 0 where it is proven."""
+    all copies. gap: of the bound, 0 where it is proven, 1 where there is none."""
 
     again: frozenset[int]
     seconds: float
@@ -108,7 +111,7 @@ class _Program:
     def _lives(self) -> None:
         """How long each memory is alive in the backward."""
         block = self.block
-        latest = _latest(block)
+        last_runs = latest(block)
         readers: dict[int, list[int]] = {}
         for node, read in enumerate(block.operands):
             for v in read:
@@ -122,14 +125,18 @@ class _Program:
                 self._at_least([self._a(made.memory, spot), v], [1.0, -1.0], 0.0)
                 self._at_least([self._a(made.memory, spot), self._c(made.node, spot)], [1.0, -1.0], 0.0)
             for w in readers.get(v, ()):
-                for spot in range(last + 1, latest[w] + 1):
+                for spot in range(last + 1, last_runs[w] + 1):
                     again = self.first_r + w
                     self._at_least([self._a(made.memory, spot), v, again], [1.0, -1.0, -1.0], -1.0)
                     there = self._c(made.node, spot)
                     self._at_least([self._a(made.memory, spot), there, again], [1.0, -1.0, -1.0], -1.0)
 
     def solve(self, bound_bytes: float | None) -> Choice | None:
-        """The fastest choice within a bound; without one, the smallest."""
+        """The fastest choice within a bound; without one, the smallest. Of a block too large to search, as `descent`
+        finds them."""
+        if sum(len(row[0]) for row in self.rows) > _SEARCHED:
+            kept = smallest(self.block) if bound_bytes is None else fastest_within(self.block, bound_bytes)
+            return None if kept is None else self._choice(self._keeping(kept), 1.0)
         import numpy as np  # late: loading it takes a fifth of checking a spec
 
         block = self.block
@@ -157,9 +164,7 @@ class _Program:
     def _start(self, sizes: Any, bound_bytes: float | None) -> Answer | None:
         """A choice that is always there, so that one is known however soon the work is done: of keeping all and keeping
         no more than must be kept, the faster that fits; without a bound, the smaller."""
-        must = {v for v, made in enumerate(self.block.values) if made.outside}
-        must |= {v for read in self.block.before for v in read}
-        both = [self._keeping(kept) for kept in (set(range(len(self.block.values))), must)]
+        both = [self._keeping(kept) for kept in (set(range(len(self.block.values))), must_keep(self.block))]
         sized = [(float(sizes @ x), x) for x in both]
         if bound_bytes is None:
             sized.sort(key=lambda one: one[0])
@@ -171,14 +176,7 @@ class _Program:
         import numpy as np
 
         block, spots = self.block, self.block.positions
-        first = [spots] * len(block.nodes)  # where each node runs again; `spots`: nowhere
-        for v, made in enumerate(block.values):
-            if made.reads and v not in kept:
-                first[made.node] = min(first[made.node], made.reads[0])
-        for node in reversed(range(len(block.nodes))):
-            for v in block.operands[node]:
-                if v not in kept:
-                    first[block.values[v].node] = min(first[block.values[v].node], first[node])
+        first = runs_again(block, kept)
         x = np.zeros(self.peak + 1)
         x[sorted(kept)] = 1.0
         for node, begin in enumerate(first):
@@ -211,19 +209,3 @@ class _Program:
         lies = [self.first_kept + made.memory]
         lies += [self._a(made.memory, spot) for spot in range(max(made.reads, default=-1) + 1)]
         return bool(x[lies].min() < 0.5)
-
-
-def _latest(block: Block) -> list[int]:
-    """The last position at which each node can be computed again: where its results are first read, or made use of."""
-    found = [-1] * len(block.nodes)
-    first: dict[int, int] = {}
-    for made in block.values:
-        if made.reads:
-            first[made.node] = min(first.get(made.node, made.reads[0]), made.reads[0])
-    for node in reversed(range(len(block.nodes))):
-        found[node] = max(found[node], first.get(node, -1))
-        for v in block.operands[node]:
-            maker = block.values[v].node
-            if maker not in first:
-                found[maker] = max(found[maker], found[node])
-    return found

@@ -125,3 +125,37 @@ def test_a_choice_is_known_before_any_search(block: Block) -> None:
     assert any(size == least for _, size in every)
     assert fastest is not None and fastest.seconds == 0 and (0.0, fastest.bytes) in every
     assert found is not None and (found.seconds, found.bytes) in every
+
+
+@settings(max_examples=60)
+@given(blocks(), st.floats(0.0, 1.0))
+def test_of_a_block_too_large_to_search_choices_are_real_and_no_worse_than_keeping_all(
+    block: Block, share: float
+) -> None:
+    every = choices(block)
+    whole = cheapest(block, float("inf"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program, "_SEARCHED", 0)
+        least, fastest = least_bytes(block), cheapest(block, float("inf"))
+        bound = least + share * (max(size for _, size in every) - least)
+        found = cheapest(block, bound + 1e-6)
+    assert whole is not None and fastest is not None and found is not None
+    assert fastest.seconds == whole.seconds
+    assert least <= whole.bytes
+    assert found.bytes <= bound + 1e-6
+    assert {(one.seconds, one.bytes) for one in (fastest, found)} <= set(every)
+
+
+def test_a_long_block_too_large_to_search_keeps_a_part_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chain of which each node reads the last, and the backward all of them from the end on."""
+    count = 60
+    made = [Made((f"n{at}", 0), at, at, (count - 1 - at,)) for at in range(count)]
+    operands = [(), *((at,) for at in range(count - 1))]
+    names = tuple(f"n{at}" for at in range(count))
+    block = Block(
+        names, (1.0,) * count, tuple(made), tuple(operands), ((),) * count, (100,) * count, (1,) * count, ({},)
+    )
+    monkeypatch.setattr(program, "_SEARCHED", 0)
+    assert least_bytes(block) <= 0.5 * 100 * count
+    half = cheapest(block, 0.75 * 100 * count)
+    assert half is not None and half.bytes <= 0.75 * 100 * count and half.seconds < count
