@@ -74,12 +74,13 @@ def wishes_of(plan: Plan) -> Wishes:
 @uncollected()
 def partitioned(
     ways: Sequence[Graph], mesh: Mesh, wishes: Wishes, cluster: Cluster = H100_NODES, memory_bytes: int | None = None,
-    whole: bool = False, lasting_bytes: int | None = None,
+    whole: bool = False, lasting_bytes: int | None = None, flying: float = 1.0,
 ) -> Decision:  # fmt: skip
     """Of graphs that compute the same, the one that takes least time, laid out. Raises SpecError.
 
     A device is to hold no more than `memory_bytes`: of what lasts, or, where it runs the `whole` graph and holds all of
-    it itself, at any moment. lasting_bytes: known to be all that may last.
+    it itself, at any moment. lasting_bytes: known to be all that may last; flying: activations of so many microbatches
+    among it.
     """
     mesh, wishes = factored(ways[0], mesh, wishes)
     different = [graph for at, graph in enumerate(ways) if all(len(graph) != len(other) for other in ways[:at])]
@@ -88,7 +89,7 @@ def partitioned(
         best: Decision | None = None
         try:
             for graph in different:
-                found = decide(graph, mesh, cluster, wishes, lasting.bound, memory_bytes, best)
+                found = decide(graph, mesh, cluster, wishes, lasting.bound, memory_bytes, best, flying)
                 best = min(best or found, found, key=lambda decision: decision.solution.seconds)
         except SpecError as fault:
             lasting.refuse(fault)
@@ -109,7 +110,7 @@ def _peak_bytes(decision: Decision) -> int:
 
 def laid_out(
     graphs: Mapping[str, Sequence[Graph]], mesh: Mesh, wishes: Wishes, cluster: Cluster = H100_NODES,
-    memory_bytes: int | None = None, whole: bool = False, lasting_bytes: int | None = None,
+    memory_bytes: int | None = None, whole: bool = False, lasting_bytes: int | None = None, flying: float = 1.0,
 ) -> dict[str, Decision]:  # fmt: skip
     """A build's graphs on a mesh, each the best of its ways; parameters and states lie as the first has laid them.
 
@@ -119,7 +120,7 @@ def laid_out(
     leaves: dict[str, Layout] = {}
     for name, ways in graphs.items():
         here = replace(wishes, leaves=dict(leaves))
-        found[name] = partitioned(ways, mesh, here, cluster, memory_bytes, whole, lasting_bytes)
+        found[name] = partitioned(ways, mesh, here, cluster, memory_bytes, whole, lasting_bytes, flying)
         leaves |= {n.id: n.layouts[0] for n in found[name].graph if n.op in ("parameter", "state")}
     return found
 

@@ -51,7 +51,7 @@ from .passes.simplify import Simplify
 from .passes.token_slices import TokenSlices
 from .passes.update import Update
 from .record import exported, foreign_packages, predictions
-from .room import laid_within
+from .room import laid_within, stages_within
 from .schedule.forms import TOKEN_SLICES, parse_form
 from .schedule.placing import Pipeline
 
@@ -311,42 +311,53 @@ def compile_recipe(
     from .lower.outside import ALONE
     from .lower.spread import spread
     from .lower.stages import check_dumped, piped
+    from .plan.flights import in_flight
 
     steps = step_graphs(spec, recipe, device, dump, cluster, table)
     graphs = {**steps, "evaluate": evaluate_graph(spec, recipe), PREDICT: predict_graph(spec, recipe)}
     packages = foreign_packages(graphs.values(), recipe.kernels)
     foretold = predictions(steps, recipe)
     record = {**plain(recipe), "sees_ahead": foresight(graphs[PREDICT]), "export": exported(spec, recipe)}
-    lying, files = ALONE, dict[str, str]()
     plan = recipe.plan or Plan()
     mesh, wishes = mesh or Mesh(plan.mesh), wishes or wishes_of(plan)
     inner, stages = mesh.without(PIPE), dict(mesh.axes).get(PIPE, 1)
     priced = machines(mesh, plan, cluster or recipe_cluster(spec, recipe))
-    if inner.devices > 1:
-        ways = {name: [graph] for name, graph in graphs.items() if name != PREDICT}
-        for turn in recipe.turns:
-            ways[turn.program].append(unfused_step(spec, turn, device, dump, cluster, table))
-        inner, wishes = factored(next(iter(steps.values())), inner, wishes)
-        if _runs_whole(mesh, plan):
-            chosen = laid_within(ways, inner, wishes, *priced, device)
-        else:
-            chosen = laid_out(ways, inner, wishes, priced[0], of_stages(priced[1], mesh, plan))
-        laid = {name: decision.graph for name, decision in chosen.items()}
-        graphs, lying = spread({**laid, PREDICT: graphs[PREDICT]}, inner)
-        step = next(iter(chosen.values()))
-        files = kept.files(step)
-        if warn is not None:
+
+    def built(chosen: Mapping[str, Decision], limit_bytes: int | None = None) -> Build:
+        here, lying, files = graphs, ALONE, dict[str, str]()
+        step = next(iter(chosen.values()), None)
+        if step is not None:
+            laid = {name: decision.graph for name, decision in chosen.items()}
+            here, lying = spread({**laid, PREDICT: graphs[PREDICT]}, inner)
+            files = kept.files(step)
+        if stages > 1:
+            trained = {name: graph for name, graph in here.items() if name != PREDICT}
+            wanted = Pipeline(plan.schedule, plan.balance, *priced, plan.offload)
+            lying = piped(trained, lying, inner.across(PIPE, mesh), wanted, dump)
+            check_dumped(lying, steps, dump)
+        here, lying = offloaded(here, lying, plan.offload, priced[0])
+        build = lower(
+            here, record, foretold, folder, device=device, dump=dump, files=files, kernels=packages, spread=lying,
+            table=table, limit_bytes=limit_bytes,
+        )  # fmt: skip
+        if warn is not None and step is not None:
             warn(idle_axes(step.graph, step.mesh))
-    if stages > 1:
-        trained = {name: graph for name, graph in graphs.items() if name != PREDICT}
-        wanted = Pipeline(plan.schedule, plan.balance, *priced, plan.offload)
-        lying = piped(trained, lying, inner.across(PIPE, mesh), wanted, dump)
-        check_dumped(lying, steps, dump)
-    graphs, lying = offloaded(graphs, lying, plan.offload, priced[0])
-    return lower(
-        graphs, record, foretold, folder, device=device, dump=dump, files=files, kernels=packages, spread=lying,
-        table=table,
-    )  # fmt: skip
+        return build
+
+    if inner.devices == 1:
+        return built({})
+    ways = {name: [graph] for name, graph in graphs.items() if name != PREDICT}
+    for turn in recipe.turns:
+        ways[turn.program].append(unfused_step(spec, turn, device, dump, cluster, table))
+    inner, wishes = factored(next(iter(steps.values())), inner, wishes)
+    if _runs_whole(mesh, plan):
+        return built(laid_within(ways, inner, wishes, *priced, device))
+    held, flying = of_stages(priced[1], mesh, plan), in_flight(plan.schedule, stages, recipe.microbatches)
+
+    def laid(lasting_bytes: int | None, flying: float) -> dict[str, Decision]:
+        return laid_out(ways, inner, wishes, priced[0], held, False, lasting_bytes, flying)
+
+    return stages_within(laid, built, held, stages, flying)
 
 
 def step_footprint(spec: Spec, recipe: Recipe, *, device: str = "cpu") -> Footprint:

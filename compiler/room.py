@@ -7,7 +7,8 @@ read off the lowered step, and that much less may last the next time. So torch i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from ..runtime.program import is_step
 from .base.diagnostic import SpecError
@@ -18,6 +19,9 @@ from .ir.layout import Mesh
 from .lasting import Lasting
 from .partition.choices import Wishes
 from .partition.decide import Decision
+
+if TYPE_CHECKING:
+    from ..runtime.program import Build
 
 UNBOUND = 1 << 62  # more than any device has
 
@@ -41,6 +45,45 @@ def laid_within(
         if over[worst] <= 0:
             return found
         lasting.over(found[worst].resident_bytes, over[worst])
+
+
+def stages_within(
+    laid: Callable[[int | None, float], Mapping[str, Decision]],
+    built: Callable[[Mapping[str, Decision], int | None], Build], memory_bytes: int | None, stages: int, flying: float,
+) -> Build:  # fmt: skip
+    """The same of a pipeline: a build none of whose devices is ever above the memory. memory_bytes: of all stages.
+    flying: microbatches whose activations a device has at a time. Raises SpecError E0943, E0952.
+
+    laid: layouts of which so much lasts in all stages, activations of so many microbatches among it; built: what is
+    compiled of them, no device above so much. The first layouts are those that are best whatever is in flight.
+    """
+    from .lower.build import TooHigh
+
+    found, lasting = laid(None, 1.0), Lasting(memory_bytes)
+    if memory_bytes is None:
+        return built(found, None)
+    while True:
+        try:
+            return built(found, memory_bytes // stages)
+        except TooHigh as fault:
+            most = fault
+            lasting.over(next(iter(found.values())).lasting_bytes(flying), stages * fault.over_bytes)
+        found = _refused_or(laid, lasting, flying, most)
+
+
+def _refused_or(
+    laid: Callable[[int | None, float], Mapping[str, Decision]], lasting: Lasting, flying: float, most: SpecError
+) -> Mapping[str, Decision]:
+    """Layouts of which no more lasts than the bound, or the next one; raises what is known of the last ones, where none
+    is left to try."""
+    while True:
+        try:
+            return laid(lasting.bound, flying)
+        except SpecError as fault:
+            try:
+                lasting.refuse(fault)
+            except SpecError:
+                raise most from None
 
 
 def peak_bytes(decision: Decision, device: str) -> int:

@@ -50,8 +50,9 @@ def lower(
     spread: Spread = ALONE,
     kernels: Sequence[str] = (),
     table: Table | None = None,
+    limit_bytes: int | None = None,
 ) -> Build:
-    """Compile graphs and write the build folder (none if `folder` is None).
+    """Compile graphs and write the build folder (none if `folder` is None). Raises TooHigh, as `within` does.
 
     `dump` names values of the step to be kept as outputs; `files` are further texts for the folder (the plan). On a
     mesh the graphs are those of rank 0, and `spread` says how they lie on it. `kernels` are the packages that it calls,
@@ -59,21 +60,30 @@ def lower(
     """
     build, sources = compile_graphs(graphs, recipe, predictions, device=device, dump=dump, spread=spread, table=table)
     build = replace(build, kernels=tuple(kernels))
-    within(build, recipe.get("budget_bytes"))
+    within(build, recipe.get("budget_bytes") if limit_bytes is None else limit_bytes)
     if folder is not None:
         modules = {f"modules/{name}.py": text for name, text in sources.items()}
         write({"program.json": to_json(build), **modules, **(files or {})}, Path(folder))
     return build
 
 
+class TooHigh(SpecError):
+    """E0952: a step's peak is so many bytes above what a device may hold."""
+
+    def __init__(self, diagnostic: Diagnostic, over_bytes: int) -> None:
+        super().__init__(diagnostic)
+        self.over_bytes = over_bytes
+
+
 def within(build: Build, budget_bytes: int | None) -> None:
-    """Raises SpecError E0952, which names the largest owners, where a step's peak is above a device's budget."""
+    """Raises TooHigh, which names the largest owners, where a step's peak is above a device's budget."""
     peak = int(build.predictions.get("peak_bytes", 0))
     if budget_bytes is not None and peak > budget_bytes:
         sizes = {owner.value: build.predictions[f"peak_bytes.{owner.value}"] for owner in Owner}
         whose = ", ".join(f"{name} {in_mib(sizes[name])}" for name in sorted(sizes, key=lambda n: -sizes[n])[:3])
         title = f"a step takes {in_mib(peak, up=True)} MiB, but the budget is {in_mib(budget_bytes)} MiB ({whose} MiB)"
-        raise SpecError(Diagnostic("E0952", title, hint="recompute = full, offload = optimizer, more microbatches"))
+        hint = "recompute = full, offload = optimizer, more microbatches"
+        raise TooHigh(Diagnostic("E0952", title, hint=hint), peak - budget_bytes)
 
 
 def compile_graphs(

@@ -44,15 +44,19 @@ class Decision:
         """What lasts on a device."""
         return self.program.resident.bytes(self.solution.strategies)
 
+    def lasting_bytes(self, flying: float) -> int:
+        """The same with the activations of so many microbatches."""
+        return self.program.resident.bytes(self.solution.strategies, flying)
+
 
 def decide(
     graph: Graph, mesh: Mesh, cluster: Cluster, wishes: Wishes | None = None, memory_bytes: int | None = None,
-    of_bytes: int | None = None, rival: Decision | None = None,
+    of_bytes: int | None = None, rival: Decision | None = None, flying: float = 1.0,
 ) -> Decision:  # fmt: skip
     """The best layout of which no more than `memory_bytes` last on a device, for which that leaves so much `of_bytes`.
 
-    Of a graph that computes the same the `rival`, where no layout of this one is better. Raises SpecError
-    (E0941-E0943, E0947) where a wish cannot be fulfilled.
+    Of a graph that computes the same the `rival`, where no layout of this one is better. flying: of so many
+    microbatches the activations last. Raises SpecError (E0941-E0943, E0947) where a wish cannot be fulfilled.
     """
     wishes = wishes or Wishes()
     check_wishes(graph, mesh, wishes)
@@ -60,7 +64,7 @@ def decide(
     chosen = choices(folded, mesh, wishes)
     prices = Prices(mesh, cluster) if rival is None else rival.program.prices
     again = compute_copies(folded) if wishes.zero == 3 and DATA in mesh.names else frozenset[ClassId]()
-    program = Program(folded, chosen, prices, graph.microbatches, None, again)
+    program = Program(folded, chosen, prices, graph.microbatches, None, again, flying)
     if rival is not None and program.bound() > rival.solution.seconds * (1 + _FAR):
         return rival
     try:
@@ -68,7 +72,7 @@ def decide(
         if memory_bytes is not None and program.resident.bytes(solution.strategies) > memory_bytes:
             if sum(program.resident.least().values()) > memory_bytes:
                 raise Infeasible
-            program = Program(folded, chosen, prices, graph.microbatches, memory_bytes, again)
+            program = Program(folded, chosen, prices, graph.microbatches, memory_bytes, again, flying)
             solution = program.solve()
     except Infeasible:
         raise too_large(folded, program, memory_bytes or 0, of_bytes) from None

@@ -22,7 +22,7 @@ from .choices import Wishes
 from .decide import Decision, decide
 
 GRAPH, QUESTION = "layout/step.graph", "layout/question.json"
-_FORMAT = 3
+_FORMAT = 4
 
 
 class NotKept(Exception):
@@ -39,6 +39,7 @@ def files(decision: Decision) -> dict[str, str]:
         "pins": {name: list(axes) for name, axes in wishes.pins.items()},
         "zero": wishes.zero,
         "memory_bytes": decision.program.memory_bytes,
+        "flying": decision.program.flying,
         "cluster": {
             "machine": {
                 "flops_per_s": {dtype.value: rate for dtype, rate in machine.flops_per_s.items()},
@@ -66,10 +67,10 @@ def asked_again(texts: Mapping[str, str]) -> Decision:
         mesh = Mesh(tuple((str(name), int(size)) for name, size in said["mesh"]))
         pins = {str(name): tuple(map(str, axes)) for name, axes in said["pins"].items()}
         cluster, memory = _cluster(said["cluster"]), said["memory_bytes"]
-        wishes = Wishes(pins, said["zero"])
+        wishes, flying = Wishes(pins, said["zero"]), float(said["flying"])
     except (KeyError, TypeError, ValueError, AttributeError) as fault:
         raise NotKept(f"its layout cannot be read: {fault!r}") from None
-    return decide(parse_graph(texts[GRAPH], GRAPH), mesh, cluster, wishes, memory)
+    return decide(parse_graph(texts[GRAPH], GRAPH), mesh, cluster, wishes, memory, flying=flying)
 
 
 def _cluster(said: Mapping[str, Any]) -> Cluster:

@@ -1,5 +1,5 @@
-"""What stays on a device all the step: parameters, states, summed gradients, what the forward keeps for the backward,
-and what is gathered once for all microbatches.
+"""What stays on a device all the step: parameters, states, summed gradients, what the forward keeps for the backward
+(in a pipeline for all microbatches in flight), and what is gathered once for all microbatches.
 
 In: the program of a graph's choices. Out: its bytes under a choice, the least that any choice leaves, and the row that
 bounds it. What is held for a moment is not in it.
@@ -42,12 +42,12 @@ class Resident:
                 merged[place] = merged.get(place, 0.0) + self._bytes(name, output, layout) / limit
         return list(merged), list(merged.values()), -float("inf"), 1.0
 
-    def bytes(self, picked: Mapping[ClassId, Strategy]) -> int:
-        """Under a choice."""
+    def bytes(self, picked: Mapping[ClassId, Strategy], flying: float | None = None) -> int:
+        """Under a choice. flying: of so many microbatches, where it is not the program's own number."""
         own, total = self.program, 0
         for name, output in self._values:
             layout = own.made(name, output)[own.choices[name].index(picked[name])]
-            total += self._bytes(name, output, layout)
+            total += self._bytes(name, output, layout, flying)
         return total + sum(self._gathered_bytes(read, readers, picked) for read, readers in self._gathered)
 
     def least(self) -> dict[ClassId, int]:
@@ -58,9 +58,10 @@ class Resident:
             found[name] = found.get(name, 0) + least
         return found
 
-    def _bytes(self, name: ClassId, output: int, layout: Layout) -> int:
-        own = self.program
-        return own.folded.counts[name] * own.prices.part_bytes(own.folded.nodes[name].outs[output], layout)
+    def _bytes(self, name: ClassId, output: int, layout: Layout, flying: float | None = None) -> int:
+        own, node = self.program, self.program.folded.nodes[name]
+        times = (own.flying if flying is None else flying) if node.phase is Phase.FORWARD else 1
+        return round(own.folded.counts[name] * times * own.prices.part_bytes(node.outs[output], layout))
 
     @cached_property
     def _values(self) -> list[tuple[ClassId, int]]:

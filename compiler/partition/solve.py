@@ -91,6 +91,7 @@ class Program:
     microbatches: int
     memory_bytes: int | None = None
     again: frozenset[ClassId] = frozenset()
+    flying: float = 1.0  # microbatches whose activations are there at a time
     costs: list[float] = field(default_factory=list[float])
     first: dict[ClassId, int] = field(default_factory=dict[ClassId, int])
     _made: dict[tuple[ClassId, int], list[Layout]] = field(default_factory=dict[tuple[ClassId, int], list[Layout]])

@@ -14,7 +14,7 @@ from operator import le
 from typing import NamedTuple
 
 from ..schedule.actions import Kind, Schedule
-from ..schedule.forms import computing, parse_form
+from ..schedule.forms import TOKEN_SLICES, computing, parse_form
 from ..schedule.verify import BUFFERS
 
 
@@ -45,6 +45,17 @@ def flights(schedule: str, stages: int, microbatches: int) -> Flights:
     if schedule in ("1f1b", "gpipe", "zero_bubble"):
         return cache(partial(_closed, schedule, _Sends(tuple(range(stages)), microbatches)))
     return cache(partial(_read, computing(parse_form(schedule), stages, microbatches)))
+
+
+def in_flight(schedule: str, stages: int, microbatches: int) -> float:
+    """Microbatches whose activations a device has of each of its chunks when it has most, on the mean of devices; of
+    token slices, which are parts of them, one."""
+    if stages == 1 or parse_form(schedule).name == TOKEN_SLICES:
+        return 1.0
+    found = flights(schedule, stages, microbatches)
+    devices = (found(device).moments for device in range(stages))
+    most = (max((sum(m.kept) + sum(m.held) + 1) / len(m.kept) for m in moments) for moments in devices)
+    return sum(most) / stages
 
 
 def _closed(schedule: str, sends: _Sends, device: int) -> Flight:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from generators.graphs import graphs
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from partita.compiler.ops.shapes import elements
 from partita.compiler.partition.choices import Wishes
 from partita.compiler.partition.decide import Decision
 from partita.compiler.passes.localize import localize
+from partita.compiler.pipeline import compile_recipe
 from partita.compiler.room import laid_within, peak_bytes
 
 MESHES = (Mesh((("data", 2),)), Mesh((("tensor", 3),)))
@@ -55,6 +57,24 @@ def test_what_is_gathered_for_all_microbatches_lasts() -> None:
     bound = lasting + gathered - 1
     found = partitioned([step], mesh, wishes, machines, lasting_bytes=bound)
     assert sum(_lasting(found)) <= found.program.resident.bytes(found.solution.strategies) <= bound
+
+
+def test_the_stages_of_a_pipeline_keep_to_the_memory_of_a_device() -> None:
+    """Where the fastest layouts are too high with all microbatches in flight, others are looked for; or it is said."""
+    spec, recipe, _ = opened("gpt2", 8)
+    recipe = replace(recipe, microbatches=8, plan=Plan(mesh=(("pipe", 2), ("tensor", 2))))
+    machines = cluster("dgx_a100", 4)
+
+    def peak(memory_bytes: int) -> float:
+        there = replace(machines, memory_bytes=memory_bytes)
+        return compile_recipe(spec, recipe, None, device="cuda", cluster=there).predictions["peak_bytes"]
+
+    free = peak(machines.memory_bytes)
+    bound = int(0.95 * free)
+    assert peak(bound) <= bound
+    with pytest.raises(SpecError) as refused:
+        peak(int(0.5 * free))
+    assert {one.code for one in refused.value.diagnostics} <= {"E0943", "E0946", "E0952"}
 
 
 def _lasting(found: Decision) -> tuple[int, int]:
