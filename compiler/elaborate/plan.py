@@ -15,6 +15,7 @@ from .recipe import Pattern, Plan, Recompute, Rows
 from .records import Section
 
 PIPE = "pipe"  # the axis whose devices hold the stages of a pipeline
+LAST_ZERO = 3  # the stage of ZeRO that cuts parameters
 _CHUNKS = {"interleaved": 2, "zero_bubble_v": 2}  # of a device, where the schedule's argument does not say
 _EXPECTED = "a list such as `[H -> tensor]`"
 
@@ -28,6 +29,9 @@ def read_plan(section: Section | None, rows: Rows | None, sink: Diagnostics) -> 
     if len({name for name, _ in axes}) < len(axes):
         sink.error("E0944", "an axis of the mesh is named twice", section.place("mesh"), "")
     zero, budget = section.values.get("zero"), section.values.get("budget")
+    if isinstance(zero, int) and zero > LAST_ZERO:
+        expected = f"a whole number from 0 to {LAST_ZERO}"
+        sink.error("E0412", "`zero` is out of range", section.place("zero"), "", expected=expected)
     plan = Plan(
         axes,
         _pins(section, sink),

@@ -65,6 +65,7 @@ def test_the_plans_microbatches_come_before_the_recipes() -> None:
         (["plan.schedule=gpip"], "E0411", "did you mean `gpipe`?"),
         (['plan.schedule="gpipe"'], "E0402", 'only "1f1b" is a string'),
         (["plan.schedule=gpipe(2)"], "E0402", "takes 0 arguments"),
+        (["plan.zero=4"], "E0412", "from 0 to 3"),
         (["plan.schedule=interleaved(0)"], "E0412", "at least 1"),
         (["plan.schedule=token_slices"], "E0404", "token_slices(4)"),
         (["plan.schedule=token_slices(64, 63)"], "E0420", "slices of 127 tokens, but a row has 128"),
