@@ -2,10 +2,8 @@
 
 In: a choice, the parts of its unit, the cluster, what a device may hold. Out: `Priced`, or None where it does not fit.
 What `data` and ZeRO add is `zero.py`'s, what stages tell one another once a step `ends.py`'s. Stages are placed by
-`stages.py`, their time is the simulated schedule's. A long schedule is simulated until it is steady: each further
-microbatch takes what the slowest stage takes for it.
-Nothing overlaps but stages: that is how layouts are priced too. Where devices share cores everything takes as much
-longer as more of them work at once (`schedule/shared.py`).
+`stages.py`, their time is the simulated schedule's (`steady.py`), that of token slices `sliced.py`'s.
+Nothing overlaps but stages: that is how layouts are priced too.
 """
 
 from __future__ import annotations
@@ -19,25 +17,24 @@ from itertools import accumulate, pairwise
 from ..cost.cluster import Cluster
 from ..ir.layout import PIPE
 from ..schedule.blocks import chunk_prices
-from ..schedule.forms import FormFault, build, computing, parse_form
+from ..schedule.forms import FormFault, parse_form
 from ..schedule.place import Block, PlaceFault, by_hand
-from ..schedule.shared import shared_seconds
-from ..schedule.simulate import Price, by_chunk, makespan
+from ..schedule.simulate import Price
 from .aloft import aloft
-from .bounds import compute_s, pipeline_s
+from .bounds import pipeline_s
 from .crowd import Sort, crowded
 from .ends import tied_s, told_s
 from .flights import ALONE, Flights, flights
 from .host import Hosting, offloaded, waiting_s
 from .memory import apart, device_bytes, in_halves, load_of
-from .moments import momentary
 from .parts import Part, Parts, Weights
-from .slices import LEAST_SHARE, Around, Slicing, in_slices, least_s
+from .sliced import Sliced
+from .slices import LEAST_SHARE, InSlices, Slicing
 from .space import ACTIVATIONS, OPTIMIZER, Choice
 from .stages import Load, cut, peak, stage_of
+from .steady import step_s, until_steady
 from .zero import Known, Shared, shared
 
-STEADY = 2  # times the stages: after so many microbatches a schedule repeats itself
 _Key = tuple[int, int, int, bool]  # data, ZeRO, stages, whether there are several microbatches
 
 
@@ -73,7 +70,6 @@ class Pricing:
     _even: dict[object, tuple[int, ...] | None] = field(default_factory=dict[object, "tuple[int, ...] | None"])
     _chunks: dict[object, list[Price]] = field(default_factory=dict[object, list[Price]])
     _placed: dict[object, tuple[int, ...] | None] = field(default_factory=dict[object, "tuple[int, ...] | None"])
-    _sliced: dict[object, Priced | None] = field(default_factory=dict[object, "Priced | None"])
     _hosted: dict[Hosting, Pricing] = field(default_factory=dict["Hosting", "Pricing"])
     moved: Callable[[], Sequence[int]] | None = None  # of each part the bytes that activations on the host are
     _aloft: bool = False  # whether they are there
@@ -215,7 +211,8 @@ class Pricing:
         if self._on_host(choice) is not self:
             return self._on_host(choice).placed_bound_s(choice)
         if choice.sliced:
-            return self._sliced_bound_s(choice)
+            found = self._sliced.bound_s(choice)
+            return None if found is None else found + self.parts.common_s
         cuts = self._placed_cuts(choice, ())
         if cuts is None or choice.pipe == 1:
             return None if cuts is None else self.bound_s(choice)
@@ -240,7 +237,8 @@ class Pricing:
         if self._on_host(choice) is not self:
             return self._on_host(choice).price(choice, balance)
         if choice.sliced:
-            return self._in_slices(choice, balance)
+            found = self._sliced.price(choice, balance)
+            return None if found is None else self._of_slices(choice, found)
         cuts = self._placed_cuts(choice, balance)
         if cuts is None:
             return None
@@ -258,6 +256,20 @@ class Pricing:
         except (FormFault, PlaceFault):
             return None
 
+    @cached_property
+    def _sliced(self) -> Sliced:
+        """The prices of plans in token slices."""
+
+        def cuts(plain: Choice, balance: tuple[int, ...]) -> list[tuple[int, int]] | None:
+            ends = self._placed_cuts(plain, balance) or (None if balance else cut(self.load(plain), plain.pipe))
+            return None if ends is None else list(pairwise((0, *ends)))
+
+        return Sliced(self.parts, self.cluster, self.limit, self.slicing, self.shared, cuts)
+
+    def _of_slices(self, choice: Choice, found: InSlices) -> Priced:
+        chosen = replace(choice, schedule=found.schedule)
+        return Priced(chosen, found.seconds + self.parts.common_s, found.stage_bytes, found.balance)
+
     def _single(self, choice: Choice) -> Priced:
         """One stage: everything one after the other."""
         blocks = self.blocks(choice)
@@ -273,7 +285,7 @@ class Pricing:
 
     def _cuts(self, choice: Choice, balance: tuple[int, ...]) -> tuple[int, ...] | None:
         """Where chunks end."""
-        few = min(choice.microbatches, STEADY * choice.pipe)
+        few = until_steady(choice.microbatches, choice.pipe)
         key = (choice.data, choice.zero, choice.pipe, choice.schedule, few, balance)
         if key not in self._placed:
             self._placed[key] = self._find_cuts(choice, balance)
@@ -316,7 +328,7 @@ class Pricing:
 
     def flights(self, choice: Choice) -> Flights:
         """What each device has in flight at one time: the same for all units."""
-        key = (choice.schedule, choice.pipe, min(choice.microbatches, STEADY * choice.pipe))
+        key = (choice.schedule, choice.pipe, until_steady(choice.microbatches, choice.pipe))
         if key not in self.flown:
             self.flown[key] = flights(*key)
         return self.flown[key]
@@ -340,76 +352,15 @@ class Pricing:
         return device_bytes(self.load(choice), ends, placement, self.flights(choice))
 
     def _piped(self, choice: Choice, ends: Sequence[int]) -> Priced:
-        """The schedule's time, simulated; of many microbatches, the first ones, and so much for each further one."""
+        """The schedule's time, simulated."""
         cuts = list(pairwise((0, *ends)))
         prices = self._chunk_prices(choice, cuts)
-        few = min(choice.microbatches, STEADY * choice.pipe)
-        form = parse_form(choice.schedule)
-        by = by_chunk(prices)
         share = self.cluster.share(choice.devices)
-        if share > 1:
-            seconds = shared_seconds(build(form, choice.pipe, few, by), by, choice.pipe / share)
-        else:
-            seconds = float(makespan(computing(form, choice.pipe, few, by), by))
-        if choice.microbatches > few:
-            busy = [0.0] * choice.pipe
-            for price, device in zip(prices, form.placement(choice.pipe), strict=True):
-                busy[device] += compute_s(price)
-            seconds += (choice.microbatches - few) * max(*busy, share * sum(busy) / choice.pipe)
+        seconds = step_s(prices, parse_form(choice.schedule), choice.pipe, choice.microbatches, share)
         held = tuple(self._stage_bytes(choice, ends))
         balance = tuple(end - begin for begin, end in cuts)
         seconds += self.parts.common_s + told_s(choice, self.cluster)
         return Priced(choice, seconds, held, balance)
-
-    # ---- token slices
-
-    def _in_slices(self, choice: Choice, balance: tuple[int, ...]) -> Priced | None:
-        """A plan in token slices; its schedule says their lengths. Stages are those of whole rows."""
-        key = (choice.data, choice.zero, choice.pipe, choice.microbatches, choice.schedule, balance)
-        if key not in self._sliced:
-            self._sliced[key] = self._find_slices(choice, balance)
-        return self._sliced[key]
-
-    def _sliced_bound_s(self, choice: Choice) -> float | None:
-        """No more than the plan takes, whatever its slices: the best ones are looked for when this comes up."""
-        plain, slicing = replace(choice, schedule="1f1b"), self.slicing()
-        cuts = self._sliced_cuts(plain, ())
-        if slicing is None or cuts is None:
-            return None
-        return least_s(slicing, choice.schedule, self._around(plain, cuts)) + self.parts.common_s
-
-    def _sliced_cuts(self, plain: Choice, balance: tuple[int, ...]) -> list[tuple[int, int]] | None:
-        """Where stages begin and end."""
-        ends = self._placed_cuts(plain, balance) or (None if balance else cut(self.load(plain), plain.pipe))
-        return None if ends is None else list(pairwise((0, *ends)))
-
-    def _find_slices(self, choice: Choice, balance: tuple[int, ...]) -> Priced | None:
-        plain, slicing = replace(choice, schedule="1f1b"), self.slicing()
-        cuts = self._sliced_cuts(plain, balance)
-        if slicing is None or cuts is None:
-            return None
-        found = in_slices(slicing, choice.schedule, self._around(plain, cuts))
-        if found is None or max(found.stage_bytes) > self.limit:
-            return None
-        seconds = found.seconds + self.parts.common_s
-        chosen = replace(choice, schedule=found.schedule)
-        return Priced(chosen, seconds, found.stage_bytes, tuple(end - begin for begin, end in cuts))
-
-    def _around(self, plain: Choice, cuts: Sequence[tuple[int, int]]) -> Around:
-        """What stands around the slices of a plan."""
-        parts, moment = self.parts.parts, momentary(self.parts.parts, plain, self.cluster)
-        every = [self.shared(part, plain) for part in parts]
-        own = [every[begin:end] for begin, end in cuts]
-        share = self.cluster.share(plain.devices)
-        return Around(
-            cuts, plain.microbatches, self.cluster.link(plain.mesh, PIPE),
-            [Price(*(sum(t) for t in zip(*((o.forward_s, o.input_s, o.weight_s) for o in some), strict=True)))
-             for some in own],
-            [sum(one.reduce_s + one.update_s for one in some) for some in own],
-            [sum(one.static + one.gradients for one in some) for some in own],
-            [(part.kept, part.momentary, whole) for part, whole in zip(parts, moment, strict=True)],
-            self.parts.updating, None if share == 1 else plain.pipe / share,
-        )  # fmt: skip
 
     def _chunk_prices(self, choice: Choice, cuts: Sequence[tuple[int, int]]) -> list[Price]:
         """What chunks take; an update is of a device: it is reckoned with its chunks. Schedules have them in common,

@@ -114,11 +114,12 @@ class Around:
 
 @dataclass(frozen=True)
 class InSlices:
-    """seconds: of a step, without what is common to all devices."""
+    """seconds: of a step, without what is common to all devices. balance: blocks a stage."""
 
     schedule: str
     seconds: float
     stage_bytes: tuple[int, ...]
+    balance: tuple[int, ...]
 
 
 def least_s(slicing: Slicing, schedule: str, around: Around) -> float:
@@ -158,7 +159,8 @@ def in_slices(slicing: Slicing, schedule: str, around: Around) -> InSlices | Non
         return None
     held = peaks([_stays(slicing, around, cut, lengths) for cut in around.cuts], around.microbatches)
     bytes_ = tuple(a + max(b, around.updating) for a, b in zip(around.lasting, held, strict=True))
-    return InSlices(written(lengths) if schedule == ADVISED else schedule, pipe.seconds(lengths), bytes_)
+    balance = tuple(end - begin for begin, end in around.cuts)
+    return InSlices(written(lengths) if schedule == ADVISED else schedule, pipe.seconds(lengths), bytes_, balance)
 
 
 # ---- memory
