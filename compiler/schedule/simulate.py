@@ -8,13 +8,16 @@ fractions: then everything is exact, and equals the closed formulas to the last 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import islice
 
 from .actions import RECEIVES, SENDS, Action, Kind, Schedule, receiver, route
 
 Seconds = float | Fraction
+FORWARD, WEIGHT = Kind.FORWARD, Kind.WEIGHT  # compared millions of times
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,60 +118,78 @@ def simulate(schedule: Schedule, prices: Prices, static_bytes: Sequence[int] | N
 def makespan(orders: Schedule, prices: Prices) -> Seconds:
     """When a schedule ends, from the order of its computing alone: what `simulate` finds once `complete` has written
     its messages down, in a third of the time."""
-    shape, count = orders.shape, len(orders.actions)
-    at, now, ways = [0] * count, list[Seconds]([0] * count), _Ways(shape.placement, prices)
+    count, placement = len(orders.actions), orders.shape.placement
+    at, now, ways = [0] * count, list[Seconds]([0] * count), _Ways(placement, prices)
     moved = True
     while moved:
         moved = False
         for device, actions in enumerate(orders.actions):
-            while at[device] < len(actions):
-                action = actions[at[device]]
-                begin = ways.ready(action, now[device])
-                if begin is None:
-                    break
-                now[device] = begin + prices(action.chunk, action.microbatch, action.slice).seconds(action.kind)
-                ways.send(action, now[device])
+            begin, time = at[device], now[device]
+            for action in islice(actions, begin, None):
+                kind, microbatch, chunk, part = action
+                if kind is not WEIGHT:
+                    read = ways.read[kind is FORWARD][chunk]
+                    if read is not None:
+                        arrival = read.get((microbatch, part))
+                        if arrival is None:
+                            break
+                        time = max(time, arrival)
+                time += prices(chunk, microbatch, part).seconds(kind)
+                if kind is not WEIGHT:
+                    ways.send(kind is FORWARD, microbatch, chunk, part, time)
                 at[device] += 1
-                moved = True
+            now[device] = time
+            moved = moved or at[device] > begin
     assert all(done == len(actions) for done, actions in zip(at, orders.actions, strict=True)), "devices wait for ever"
-    for chunk, device in enumerate(shape.placement):
+    for chunk, device in enumerate(placement):
         now[device] += prices(chunk, 0, 0).reduce
     return max(end + prices(0, 0, 0).update for end in now)
 
 
+@dataclass(slots=True)
+class _Way:
+    """From one device to another. free: when the next message may begin; latest: when the last one is there."""
+
+    free: Seconds = 0
+    latest: Seconds = 0
+
+
+Arrivals = dict[tuple[int, int], Seconds]  # (microbatch, slice)
+
+
 @dataclass
 class _Ways:
-    """Messages between devices: those of one way follow one another, and none is taken in before an earlier one."""
+    """Messages between devices: those of one way follow one another, and none is taken in before an earlier one.
+
+    read: of the backward, and of the forward, what each chunk reads; None where that is of its own device.
+    """
 
     placement: Sequence[int]
     prices: Prices
-    arrival: dict[tuple[bool, int, int, int], Seconds] = field(  # forward or not, then what it is read by
-        init=False, default_factory=dict[tuple[bool, int, int, int], Seconds]
-    )
-    free: dict[tuple[int, int], Seconds] = field(init=False, default_factory=dict[tuple[int, int], Seconds])
-    latest: dict[tuple[int, int], Seconds] = field(init=False, default_factory=dict[tuple[int, int], Seconds])
 
-    def ready(self, action: Action, now: Seconds) -> Seconds | None:
-        """When a device that is free now can begin; None where what is read is not sent yet."""
-        kind, microbatch, chunk, part = action
-        forward, placement = kind is Kind.FORWARD, self.placement
-        before = chunk - 1 if forward else chunk + 1
-        if kind is Kind.WEIGHT or not 0 <= before < len(placement) or placement[before] == placement[chunk]:
-            return now
-        arrival = self.arrival.get((forward, microbatch, chunk, part))
-        return None if arrival is None else max(now, arrival)
+    def __post_init__(self) -> None:
+        homes, chunks = self.placement, range(len(self.placement))
+        ways: defaultdict[tuple[int, int], _Way] = defaultdict(_Way)
+        self.read: list[list[Arrivals | None]] = [
+            [{} if 0 <= chunk + step < len(homes) and homes[chunk + step] != homes[chunk] else None for chunk in chunks]
+            for step in (1, -1)
+        ]
+        self.ways = [
+            [None if read is None else ways[homes[chunk + step], homes[chunk]] for chunk, read in enumerate(reads)]
+            for step, reads in zip((1, -1), self.read, strict=True)
+        ]
 
-    def send(self, action: Action, now: Seconds) -> None:
-        """What follows an action, once it is done."""
-        kind, microbatch, chunk, part = action
-        forward, placement = kind is Kind.FORWARD, self.placement
+    def send(self, forward: bool, microbatch: int, chunk: int, part: int, now: Seconds) -> None:
+        """What follows a forward or a backward, once it is done."""
         reader = chunk + 1 if forward else chunk - 1
-        if kind is Kind.WEIGHT or not 0 <= reader < len(placement) or placement[reader] == placement[chunk]:
+        read = self.read[forward][reader] if 0 <= reader < len(self.placement) else None
+        if read is None:
             return
-        price, way = self.prices(min(chunk, reader), microbatch, part), (placement[chunk], placement[reader])
-        self.free[way] = free = max(now, self.free.get(way, 0)) + price.transfer
-        self.latest[way] = latest = max(self.latest.get(way, 0), free + price.latency)
-        self.arrival[forward, microbatch, reader, part] = latest
+        way, price = self.ways[forward][reader], self.prices(min(chunk, reader), microbatch, part)
+        assert way is not None, "what reads of another device has a way from it"
+        way.free = free = max(now, way.free) + price.transfer
+        way.latest = latest = max(way.latest, free + price.latency)
+        read[microbatch, part] = latest
 
 
 @dataclass
