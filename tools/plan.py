@@ -19,7 +19,7 @@ from ..compiler.base.diagnostic import did_you_mean
 from ..compiler.devices import recipe_cluster
 from ..compiler.kernels import TimedKernels
 from ..compiler.plan.plan import CHOSEN, HOSTED, NoPlan, Planner, planner
-from ..compiler.plan.price import Priced
+from ..compiler.plan.priced import Priced
 from ..compiler.plan.record import record, words
 from ..compiler.plan.search import Progress
 from ..compiler.plan.space import POLICIES, divisors

@@ -14,7 +14,8 @@ from functools import cached_property
 
 from .ladder import Ladder
 from .parts import Parts
-from .price import Priced, Pricing
+from .price import Pricing
+from .priced import Priced
 from .space import Choice
 
 PLACES = 4  # where else it is looked, evenly along the ladder, where the last rung does not fit

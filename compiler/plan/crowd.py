@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
-from .flights import Flights, Moment
+from .flights import Flights
+from .parts import Part
+from .zero import Shared
 
 NEAR = 1e-9  # of the limit: what rounding may take away
 
@@ -27,6 +29,14 @@ class Sort:
     late: int
 
 
+def sort_of(part: Part, often: int, own: Shared, several: bool, apart: bool) -> Sort:
+    """Of blocks of a stage with one chunk. own: of parameters that no block before has. several: microbatches; apart:
+    whether the backward is in halves."""
+    lasts = own.static + (own.gradients if several else 0)
+    beyond = (part.held, part.first, part.late) if apart else (0, part.momentary, 0)
+    return Sort(often, lasts, part.kept, *beyond)
+
+
 def crowded(sorts: Sequence[Sort], flights: Flights, stages: int, limit: int) -> bool:
     """Whether there is no room for all of them.
 
@@ -34,27 +44,23 @@ def crowded(sorts: Sequence[Sort], flights: Flights, stages: int, limit: int) ->
     for any sizes y_k then Σ x_k y_k ≤ (limit - beyond) max_k y_k / w_k, and all stages together hold Σ often_k y_k.
     These y are what the blocks are in the middle stage.
     """
-    middle = flights(stages // 2).moments
-    sizes = [max(weights) for weights in zip(*(_weights(sorts, moment) for moment in middle), strict=True)]
+    middle = [_weights(sorts, kept[0], held[0], late) for _, kept, held, late in flights(stages // 2).moments]
+    sizes = [max(weights) for weights in zip(*middle, strict=True)]
     left = float(sum(one.often * size for one, size in zip(sorts, sizes, strict=True)))
-    beyond = [min(one.momentary for one in sorts), min(one.late for one in sorts)]  # by whether a moment is late
+    bytes_ = [limit - min(one.momentary for one in sorts), limit - min(one.late for one in sorts)]  # of a late moment
     for stage in range(stages):
-        left -= min(_room(sorts, sizes, moment, limit - beyond[moment.late]) for moment in flights(stage).moments)
+        room = inf
+        for _, (kept,), (held,), late in flights(stage).moments:
+            weights = _weights(sorts, kept, held, late)
+            shares = [size / weight if weight else inf for size, weight in zip(sizes, weights, strict=True)]
+            room = min(room, bytes_[late] * max(shares))
+        left -= max(0.0, room)
         if left <= limit * NEAR:
             return False
     return True
 
 
-def _room(sorts: Sequence[Sort], sizes: Sequence[int], moment: Moment, bytes_: int) -> float:
-    """The most of these sizes that have room at a moment."""
-    if bytes_ <= 0:
-        return 0.0
-    weights = _weights(sorts, moment)
-    return bytes_ * max([size / weight if weight else inf for size, weight in zip(sizes, weights, strict=True)])
-
-
-def _weights(sorts: Sequence[Sort], moment: Moment) -> list[int]:
-    """What one block of each sort adds to its stage at a moment of a schedule with one chunk a device."""
-    _, (kept,), (held,), late = moment
+def _weights(sorts: Sequence[Sort], kept: int, held: int, late: bool) -> list[int]:
+    """What one block of each sort adds to its stage at a moment, beside the microbatches that are in flight then."""
     there, between = kept + (not late), held + late
     return [one.static + there * one.kept + between * one.held for one in sorts]

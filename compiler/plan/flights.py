@@ -58,6 +58,29 @@ def in_flight(schedule: str, stages: int, microbatches: int) -> float:
     return sum(most) / stages
 
 
+def certain(schedule: str, stages: int, microbatches: int) -> Flight | None:
+    """Of the first of several devices with several chunks each, moments that it comes to, known before its schedule is
+    written down; None where none are.
+
+    Interleaved, the first backward follows (v + 1) p - 1 forwards, or all of them: p of each chunk, then, if there are
+    more, those of the first one. In a V the first microbatch is back when 2p - 1 forwards of the first chunk are done.
+    """
+    form = parse_form(schedule)
+    placement = form.placement(stages)
+    chunks, most = len(placement) // stages, min(microbatches, 2 * stages - 1)
+    if stages == 1 or chunks == 1:
+        return None
+    if form.name == "interleaved" and microbatches % stages == 0:
+        full, none = (stages,) * (chunks - 2), (0,) * chunks
+        found = [Moment(chunks - 1, (most, *full, stages - 1), none)]
+        found += [Moment(0, (most - 1, *full, stages), none)] if most > stages else []
+    elif form.name == "zero_bubble_v":
+        found = [Moment(1, (most, 0), (0, 0))]
+    else:
+        return None
+    return _Sends(placement, microbatches).steady(found, 0)
+
+
 def _closed(schedule: str, sends: _Sends, device: int) -> Flight:
     stages, microbatches = len(sends.placement), sends.microbatches
     if schedule == "zero_bubble":

@@ -78,7 +78,7 @@ def _late(part: Part) -> Part:
 
 
 def device_bytes(load: Load, ends: Sequence[int], placement: Sequence[int], flights: Flights) -> Iterator[int]:
-    """The peak of each device."""
+    """The peak of each device, from the first one on."""
     places: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
     for cut, home in zip(pairwise((0, *ends)), placement, strict=True):
         places[home].append(cut)

@@ -13,7 +13,7 @@ from ..cost.cluster import Cluster
 from ..elaborate.load import Spec
 from ..elaborate.recipe import Plan, Recipe
 from .layouts import Kernels, Layouts, Steps
-from .price import Priced
+from .priced import Priced
 from .search import Pricer, Progress, Search
 from .slices import LEAST_SHARE
 from .space import ACTIVATIONS, OFFLOADS, POLICIES, Pins, Space, Unit, divisors, pins_of

@@ -22,12 +22,13 @@ from ..schedule.place import Block, PlaceFault, by_hand
 from ..schedule.simulate import Price
 from .aloft import aloft
 from .bounds import pipeline_s
-from .crowd import Sort, crowded
+from .crowd import Sort, crowded, sort_of
 from .ends import tied_s, told_s
-from .flights import ALONE, Flights, flights
+from .flights import ALONE, Flights, certain, flights
 from .host import Hosting, offloaded, waiting_s
 from .memory import apart, device_bytes, in_halves, load_of
 from .parts import Part, Parts, Weights
+from .priced import Priced
 from .sliced import Sliced
 from .slices import LEAST_SHARE, InSlices, Slicing
 from .space import ACTIVATIONS, OPTIMIZER, Choice
@@ -36,23 +37,6 @@ from .steady import step_s, until_steady
 from .zero import Known, Shared, shared
 
 _Key = tuple[int, int, int, bool]  # data, ZeRO, stages, whether there are several microbatches
-
-
-@dataclass(frozen=True, slots=True)
-class Priced:
-    """A plan with its price. seconds: of a step. stage_bytes: of a device of each stage. balance: blocks a chunk.
-    budget_bytes: within which as little as can be is computed again."""
-
-    choice: Choice
-    seconds: float
-    stage_bytes: tuple[int, ...]
-    balance: tuple[int, ...] = ()
-    budget_bytes: int | None = None
-
-    @property
-    def peak_bytes(self) -> int:
-        """Of the device that takes most."""
-        return max(self.stage_bytes)
 
 
 @dataclass
@@ -306,18 +290,23 @@ class Pricing:
             found = self._evenly(choice, len(placement))
             assert found is not None, "the space has no more chunks than blocks"
             ends = found
+        if self._is_full(choice, ends):
+            return None
         return ends if all(size <= self.limit for size in self._stage_bytes(choice, ends)) else None
 
     def _sorts(self, choice: Choice) -> list[Sort]:
         """The kinds of blocks that there are most of, as a stage of one chunk has them."""
-        found: list[Sort] = []
-        for part, often in self.kinds:
-            if often >= self._many:
-                own = self.alone(part, choice)
-                lasts = own.static + (own.gradients if choice.microbatches > 1 else 0)
-                apart = (part.held, part.first, part.late) if in_halves(choice) else (0, part.momentary, 0)
-                found.append(Sort(often, lasts, part.kept, *apart))
-        return found
+        several, apart = choice.microbatches > 1, in_halves(choice)
+        most = ((part, often) for part, often in self.kinds if often >= self._many)
+        return [sort_of(part, often, self.alone(part, choice), several, apart) for part, often in most]
+
+    def _is_full(self, choice: Choice, ends: Sequence[int]) -> bool:
+        """Whether the first device shows that a plan does not fit, before its schedule is written down."""
+        flight = certain(choice.schedule, choice.pipe, until_steady(choice.microbatches, choice.pipe))
+        if flight is None:
+            return False
+        placement = parse_form(choice.schedule).placement(choice.pipe)
+        return next(device_bytes(self.load(choice), ends, placement, lambda _: flight)) > self.limit
 
     def _evenly(self, choice: Choice, chunks: int) -> tuple[int, ...] | None:
         """Where so many chunks end that are as alike as can be: most plans differ in nothing that they depend on."""

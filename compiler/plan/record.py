@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from ..elaborate.models import BATCH
 from ..elaborate.recipe import Recipe
 from ..partition.choices import DATA
-from .price import Priced
+from .priced import Priced
 
 _CALLED = re.compile(r"[a-z_]+(\(\d+(, \d+)*\))?")  # what stands in a record without quotes
 

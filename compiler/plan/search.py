@@ -18,7 +18,8 @@ from itertools import count
 
 from .budgeted import Budgeted
 from .layouts import Layouts
-from .price import Priced, Pricing
+from .price import Pricing
+from .priced import Priced
 from .slices import LEAST_SHARE
 from .space import ACTIVATIONS, BUDGET, Axes, Choice, Group, Policy, Space, Unit
 from .stages import Flights

@@ -17,7 +17,7 @@ from partita.compiler.elaborate.recipe import Recipe
 from partita.compiler.elaborate.recipes import load_recipe
 from partita.compiler.ir.graph import Graph
 from partita.compiler.plan.plan import Planner, planner
-from partita.compiler.plan.price import Priced
+from partita.compiler.plan.priced import Priced
 from partita.compiler.plan.search import Family, Progress, Search
 from partita.compiler.plan.space import Choice, Group
 from partita.compiler.steps import Steps

@@ -21,7 +21,7 @@ from ...compiler.elaborate.recipes import load_recipe
 from ...compiler.kernels import TimedKernels
 from ...compiler.pipeline import compile_recipe, open_spec
 from ...compiler.plan.plan import Planner, planner
-from ...compiler.plan.price import Priced
+from ...compiler.plan.priced import Priced
 from ...compiler.plan.record import record, words
 from ...compiler.plan.search import Search
 from ...compiler.steps import Steps

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from operator import le
+
 import pytest
-from partita.compiler.plan.flights import flights
+from partita.compiler.plan.flights import certain, flights
 from partita.compiler.schedule.verify import BUFFERS
 
 STEADY = BUFFERS + 1  # on their way, and the next one
@@ -25,3 +27,15 @@ def test_chunks_of_one_device_send_each_other_nothing() -> None:
     first, last = map(flights("zero_bubble_v", 2, 4), range(2))
     assert (first.before, first.behind) == ((0, STEADY), (STEADY, 0))
     assert (last.before, last.behind) == ((STEADY, 0), (0, STEADY))
+
+
+@pytest.mark.parametrize("schedule", ["interleaved(2)", "interleaved(3)", "zero_bubble_v"])
+@pytest.mark.parametrize("stages", [2, 3, 5])
+def test_what_is_certain_of_the_first_device_comes_about(schedule: str, stages: int) -> None:
+    for microbatches in (stages, 2 * stages):
+        known, whole = certain(schedule, stages, microbatches), flights(schedule, stages, microbatches)(0)
+        assert known is not None
+        assert (known.before, known.behind) == (whole.before, whole.behind)
+        for one in known.moments:
+            alike = [other for other in whole.moments if (other.chunk, other.late) == (one.chunk, one.late)]
+            assert any(all(map(le, one.kept, other.kept)) for other in alike)
