@@ -6,6 +6,8 @@ In: what chunks take, a schedule's form, stages, microbatches. Out: seconds that
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
+from operator import add
 
 from ..schedule.forms import Form
 from ..schedule.simulate import Price
@@ -26,18 +28,21 @@ def pipeline_s(prices: Sequence[Price], form: Form, stages: int, microbatches: i
     gradient comes back; and after a device's last gradient stand the devices before it.
     """
     placement, best = form.placement(stages), 0.0
+    own: list[list[int]] = [[] for _ in range(stages)]
+    for chunk, home in enumerate(placement):
+        own[home].append(chunk)
+    work = [microbatches * compute_s(price) + float(price.reduce) for price in prices]
     forward = [float(p.forward) for p in prices]
-    back = [float(p.input) + (float(p.weight) if form.name in WHOLE else 0.0) for p in prices]
     sent = [float(p.transfer) + float(p.latency) for p in prices]
+    down = list(accumulate(map(add, forward, sent), initial=0.0))  # until a chunk's first forward begins
+    there = [0.0] * stages
+    if form.name in ONE_CHUNK:  # from a stage's first forward's end to its first gradient
+        back = [float(p.input) + (float(p.weight) if form.name in WHOLE else 0.0) for p in prices]
+        behind = map(sum, zip(forward[:0:-1], back[:0:-1], sent[-2::-1], sent[-2::-1], strict=True))
+        there = list(accumulate(behind, initial=0.0))[::-1]
     for device in range(stages):
-        own = [chunk for chunk, home in enumerate(placement) if home == device]
-        first = own[0]
-        work = microbatches * sum(compute_s(prices[c]) for c in own) + sum(float(prices[c].reduce) for c in own)
-        before = sum(forward[:first]) + sum(sent[:first])
-        wait = 0.0
-        if form.name in ONE_CHUNK:
-            ahead = microbatches if form.name == "gpipe" else min(microbatches, stages - device)
-            there = sum(forward[first:]) + sum(back[first + 1 :]) + 2 * sum(sent[first:-1])
-            wait = max(0.0, there - ahead * forward[first])
-        best = max(best, before + wait + work)
+        first = own[device][0]
+        ahead = microbatches if form.name == "gpipe" else min(microbatches, stages - device)
+        wait = max(0.0, there[device] - (ahead - 1) * forward[first])
+        best = max(best, down[first] + wait + sum(work[chunk] for chunk in own[device]))
     return best

@@ -58,27 +58,36 @@ def in_flight(schedule: str, stages: int, microbatches: int) -> float:
     return sum(most) / stages
 
 
-def certain(schedule: str, stages: int, microbatches: int) -> Flight | None:
-    """Of the first of several devices with several chunks each, moments that it comes to, known before its schedule is
-    written down; None where none are.
+def certain(schedule: str, stages: int, microbatches: int) -> Flights | None:
+    """A moment that each of several devices with several chunks comes to for certain, known before a schedule is
+    written down: its first backward. None where none is known.
 
-    Interleaved, the first backward follows (v + 1) p - 1 forwards, or all of them: p of each chunk, then, if there are
-    more, those of the first one. In a V the first microbatch is back when 2p - 1 forwards of the first chunk are done.
+    Interleaved, device d is (v + 1) p - 2 d - 1 forwards ahead then, or all of them: p of each chunk, then, if there
+    are more, those of the first one. In a V whose times are equal, 2p: until the first microbatch is back those of its
+    first chunk, then of both in turn.
     """
     form = parse_form(schedule)
     placement = form.placement(stages)
-    chunks, most = len(placement) // stages, min(microbatches, 2 * stages - 1)
-    if stages == 1 or chunks == 1:
-        return None
-    if form.name == "interleaved" and microbatches % stages == 0:
-        full, none = (stages,) * (chunks - 2), (0,) * chunks
-        found = [Moment(chunks - 1, (most, *full, stages - 1), none)]
-        found += [Moment(0, (most - 1, *full, stages), none)] if most > stages else []
-    elif form.name == "zero_bubble_v":
-        found = [Moment(1, (most, 0), (0, 0))]
-    else:
-        return None
-    return _Sends(placement, microbatches).steady(found, 0)
+    chunks = len(placement) // stages
+    sends = _Sends(placement, microbatches)
+    if stages > 1 and form.name == "interleaved" and chunks > 1 and microbatches % stages == 0:
+        return lambda device: sends.steady([_looped(sends, chunks, device)], device)
+    if stages > 1 and form.name == "zero_bubble_v":
+        return lambda device: sends.steady([_vee(sends, device)], device)
+    return None
+
+
+def _looped(sends: _Sends, chunks: int, device: int) -> Moment:
+    stages = len(sends.placement) // chunks
+    ahead = min((chunks + 1) * stages - 2 * device - 1, chunks * sends.microbatches)
+    kept = [min(stages, max(0, ahead - chunk * stages)) for chunk in range(chunks)]
+    kept[0] += max(0, ahead - chunks * stages)
+    return Moment(chunks - 1, (*kept[:-1], kept[-1] - 1), (0,) * chunks)
+
+
+def _vee(sends: _Sends, device: int) -> Moment:
+    stages, most = len(sends.placement) // 2, sends.microbatches
+    return Moment(1, (min(most, 2 * stages - 1 - device), min(most - 1, device)), (0, 0))
 
 
 def _closed(schedule: str, sends: _Sends, device: int) -> Flight:

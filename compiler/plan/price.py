@@ -301,12 +301,9 @@ class Pricing:
         return [sort_of(part, often, self.alone(part, choice), several, apart) for part, often in most]
 
     def _is_full(self, choice: Choice, ends: Sequence[int]) -> bool:
-        """Whether the first device shows that a plan does not fit, before its schedule is written down."""
-        flight = certain(choice.schedule, choice.pipe, until_steady(choice.microbatches, choice.pipe))
-        if flight is None:
-            return False
-        placement = parse_form(choice.schedule).placement(choice.pipe)
-        return next(device_bytes(self.load(choice), ends, placement, lambda _: flight)) > self.limit
+        """Whether a device shows that a plan does not fit, before its schedule is written down."""
+        known = certain(choice.schedule, choice.pipe, until_steady(choice.microbatches, choice.pipe))
+        return known is not None and any(size > self.limit for size in self._stage_bytes(choice, ends, known))
 
     def _evenly(self, choice: Choice, chunks: int) -> tuple[int, ...] | None:
         """Where so many chunks end that are as alike as can be: most plans differ in nothing that they depend on."""
@@ -335,10 +332,10 @@ class Pricing:
                 )
         return self._loads[key]
 
-    def _stage_bytes(self, choice: Choice, ends: Sequence[int]) -> Iterator[int]:
-        """The peak of each device."""
+    def _stage_bytes(self, choice: Choice, ends: Sequence[int], known: Flights | None = None) -> Iterator[int]:
+        """The peak of each device. known: what is known of its schedule, where that is not all."""
         placement = parse_form(choice.schedule).placement(choice.pipe)
-        return device_bytes(self.load(choice), ends, placement, self.flights(choice))
+        return device_bytes(self.load(choice), ends, placement, known or self.flights(choice))
 
     def _piped(self, choice: Choice, ends: Sequence[int]) -> Priced:
         """The schedule's time, simulated."""

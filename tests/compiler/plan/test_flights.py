@@ -30,12 +30,14 @@ def test_chunks_of_one_device_send_each_other_nothing() -> None:
 
 
 @pytest.mark.parametrize("schedule", ["interleaved(2)", "interleaved(3)", "zero_bubble_v"])
-@pytest.mark.parametrize("stages", [2, 3, 5])
-def test_what_is_certain_of_the_first_device_comes_about(schedule: str, stages: int) -> None:
-    for microbatches in (stages, 2 * stages):
-        known, whole = certain(schedule, stages, microbatches), flights(schedule, stages, microbatches)(0)
+@pytest.mark.parametrize("stages", [2, 3, 4, 7])
+def test_what_is_certain_of_a_device_comes_about(schedule: str, stages: int) -> None:
+    every = range(1, 2 * stages + 1) if schedule == "zero_bubble_v" else (stages, 2 * stages)
+    for microbatches in every:
+        known, whole = certain(schedule, stages, microbatches), flights(schedule, stages, microbatches)
         assert known is not None
-        assert (known.before, known.behind) == (whole.before, whole.behind)
-        for one in known.moments:
-            alike = [other for other in whole.moments if (other.chunk, other.late) == (one.chunk, one.late)]
-            assert any(all(map(le, one.kept, other.kept)) for other in alike)
+        for device in range(stages):
+            (one,), there = known(device).moments, whole(device)
+            assert (known(device).before, known(device).behind) == (there.before, there.behind)
+            alike = [other for other in there.moments if (other.chunk, other.late) == (one.chunk, one.late)]
+            assert any(all(map(le, one.kept, other.kept)) for other in alike), (one, alike)
