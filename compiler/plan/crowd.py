@@ -44,15 +44,19 @@ def crowded(sorts: Sequence[Sort], flights: Flights, stages: int, limit: int) ->
     for any sizes y_k then Σ x_k y_k ≤ (limit - beyond) max_k y_k / w_k, and all stages together hold Σ often_k y_k.
     These y are what the blocks are in the middle stage.
     """
+    sorts = [one for one in sorts if one.static]  # without the others there is no less room
+    if not sorts:
+        return False
     middle = [_weights(sorts, kept[0], held[0], late) for _, kept, held, late in flights(stages // 2).moments]
     sizes = [max(weights) for weights in zip(*middle, strict=True)]
+    terms = [(size, one.static, one.kept, one.held) for one, size in zip(sorts, sizes, strict=True)]
     left = float(sum(one.often * size for one, size in zip(sorts, sizes, strict=True)))
     bytes_ = [limit - min(one.momentary for one in sorts), limit - min(one.late for one in sorts)]  # of a late moment
     for stage in range(stages):
         room = inf
         for _, (kept,), (held,), late in flights(stage).moments:
-            weights = _weights(sorts, kept, held, late)
-            shares = [size / weight if weight else inf for size, weight in zip(sizes, weights, strict=True)]
+            there, between = kept + (not late), held + late
+            shares = [size / (static + there * own + between * half) for size, static, own, half in terms]
             room = min(room, bytes_[late] * max(shares))
         left -= max(0.0, room)
         if left <= limit * NEAR:

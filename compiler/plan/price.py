@@ -307,9 +307,11 @@ class Pricing:
 
     def _evenly(self, choice: Choice, chunks: int) -> tuple[int, ...] | None:
         """Where so many chunks end that are as alike as can be: most plans differ in nothing that they depend on."""
-        key = (tuple(block.compute_s for block in self.blocks(choice)), chunks)
+        blocks = self.blocks(choice)
+        each = dict(zip(self._kind_of, blocks, strict=True))  # those of a kind are one object
+        key = (tuple(block.compute_s for block in each.values()), chunks)
         if key not in self._even:
-            self._even[key] = cut(Load(key[0], (), (), (), (), (), ()), chunks)
+            self._even[key] = cut(Load([block.compute_s for block in blocks], (), (), (), (), (), ()), chunks)
         return self._even[key]
 
     def flights(self, choice: Choice) -> Flights:
