@@ -157,16 +157,17 @@ def updating(own: int, parts: Sequence[Part], choice: Choice, cluster: Cluster) 
     if choice.data == 1:
         return own
     weights = [owned(part, choice) for part in parts]
-    sums = [size for one in weights for size in one.gradients]
     most, bucket_bytes = own, cluster.bucket_bytes
     if choice.microbatches > 1 and choice.zero == 0:
+        sums = [size for one in weights for size in one.gradients]
         most = max([most, *(sum(sizes) for sizes in together(sums, bucket_bytes) if len(sizes) > 1)])
     if choice.microbatches > 1 and choice.zero == 1:
         most = max([most, *(one.scattering for one in _segments(parts, choice, cluster))])
     if choice.zero in (1, 2):
-        read = [size for one in weights for size in one.read]
-        packs = sorted(_packed(sizes, choice.data, cluster.gloo) for sizes in together(read, bucket_bytes))
         whole = choice.zero == 1 and choice.microbatches > 1
-        gone = sum(sums) // (1 if whole else choice.data) // choice.pipe
-        most = max(most, sum(packs[-GATHERS_AT_A_TIME:]) - gone)
+        gone = sum(one.gradient_bytes for one in weights) // (1 if whole else choice.data) // choice.pipe
+        if GATHERS_AT_A_TIME * 2 * bucket_bytes - gone > most:  # a pack is no more than twice what goes in a message
+            read = [size for one in weights for size in one.read]
+            packs = sorted(_packed(sizes, choice.data, cluster.gloo) for sizes in together(read, bucket_bytes))
+            most = max(most, sum(packs[-GATHERS_AT_A_TIME:]) - gone)
     return most
