@@ -27,6 +27,7 @@ from .lasting import Lasting
 from .partition.choices import DATA, Wishes
 from .partition.decide import Decision, decide
 from .partition.factors import factored as in_factors
+from .partition.impossible import TOO_LARGE
 from .passes import check as check_graph
 from .passes.localize import localize
 
@@ -86,15 +87,20 @@ def partitioned(
     different = [graph for at, graph in enumerate(ways) if all(len(graph) != len(other) for other in ways[:at])]
     lasting = Lasting(lasting_bytes if whole or lasting_bytes else memory_bytes)
     while True:
-        best: Decision | None = None
-        try:
-            for graph in different:
+        best, refused = None, None
+        for graph in different:
+            try:
                 found = decide(graph, mesh, cluster, wishes, lasting.bound, memory_bytes, best, flying)
-                best = min(best or found, found, key=lambda decision: decision.solution.seconds)
-        except SpecError as fault:
-            lasting.refuse(fault)
+            except SpecError as fault:
+                if {one.code for one in fault.diagnostics} != {TOO_LARGE}:
+                    raise
+                refused = refused or fault
+                continue
+            best = min(best or found, found, key=lambda decision: decision.solution.seconds)
+        if best is None:
+            assert refused is not None, "there is a graph to lay out"
+            lasting.refuse(refused)
             continue
-        assert best is not None, "there is a graph to lay out"
         over = _peak_bytes(best) - memory_bytes if whole and memory_bytes is not None else 0
         if over <= 0:
             check_graph(best.graph, PARTITIONED, "the partitioned graph", best.before)

@@ -51,7 +51,7 @@ from .passes.simplify import Simplify
 from .passes.token_slices import TokenSlices
 from .passes.update import Update
 from .record import exported, foreign_packages, predictions
-from .room import laid_within, stages_within
+from .room import Asked, laid_within, stages_within
 from .schedule.forms import TOKEN_SLICES, parse_form
 from .schedule.placing import Pipeline
 
@@ -354,8 +354,9 @@ def compile_recipe(
         return built(laid_within(ways, inner, wishes, *priced, device))
     held, flying = of_stages(priced[1], mesh, plan), in_flight(plan.schedule, stages, recipe.microbatches)
 
-    def laid(lasting_bytes: int | None, flying: float) -> dict[str, Decision]:
-        return laid_out(ways, inner, wishes, priced[0], held, False, lasting_bytes, flying)
+    def laid(asked: Asked) -> dict[str, Decision]:
+        wanted = replace(wishes, sparing=asked.sparing)
+        return laid_out(ways, inner, wanted, priced[0], held, False, asked.lasting_bytes, asked.flying)
 
     return stages_within(laid, built, held, stages, flying)
 

@@ -8,6 +8,7 @@ read off the lowered step, and that much less may last the next time. So torch i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..runtime.program import is_step
@@ -47,38 +48,53 @@ def laid_within(
         lasting.over(found[worst].resident_bytes, over[worst])
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What layouts are asked for. sparing: as `Wishes` has it. lasting_bytes: that last in all stages, activations of
+    `flying` microbatches among it."""
+
+    sparing: bool = False
+    lasting_bytes: int | None = None
+    flying: float = 1.0
+
+
+Laid = Callable[[Asked], Mapping[str, Decision]]
+
+
 def stages_within(
-    laid: Callable[[int | None, float], Mapping[str, Decision]],
-    built: Callable[[Mapping[str, Decision], int | None], Build], memory_bytes: int | None, stages: int, flying: float,
+    laid: Laid, built: Callable[[Mapping[str, Decision], int | None], Build], memory_bytes: int | None, stages: int,
+    flying: float,
 ) -> Build:  # fmt: skip
     """The same of a pipeline: a build none of whose devices is ever above the memory. memory_bytes: of all stages.
     flying: microbatches whose activations a device has at a time. Raises SpecError E0943, E0952.
 
-    laid: layouts of which so much lasts in all stages, activations of so many microbatches among it; built: what is
-    compiled of them, no device above so much. The first layouts are those that are best whatever is in flight.
+    built: what is compiled of layouts, no device above so much. The first layouts are the fastest whatever is in
+    flight; then the sparing ones, as plans are priced on them; then those of them of which less and less lasts.
     """
     from .lower.build import TooHigh
 
-    found, lasting = laid(None, 1.0), Lasting(memory_bytes)
     if memory_bytes is None:
-        return built(found, None)
+        return built(laid(Asked()), None)
+    lasting, limit = Lasting(memory_bytes), memory_bytes // stages
+    try:
+        return built(laid(Asked()), limit)
+    except TooHigh:
+        found = laid(Asked(sparing=True))
     while True:
         try:
-            return built(found, memory_bytes // stages)
+            return built(found, limit)
         except TooHigh as fault:
             most = fault
             lasting.over(next(iter(found.values())).lasting_bytes(flying), stages * fault.over_bytes)
         found = _refused_or(laid, lasting, flying, most)
 
 
-def _refused_or(
-    laid: Callable[[int | None, float], Mapping[str, Decision]], lasting: Lasting, flying: float, most: SpecError
-) -> Mapping[str, Decision]:
+def _refused_or(laid: Laid, lasting: Lasting, flying: float, most: SpecError) -> Mapping[str, Decision]:
     """Layouts of which no more lasts than the bound, or the next one; raises what is known of the last ones, where none
     is left to try."""
     while True:
         try:
-            return laid(lasting.bound, flying)
+            return laid(Asked(True, lasting.bound, flying))
         except SpecError as fault:
             try:
                 lasting.refuse(fault)

@@ -21,7 +21,7 @@ from typing import Any
 from ...runtime.program import Build, Program, is_step
 from ...runtime.program_json import to_json
 from ..base.diagnostic import Diagnostic, SpecError
-from ..cost.memory import Owner
+from ..cost.memory import Memory, Owner
 from ..cost.table import Table
 from ..ir.graph import Graph
 from ..recompute.fit import in_mib
@@ -36,6 +36,7 @@ from .program import lower_graph, lower_stage
 from .timing import Part, StepTime, part_seconds, pipeline_seconds, step_time
 
 MANIFEST = "manifest.json"
+FEW_STAGES = 2  # are lowered all at once
 
 
 def lower(
@@ -58,9 +59,12 @@ def lower(
     mesh the graphs are those of rank 0, and `spread` says how they lie on it. `kernels` are the packages that it calls,
     `table` what kernels take on this machine.
     """
+    limit_bytes = recipe.get("budget_bytes") if limit_bytes is None else limit_bytes
+    if limit_bytes is not None and len(spread.stages) > FEW_STAGES:
+        within(_first_stage(graphs, device, spread), limit_bytes)
     build, sources = compile_graphs(graphs, recipe, predictions, device=device, dump=dump, spread=spread, table=table)
     build = replace(build, kernels=tuple(kernels))
-    within(build, recipe.get("budget_bytes") if limit_bytes is None else limit_bytes)
+    within(build.predictions, limit_bytes)
     if folder is not None:
         modules = {f"modules/{name}.py": text for name, text in sources.items()}
         write({"program.json": to_json(build), **modules, **(files or {})}, Path(folder))
@@ -75,15 +79,30 @@ class TooHigh(SpecError):
         self.over_bytes = over_bytes
 
 
-def within(build: Build, budget_bytes: int | None) -> None:
+def within(foretold: Mapping[str, float], budget_bytes: int | None) -> None:
     """Raises TooHigh, which names the largest owners, where a step's peak is above a device's budget."""
-    peak = int(build.predictions.get("peak_bytes", 0))
+    peak = int(foretold.get("peak_bytes", 0))
     if budget_bytes is not None and peak > budget_bytes:
-        sizes = {owner.value: build.predictions[f"peak_bytes.{owner.value}"] for owner in Owner}
+        sizes = {owner.value: foretold[f"peak_bytes.{owner.value}"] for owner in Owner}
         whose = ", ".join(f"{name} {in_mib(sizes[name])}" for name in sorted(sizes, key=lambda n: -sizes[n])[:3])
         title = f"a step takes {in_mib(peak, up=True)} MiB, but the budget is {in_mib(budget_bytes)} MiB ({whose} MiB)"
         hint = "recompute = full, offload = optimizer, more microbatches"
         raise TooHigh(Diagnostic("E0952", title, hint=hint), peak - budget_bytes)
+
+
+def _first_stage(graphs: Mapping[str, Graph], device: str, spread: Spread) -> dict[str, float]:
+    """The peak of the stage that has most microbatches in flight, before the others are lowered: a pipeline that is too
+    high is so there, mostly."""
+    alone = replace(spread, stages=spread.stages[:1], classes=(0,) * len(spread.classes))
+    build, library = _built(graphs, {}, device, (), alone)
+    prints = [_footprint(build, name, library) for name in graphs if is_step(name)]
+    return _peak(max((one.memory for one in prints), key=lambda memory: memory.peak_bytes))
+
+
+def _peak(memory: Memory) -> dict[str, float]:
+    """A peak and its owners, as a build foretells them."""
+    owners = {f"peak_bytes.{owner.value}": memory.of(owner) for owner in Owner}
+    return {"peak_bytes": memory.peak_bytes, **owners}
 
 
 def compile_graphs(
@@ -110,8 +129,7 @@ def compile_graphs(
         highest = max((one.memory for one in prints), key=lambda memory: memory.peak_bytes)
         host = max(one.host_bytes for one in prints)
         foretold.update({"host_bytes": host} if host else {})
-        foretold["peak_bytes"] = highest.peak_bytes
-        foretold.update({f"peak_bytes.{owner.value}": highest.of(owner) for owner in Owner})
+        foretold |= _peak(highest)
     if steps and table is not None:
         modules = {module.name: module for module in library.modules.values()}
         repeats = _repeats(recipe)

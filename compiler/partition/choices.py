@@ -22,16 +22,19 @@ from .fold import ClassId, Folded
 from .strategies import Option, Strategy, cut_axes, is_legal, options
 
 DATA = "data"
+SEVERAL = 2  # microbatches that stand for any number of them
 
 
 @dataclass(frozen=True)
 class Wishes:
     """pins: dim name -> the axes that cut it. zero: the stage, or None where the solver may choose. leaves: parameters
-    and states, by id, that lie already as another graph of the build has laid them."""
+    and states, by id, that lie already as another graph of the build has laid them. sparing: what is gathered once for
+    all microbatches, and lasts, is to pay within `SEVERAL` of them."""
 
     pins: Mapping[str, Axes] = field(default_factory=dict[str, Axes])
     zero: int | None = None
     leaves: Mapping[str, Layout] = field(default_factory=dict[str, Layout])
+    sparing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from .solve import Program
 from .strategies import Strategy, options
 
 BATCH = "batch"
+TOO_LARGE = "E0943"  # the memory does not suffice
 _LISTED = 12  # dims that are named in a hint
 _KINDS = {"parameter": "parameters", "state": "optimizer states", "accumulate": "gradients"}
 
@@ -95,7 +96,7 @@ def too_large(folded: Folded, program: Program, left: int, memory: int | None = 
         more = "that fits, but not all of it can be cut so at once: take more devices, or fewer pins"
     else:
         more = f"take {-(-total * devices // limit)} devices or more, or {_size(total)} a device at the least"
-    return _fault("E0943", title, f"cut as far as it goes, a device still holds {parts}: {more}")
+    return _fault(TOO_LARGE, title, f"cut as far as it goes, a device still holds {parts}: {more}")
 
 
 def idle_axes(laid: Graph, mesh: Mesh) -> list[Diagnostic]:

@@ -22,7 +22,7 @@ from .choices import Wishes
 from .decide import Decision, decide
 
 GRAPH, QUESTION = "layout/step.graph", "layout/question.json"
-_FORMAT = 4
+_FORMAT = 5
 
 
 class NotKept(Exception):
@@ -38,6 +38,7 @@ def files(decision: Decision) -> dict[str, str]:
         "mesh": decision.mesh.axes,
         "pins": {name: list(axes) for name, axes in wishes.pins.items()},
         "zero": wishes.zero,
+        "sparing": wishes.sparing,
         "memory_bytes": decision.program.memory_bytes,
         "flying": decision.program.flying,
         "cluster": {
@@ -67,7 +68,7 @@ def asked_again(texts: Mapping[str, str]) -> Decision:
         mesh = Mesh(tuple((str(name), int(size)) for name, size in said["mesh"]))
         pins = {str(name): tuple(map(str, axes)) for name, axes in said["pins"].items()}
         cluster, memory = _cluster(said["cluster"]), said["memory_bytes"]
-        wishes, flying = Wishes(pins, said["zero"]), float(said["flying"])
+        wishes, flying = Wishes(pins, said["zero"], sparing=bool(said["sparing"])), float(said["flying"])
     except (KeyError, TypeError, ValueError, AttributeError) as fault:
         raise NotKept(f"its layout cannot be read: {fault!r}") from None
     return decide(parse_graph(texts[GRAPH], GRAPH), mesh, cluster, wishes, memory, flying=flying)

@@ -92,6 +92,7 @@ class Program:
     memory_bytes: int | None = None
     again: frozenset[ClassId] = frozenset()
     flying: float = 1.0  # microbatches whose activations are there at a time
+    spare_bytes: int = 0  # of the memory: what is gathered over several axes is more than axis by axis
     costs: list[float] = field(default_factory=list[float])
     first: dict[ClassId, int] = field(default_factory=dict[ClassId, int])
     _made: dict[tuple[ClassId, int], list[Layout]] = field(default_factory=dict[tuple[ClassId, int], list[Layout]])
@@ -106,7 +107,7 @@ class Program:
         for read in self.folded.reads:
             self._read(read)
         if self.memory_bytes is not None:
-            self.rows.append(self.resident.row(self.memory_bytes, self._held))
+            self.rows.append(self.resident.row(self.memory_bytes - self.spare_bytes, self._held))
 
     @cached_property
     def early(self) -> frozenset[ClassId]:

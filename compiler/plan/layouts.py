@@ -20,7 +20,7 @@ from ..ir.graph import Graph
 from ..ir.layout import PIPE, Mesh
 from ..ir.slices import MARK
 from ..ir.types import Dim
-from ..partition.choices import Wishes, choices
+from ..partition.choices import SEVERAL, Wishes, choices
 from ..partition.factors import factored
 from ..partition.fold import fold
 from ..partition.impossible import check_held, check_wishes
@@ -43,7 +43,6 @@ from .thin import Thin
 
 BYTES = Link(1.0, 0.0)  # a message takes as many seconds as it has bytes: which link it goes over is a plan's choice
 TIMED = (2, 4, 8)  # equal slices whose kernels are looked up, where they were timed
-SEVERAL = 2  # microbatches that stand for any number of them
 
 Steps = Sequence[Callable[[Recipe], Graph]]  # ways to make a step: all compute the same
 Kernels = Callable[[Graph, Mesh], Timed]  # of a step as it is laid out: seconds of a run of each node of a device

@@ -21,9 +21,9 @@ from partita.compiler.ir.levels import STEP
 from partita.compiler.ir.types import Phase
 from partita.compiler.ops.shapes import elements
 from partita.compiler.partition.choices import Wishes
-from partita.compiler.partition.decide import Decision
+from partita.compiler.partition.decide import Decision, decide
 from partita.compiler.passes.localize import localize
-from partita.compiler.pipeline import compile_recipe
+from partita.compiler.pipeline import compile_recipe, step_graph, unfused_step
 from partita.compiler.room import laid_within, peak_bytes
 
 MESHES = (Mesh((("data", 2),)), Mesh((("tensor", 3),)))
@@ -57,6 +57,30 @@ def test_what_is_gathered_for_all_microbatches_lasts() -> None:
     bound = lasting + gathered - 1
     found = partitioned([step], mesh, wishes, machines, lasting_bytes=bound)
     assert sum(_lasting(found)) <= found.program.resident.bytes(found.solution.strategies) <= bound
+
+
+def test_of_steps_that_compute_the_same_one_that_fits_is_enough() -> None:
+    """The loss apart from its head keeps all logits; where they have no room, the fused one is laid out still."""
+    spec, recipe, _ = opened("llama", 4)
+    recipe = replace(recipe, microbatches=2)
+    ways = [step_graph(spec, recipe), unfused_step(spec, recipe)]
+    mesh, wishes, machines = Mesh((("tensor", 2),)), Wishes({"batch": ()}), cluster("dgx_a100", 2)
+    too_little = sum(partitioned([ways[1]], mesh, wishes, machines).program.resident.least().values()) - 1
+    found = partitioned(ways, mesh, wishes, machines, lasting_bytes=too_little)
+    assert len(found.before) == len(ways[0])
+    assert found.resident_bytes <= too_little
+
+
+def test_a_sparing_layout_is_the_one_of_several_microbatches_at_the_price_of_all() -> None:
+    """What is gathered once for all microbatches lasts: a plan's layout has it only where it pays within two."""
+    spec, recipe, _ = opened("gpt2", 16)
+    mesh, wishes, machines = Mesh((("tensor", 2),)), Wishes({"batch": ()}), cluster("dgx_a100", 2)
+    many, two = (step_graph(spec, replace(recipe, batch=n, microbatches=n), device="cuda") for n in (16, 2))
+    free, few = (decide(step, mesh, machines, wishes) for step in (many, two))
+    sparing = decide(many, mesh, machines, replace(wishes, sparing=True))
+    assert sparing.solution.strategies == few.solution.strategies
+    assert sparing.resident_bytes < free.resident_bytes
+    assert sparing.solution.seconds >= free.solution.seconds > few.solution.seconds
 
 
 def test_the_stages_of_a_pipeline_keep_to_the_memory_of_a_device() -> None:
