@@ -29,6 +29,7 @@ from ...runtime.launch import launch_module
 from ..machines import HERE, here
 from ..mesh import settings_of
 from ..numbers import bytes_text, seconds_text
+from ..specs import recipe_of
 from .plan_contest import PlanContest, PlanOutcome, Ratio, paced, ratio, read_outcome
 
 CASES = ("gpt", "llama", "mixture", "t5")
@@ -144,7 +145,9 @@ def compiled(spec: Spec, name: str, ready: Planner, plan: Priced, folder: Path) 
     """Writes the build of a plan, from its record, as `partita train --plan` does."""
     written = folder.with_suffix(".partita")
     written.write_text(record(plan, ready.recipe), encoding="utf-8")
-    recipe = load_recipe(spec, name, settings_of(str(written)))
+    planned = (one.partition("=") for one in settings_of(str(written)))
+    recipe = recipe_of(spec, [(key, value) for key, _, value in planned], None, name)
+    assert recipe is not None, "a plan has one"
     compile_recipe(spec, recipe, folder, cluster=ready.cluster)
 
 
