@@ -92,10 +92,11 @@ def partitioned(
             try:
                 found = decide(graph, mesh, cluster, wishes, lasting.bound, memory_bytes, best, flying)
             except SpecError as fault:
-                if {one.code for one in fault.diagnostics} != {TOO_LARGE}:
-                    raise
-                refused = refused or fault
-                continue
+                if {one.code for one in fault.diagnostics} == {TOO_LARGE}:
+                    refused = refused or fault
+                    continue
+                best, refused = None, fault  # a wish that is not kept is not kept by another way
+                break
             best = min(best or found, found, key=lambda decision: decision.solution.seconds)
         if best is None:
             assert refused is not None, "there is a graph to lay out"

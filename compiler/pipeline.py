@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
     from ..runtime.program import Build
     from .lower.footprint import Footprint
+    from .lower.outside import Spread
 
 PREDICT = "predict"  # the program that one device runs
 After = Callable[[Pass, Graph], None]
@@ -308,9 +309,7 @@ def compile_recipe(
     prices of the cluster (the recipe's, or the one given) say.
     """
     from .lower.build import lower
-    from .lower.outside import ALONE
-    from .lower.spread import spread
-    from .lower.stages import check_dumped, piped
+    from .lower.stages import check_dumped
     from .plan.flights import in_flight
 
     steps = step_graphs(spec, recipe, device, dump, cluster, table)
@@ -324,21 +323,14 @@ def compile_recipe(
     priced = machines(mesh, plan, cluster or recipe_cluster(spec, recipe))
 
     def built(chosen: Mapping[str, Decision], limit_bytes: int | None = None) -> Build:
-        here, lying, files = graphs, ALONE, dict[str, str]()
         step = next(iter(chosen.values()), None)
-        if step is not None:
-            laid = {name: decision.graph for name, decision in chosen.items()}
-            here, lying = spread({**laid, PREDICT: graphs[PREDICT]}, inner)
-            files = kept.files(step)
+        here, lying = _lying(graphs, chosen, inner, mesh, plan, priced, dump)
         if stages > 1:
-            trained = {name: graph for name, graph in here.items() if name != PREDICT}
-            wanted = Pipeline(plan.schedule, plan.balance, *priced, plan.offload)
-            lying = piped(trained, lying, inner.across(PIPE, mesh), wanted, dump)
             check_dumped(lying, steps, dump)
         here, lying = offloaded(here, lying, plan.offload, priced[0])
         build = lower(
-            here, record, foretold, folder, device=device, dump=dump, files=files, kernels=packages, spread=lying,
-            table=table, limit_bytes=limit_bytes,
+            here, record, foretold, folder, device=device, dump=dump, files=None if step is None else kept.files(step),
+            kernels=packages, spread=lying, table=table, limit_bytes=limit_bytes,
         )  # fmt: skip
         if warn is not None and step is not None:
             warn(idle_axes(step.graph, step.mesh))
@@ -359,6 +351,26 @@ def compile_recipe(
         return laid_out(ways, inner, wanted, priced[0], held, False, asked.lasting_bytes, asked.flying)
 
     return stages_within(laid, built, held, stages, flying)
+
+
+def _lying(
+    graphs: Mapping[str, Graph], chosen: Mapping[str, Decision], inner: Mesh, mesh: Mesh, plan: Plan,
+    priced: tuple[Cluster, int | None], dump: Sequence[str],
+) -> tuple[Mapping[str, Graph], Spread]:  # fmt: skip
+    """A build's graphs on one device, and how they lie on the mesh: as chosen on its `inner` axes, then in stages."""
+    from .lower.outside import ALONE
+    from .lower.spread import spread
+    from .lower.stages import piped
+
+    here, lying = graphs, ALONE
+    if chosen:
+        laid = {name: decision.graph for name, decision in chosen.items()}
+        here, lying = spread({**laid, PREDICT: graphs[PREDICT]}, inner)
+    if dict(mesh.axes).get(PIPE, 1) > 1:
+        trained = {name: graph for name, graph in here.items() if name != PREDICT}
+        wanted = Pipeline(plan.schedule, plan.balance, *priced, plan.offload)
+        lying = piped(trained, lying, inner.across(PIPE, mesh), wanted, dump)
+    return here, lying
 
 
 def step_footprint(spec: Spec, recipe: Recipe, *, device: str = "cpu") -> Footprint:
